@@ -1,0 +1,45 @@
+# Everything runs in .venv, which the first target makes with PYTHON (3.11 to 3.13).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+SEEDS := 0 1 2
+
+.PHONY: demo demo-seeds test test-slow lint clean
+
+$(VENV)/installed: setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) \
+	  else "error: Python %d.%d; byol_jax needs 3.11 to 3.13: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .[test]
+	touch $@
+
+# Pretrains on generated images and prints the table of the frozen encoder and its baselines.
+demo: $(VENV)/installed
+	$(BIN)/python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=$(RUNS)/demo
+	$(BIN)/python -m experiments.evaluate --config=experiments/configs/eval/demo.py \
+	  --checkpoint=$(RUNS)/demo --workdir=$(RUNS)/demo/evaluation
+
+# The same with three seeds; the table gives mean and standard deviation.
+demo-seeds: $(VENV)/installed
+	set -e; for seed in $(SEEDS); do \
+	  $(BIN)/python -m experiments.pretrain --config=experiments/configs/demo.py \
+	    --workdir=$(RUNS)/demo-seed$$seed --config.seed=$$seed; \
+	  $(BIN)/python -m experiments.evaluate --config=experiments/configs/eval/demo.py \
+	    --checkpoint=$(RUNS)/demo-seed$$seed --workdir=$(RUNS)/demo-seed$$seed/evaluation \
+	    --config.seed=$$seed; \
+	done
+	$(BIN)/python -m experiments.table \
+	  --results=$(RUNS)/demo-seed0/evaluation,$(RUNS)/demo-seed1/evaluation,$(RUNS)/demo-seed2/evaluation
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) $(RUNS)

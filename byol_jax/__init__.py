@@ -1,0 +1,13 @@
+"""BYOL (Grill et al. 2020) on JAX and Haiku.
+
+Importing this package imports neither TensorFlow nor JAX; `load_encoder` is the
+entry for those who only want features.
+"""
+
+__version__ = '0.1.0'
+
+
+def load_encoder(path, step=None):
+  """The frozen encoder of a pretraining workdir; see `byol_jax.evaluate.load_encoder`."""
+  from byol_jax import evaluate
+  return evaluate.load_encoder(path, step)
