@@ -1,0 +1,160 @@
+"""The networks: encoder -> projector -> predictor, and the online classifier.
+
+Online and target network are the same function of different parameters. The
+target's predictor is carried along, as in the reference and its checkpoints, but
+nothing reads its prediction.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+
+from byol_jax import augment, parallel, plugins
+from byol_jax.errors import InputError
+
+Params = Mapping[str, Mapping[str, jax.Array]]
+
+
+class Outputs(NamedTuple):
+  """What the network says of a batch.
+
+  embedding: [B, D], the encoder's representation.
+  projection: [B, P].
+  prediction: [B, P].
+  logits: [B, C] of the online classifier; None for unlabelled data.
+  """
+
+  embedding: jax.Array
+  projection: jax.Array
+  prediction: jax.Array
+  logits: jax.Array | None
+
+
+class Model(NamedTuple):
+  """The networks as pure functions.
+
+  init: (key, images) -> (params, state).
+  apply: (params, state, images, is_training) -> (Outputs, state), with images
+    [B, H, W, 3] in [0, 1]. With `is_training`, BatchNorm uses the statistics of
+    the batch, over all devices, and moves its averages; without, it uses those.
+  encode: (params, state, images) -> embeddings [B, D] in evaluation mode.
+  """
+
+  init: Callable[..., Any]
+  apply: Callable[..., Any]
+  encode: Callable[..., Any]
+
+
+def build(
+    *,
+    encoder: str,
+    encoder_options: Mapping[str, Any],
+    projector: tuple[int, ...],
+    predictor: tuple[int, ...],
+    num_classes: int,
+    batch_norm_decay: float,
+    batch_norm_epsilon: float,
+    compute_dtype: str,
+    image_mean: tuple[float, float, float],
+    image_std: tuple[float, float, float],
+) -> Model:
+  """Builds the networks.
+
+  Args:
+    encoder: a module of `encoders`, or a dotted path.
+    encoder_options: keyword arguments of its `build`.
+    projector: sizes of the projector's layers; (4096, 256) in the paper.
+    predictor: sizes of the predictor's layers; the last must equal the projector's.
+    num_classes: of the online classifier; 0 leaves it out.
+    batch_norm_decay: decay of the running statistics.
+    batch_norm_epsilon: added to the variance.
+    compute_dtype: 'float32', 'bfloat16' or 'float64'. Parameters, BatchNorm and
+      outputs are in float32 under bfloat16.
+    image_mean: subtracted from images in [0, 1], per channel.
+    image_std: divides them afterwards.
+
+  Raises:
+    InputError: the predictor's output size differs from the projector's.
+  """
+  if predictor[-1] != projector[-1]:
+    raise InputError(f'The predictor ends in {predictor[-1]} units and the projector in '
+                     f'{projector[-1]}; they must agree: the one predicts the other.')
+  encoder_module = plugins.load('encoders', encoder)
+
+  def batch_norm(name=None, **kwargs):
+    # Parameters are made outside of any device map, where the axis has no meaning.
+    axis = None if hk.running_init() else parallel.AXIS
+    return hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=batch_norm_decay,
+                        eps=batch_norm_epsilon, cross_replica_axis=axis, name=name, **kwargs)
+
+  def forward(images, is_training):
+    images = augment.normalize(images, image_mean, image_std)
+    embedding = encoder_module.build(batch_norm=batch_norm, **encoder_options)(
+        images, is_training)
+    projection = _MLP(projector, batch_norm, name='projector')(embedding, is_training)
+    prediction = _MLP(predictor, batch_norm, name='predictor')(projection, is_training)
+    logits = None
+    if num_classes:
+      # The classifier reads the representation without teaching it.
+      logits = hk.Linear(num_classes, name='classifier')(jax.lax.stop_gradient(embedding))
+    return Outputs(embedding, projection, prediction, logits)
+
+  return _transform(forward, compute_dtype)
+
+
+class _MLP(hk.Module):
+  """Linear -> BatchNorm -> ReLU for each hidden layer, then Linear without bias."""
+
+  def __init__(self, sizes, batch_norm, name):
+    super().__init__(name=name)
+    self._sizes, self._batch_norm = sizes, batch_norm
+
+  def __call__(self, out, is_training):
+    for size in self._sizes[:-1]:
+      out = self._batch_norm()(hk.Linear(size)(out), is_training)
+      out = jax.nn.relu(out)
+    return hk.Linear(self._sizes[-1], with_bias=False)(out)
+
+
+def _transform(forward, compute_dtype: str) -> Model:
+  """Makes the pure functions, computing in `compute_dtype` where that is safe."""
+  compute = jnp.dtype(compute_dtype)
+  full = jnp.promote_types(compute, jnp.float32)
+  layers = jmp.Policy(param_dtype=full, compute_dtype=compute, output_dtype=compute)
+  # Without a policy of its own BatchNorm would keep its running averages in
+  # bfloat16, where an average with decay 0.9 stalls.
+  norms = jmp.Policy(param_dtype=full, compute_dtype=full, output_dtype=compute)
+
+  def at_precision(images, is_training):
+    chex.assert_rank(images, 4)
+    push = hk.mixed_precision.push_policy
+    with push(hk.Conv2D, layers), push(hk.Linear, layers), push(hk.BatchNorm, norms):
+      outputs = forward(images.astype(full), is_training)
+    return jax.tree.map(lambda x: x.astype(full), outputs)
+
+  transformed = hk.without_apply_rng(hk.transform_with_state(at_precision))
+
+  def encode(params, state, images):
+    outputs, _ = transformed.apply(params, state, images, False)
+    return outputs.embedding
+
+  return Model(lambda key, images: transformed.init(key, images, True),
+               transformed.apply, encode)
+
+
+def count_parameters(params: Params, prefix: str = '') -> int:
+  """Numbers in the arrays of the modules whose name starts with `prefix`."""
+  return sum(array.size for module, arrays in params.items() if module.startswith(prefix)
+             for array in arrays.values())
+
+
+def encoder_only(params: Params) -> Params:
+  """The modules that are neither head nor classifier."""
+  heads = ('projector', 'predictor', 'classifier')
+  return {module: arrays for module, arrays in params.items()
+          if module.split('/')[0] not in heads}

@@ -1,0 +1,42 @@
+"""From epochs to steps; the learning rate and tau as functions of the step."""
+
+import jax
+import optax
+
+
+def num_steps(epochs: float, num_examples: int, batch_size: int) -> int:
+  """Steps in `epochs` passes over `num_examples` images: their product // batch size.
+
+  As in the reference implementation: 1000 epochs of ImageNet's 1,281,167 images
+  at batch 4096 are 312,784 steps.
+  """
+  return int(epochs * num_examples // batch_size)
+
+
+def learning_rate(
+    step: jax.Array | int,
+    *,
+    base_learning_rate: float,
+    batch_size: int,
+    warmup_steps: int,
+    max_steps: int,
+) -> jax.Array:
+  """Linear warm-up from 0, then half a cosine to 0 (paper, section 3.3).
+
+  Args:
+    step: optimizer steps done so far.
+    base_learning_rate: the peak for a batch of 256; it grows linearly with the batch.
+    batch_size: images per step over all devices.
+    warmup_steps: steps until the peak; less than `max_steps`.
+    max_steps: steps in the whole run.
+
+  Returns:
+    The learning rate of this step, a scalar.
+  """
+  peak = base_learning_rate * batch_size / 256
+  return optax.warmup_cosine_decay_schedule(0., peak, warmup_steps, max_steps)(step)
+
+
+def tau(step: jax.Array | int, *, base_tau: float, max_steps: int) -> jax.Array:
+  """tau_k = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (paper, section 3.3)."""
+  return 1. - optax.cosine_decay_schedule(1. - base_tau, max_steps)(step)

@@ -1,0 +1,112 @@
+"""Every key of a pretraining run, once, with its unit and source.
+
+The values are the paper's for ResNet-50, 1000 epochs of ImageNet (Grill et al.
+2020; section, appendix or table named at each key; "reference" is DeepMind's
+implementation where the paper is silent). Other configs start from these and
+override. Durations are in epochs, learning rates per 256 images: the run resolves
+both from the size of the data set, prints them and saves them.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """All keys, locked: an unknown key is an error."""
+  config = ml_collections.ConfigDict()
+  # Draws the parameters, the order of the images and the augmentations.
+  config.seed = 0
+
+  config.data = _data()
+  config.model = _model()
+  config.view1 = _view(blur_probability=1.0, solarize_probability=0.0)
+  config.view2 = _view(blur_probability=0.1, solarize_probability=0.2)
+  config.train = _train()
+  config.evals = _evals()
+  config.log = ml_collections.ConfigDict(dict(
+      every_steps=100,  # a line in the log, and the collapse statistics
+  ))
+  config.checkpoint = ml_collections.ConfigDict(dict(
+      every_epochs=1.0,  # a checkpoint; the last step always makes one
+      keep_last=2,  # newest checkpoints kept
+      keep_best=1,  # besides, the best by knn/top1 on the validation split
+  ))
+  return config.lock()
+
+
+def _data() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      dataset='shapes',  # a module of byol_jax/datasets, or a dotted path
+      options=ml_collections.ConfigDict(dict(), convert_dict=True),  # of its load function
+      # 'memory': uint8 images go to the device and are cropped there; no TensorFlow.
+      # 'tf_data': tf.data crops on the host.
+      pipeline='memory',
+      image_size=224,  # pixels, side of a view (appendix B)
+      # The order of the images is drawn within this many fixed shards, of which
+      # each host owns an equal part. Hosts and the batch must be multiples of it.
+      virtual_shards=8,
+  ))
+
+
+def _model() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      encoder='resnet',  # a module of byol_jax/encoders, or a dotted path
+      encoder_options=dict(
+          depth=50,  # 10, 18, 34, 50, 101, 152 or 200 (section 3.3)
+          width=1.0,  # multiplies all channels (section 3.3: 1 to 4)
+          version=1,  # ResNet v1 or v2 (section 3.3: v1)
+          stem='imagenet',  # 'imagenet' (7x7 stride 2, max pool) or 'small' (3x3)
+          padding='SAME',  # 'SAME' (reference) or 'torch'
+          first_projection=True,  # projection shortcut in group 0 (reference)
+          zero_init_last_scale=False,  # the paper used scale 1 (reference README)
+      ),
+      projector=(4096, 256),  # layer sizes (section 3.3)
+      predictor=(4096, 256),  # layer sizes (section 3.3)
+      batch_norm_decay=0.9,  # of the running statistics (reference)
+      batch_norm_epsilon=1e-5,  # added to the variance (reference)
+      compute_dtype='float32',  # or 'bfloat16'; parameters stay float32
+      image_mean=(0.485, 0.456, 0.406),  # of ImageNet, images in [0, 1] (appendix B)
+      image_std=(0.229, 0.224, 0.225),
+  ))
+
+
+def _view(blur_probability: float, solarize_probability: float) -> ml_collections.ConfigDict:
+  """One view's policy (Table 6); details in which the reference decides: augment.py."""
+  return ml_collections.ConfigDict(dict(
+      crop_area=(0.08, 1.0),  # share of the image, uniform
+      crop_aspect=(3 / 4, 4 / 3),  # width / height, log-uniform
+      flip_probability=0.5,
+      jitter_probability=0.8,
+      brightness=0.4,  # added, U[-.4, .4]
+      contrast=0.4,  # factor U[.6, 1.4]
+      saturation=0.2,  # factor U[.8, 1.2]
+      hue=0.1,  # turns added, U[-.1, .1]
+      grayscale_probability=0.2,
+      blur_probability=blur_probability,
+      blur_divider=10.0,  # kernel size = image height / 10 (23 taps at 224)
+      blur_sigma=(0.1, 2.0),  # pixels, uniform
+      solarize_probability=solarize_probability,
+      solarize_threshold=0.5,
+  ))
+
+
+def _train() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      objective='byol',  # a module of byol_jax/objectives, or a dotted path
+      epochs=1000.0,  # passes over the training images (section 3.3)
+      batch_size=4096,  # images per step over all devices (section 3.3)
+      base_learning_rate=0.2,  # per 256 images (section 3.3)
+      warmup_epochs=10.0,  # linear from 0 (section 3.3)
+      weight_decay=1.5e-6,  # l2, in LARS (section 3.3)
+      eta=1e-3,  # trust coefficient of LARS (appendix J)
+      momentum=0.9,  # (appendix J)
+      base_tau=0.996,  # rises to 1 along a cosine (section 3.3)
+  ))
+
+
+def _evals() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      # kNN on the validation split during the run; 0 turns it off.
+      every_epochs=10.0,
+      batch_size=256,  # images per step over all devices
+      knn=dict(k=200, temperature=0.07),  # Wu et al. 2018, section 3.4
+  ))

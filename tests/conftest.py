@@ -1,0 +1,24 @@
+"""Four devices on any machine, and what several tests share."""
+
+import os
+import tempfile
+
+# Before jax is imported: the flag is read once.
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '')
+                           + ' --xla_force_host_platform_device_count=4')
+
+# The same small networks are compiled by many tests, workers and child processes.
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', tempfile.mkdtemp(prefix='byol_jax_cache'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+
+import jax
+import pytest
+
+jax.config.update('jax_default_matmul_precision', 'highest')
+
+
+@pytest.fixture(params=[1, 4], ids=['1device', '4devices'])
+def devices(request):
+  """The first 1 and the first 4 of the forced host devices."""
+  return jax.devices()[:request.param]

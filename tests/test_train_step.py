@@ -1,0 +1,228 @@
+"""The step on several devices: equal to one device, replicated, lowers for TPU."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+import numpy as np
+import optax
+import pytest
+
+from byol_jax import augment, model, optimizers, parallel, schedules
+from byol_jax import train_step as byol
+from byol_jax.objectives import byol as objective
+from experiments.configs import default
+
+BATCH_SIZE, IMAGE_SIZE, CLASSES = 16, 16, 10
+
+
+@functools.cache
+def make_recipe(compute_dtype='float32', num_classes=CLASSES):
+  """A tiny network with the paper's policy."""
+  config = default.get_config()
+  options = dict(config.model.encoder_options.to_dict(), depth='tiny', stem='medium')
+  networks = model.build(
+      encoder='resnet', encoder_options=options, projector=(32, 16), predictor=(24, 16),
+      num_classes=num_classes, batch_norm_decay=.9, batch_norm_epsilon=1e-5,
+      compute_dtype=compute_dtype, image_mean=augment.IMAGENET_MEAN,
+      image_std=augment.IMAGENET_STD)
+  dtype = jnp.promote_types(jnp.dtype(compute_dtype), jnp.float32)
+  views = functools.partial(
+      augment.two_views, seed=0, view1=config.view1.to_dict(), view2=config.view2.to_dict(),
+      image_size=IMAGE_SIZE, dtype=dtype)
+  return byol.Recipe(
+      networks, views, objective.loss,
+      optimizers.lars(weight_decay=1e-4, eta=1e-2, momentum=.9),
+      functools.partial(
+          schedules.learning_rate, base_learning_rate=3.2, batch_size=BATCH_SIZE,
+          warmup_steps=1, max_steps=40),
+      functools.partial(schedules.tau, base_tau=.9, max_steps=40))
+
+
+def make_batch(step, labelled=True):
+  rng = np.random.default_rng(step)
+  batch = dict(
+      images=rng.integers(0, 256, (BATCH_SIZE, 20, 20, 3), dtype=np.uint8),
+      sample_id=rng.permutation(1000)[:BATCH_SIZE].astype(np.int32),
+      epoch=np.full(BATCH_SIZE, step, np.int32))
+  if labelled:
+    batch['labels'] = rng.integers(0, CLASSES, BATCH_SIZE, dtype=np.int32)
+  return batch
+
+
+@functools.cache
+def initial_state(recipe, dtype=jnp.float32):
+  """On the host, so that no test donates it away."""
+  images = jnp.zeros((2, IMAGE_SIZE, IMAGE_SIZE, 3), dtype)
+  state = jax.jit(lambda key: byol.init_state(key, images, recipe))(jax.random.key(0))
+  return parallel.fetch(parallel.replicate(state, jax.devices()[:1]))
+
+
+@functools.cache
+def mapped_step(recipe, devices):
+  return parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
+
+
+def run(recipe, state, steps, device_count, labelled=True):
+  devices = tuple(jax.devices()[:device_count])
+  state = parallel.replicate(state, devices)
+  for step in range(steps):
+    state, scalars = mapped_step(recipe, devices)(
+        state, parallel.shard_batch(make_batch(step, labelled), devices))
+  return state, scalars
+
+
+def assert_close(actual, expected, **tolerance):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), actual, expected)
+
+
+def test_float64_is_equal_on_1_2_and_4_devices_after_20_steps_at_full_learning_rate():
+  with jax.enable_x64(True):
+    recipe = make_recipe('float64')
+    start = initial_state(recipe, jnp.float64)
+    assert start.online_params['classifier']['w'].dtype == np.float64
+    finals = [parallel.fetch(run(recipe, start, 20, count)[0]) for count in (1, 2, 4)]
+  assert finals[0].step == 20
+  moved = finals[0].online_params['tiny_res_net/~/initial_conv']['w'] - \
+      start.online_params['tiny_res_net/~/initial_conv']['w']
+  assert np.abs(moved).max() > 1e-3
+  for final in finals[1:]:
+    assert_close(final, finals[0], rtol=0, atol=1e-9)
+
+
+def test_float32_agrees_to_golden_tolerance_after_3_steps():
+  recipe = make_recipe()
+  single, quadruple = (parallel.fetch(run(recipe, initial_state(recipe), 3, count)[0])
+                       for count in (1, 4))
+  assert_close(quadruple, single, rtol=2e-4, atol=2e-5)
+
+
+def test_every_output_is_the_same_on_every_device():
+  recipe = make_recipe()
+  outputs = run(recipe, initial_state(recipe), 2, 4)
+  leaves = jax.tree.leaves(outputs)
+  assert len(leaves) > 100
+  for leaf in leaves:
+    copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+    assert len(copies) == 4
+    for copy in copies[1:]:
+      np.testing.assert_array_equal(copy, copies[0])
+
+
+def checked_gradients(recipe, mesh):
+  """`compute_gradients` under a map that proves its outputs replicated.
+
+  The parameters enter as if they could differ between devices: only then is a
+  gradient that was not averaged seen as one.
+  """
+  def gradients(state, batch):
+    batch = jax.tree.map(lambda x: x[0], batch)
+    varying = jax.tree.map(lambda x: jax.lax.pcast(x, parallel.AXIS, to='varying'),
+                           state.online_params)
+    return byol.compute_gradients(state._replace(online_params=varying), batch, recipe)
+
+  return jax.jit(jax.shard_map(
+      gradients, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(parallel.AXIS)),
+      out_specs=PartitionSpec(), check_vma=True))
+
+
+def abstract_inputs(recipe, devices=4):
+  state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), initial_state(recipe))
+  batch = {k: jax.ShapeDtypeStruct((devices, len(v) // devices, *v.shape[1:]), v.dtype)
+           for k, v in make_batch(0).items()}
+  return state, batch
+
+
+def test_gradients_statistics_and_scalars_are_proved_replicated():
+  recipe = make_recipe()
+  mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
+  checked_gradients(recipe, mesh).trace(*abstract_inputs(recipe))
+
+
+def test_the_proof_fails_for_a_forgotten_mean(monkeypatch):
+  monkeypatch.setattr(parallel, 'mean_over_devices', lambda tree: tree)
+  recipe = make_recipe()
+  mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
+  with pytest.raises(ValueError, match='replicat'):
+    checked_gradients(recipe, mesh).trace(*abstract_inputs(recipe))
+
+
+@pytest.mark.parametrize('compute_dtype', ['float32', 'bfloat16'])
+def test_the_step_lowers_for_tpu(compute_dtype):
+  recipe = make_recipe(compute_dtype)
+  mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
+
+  def step(state, batch):
+    return byol.train_step(state, jax.tree.map(lambda x: x[0], batch), recipe)
+
+  mapped = jax.jit(jax.shard_map(
+      step, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(parallel.AXIS)),
+      out_specs=PartitionSpec(), check_vma=False), donate_argnums=0)
+  text = mapped.trace(*abstract_inputs(recipe)).lower(lowering_platforms=('tpu',)).as_text()
+  assert 'stablehlo.convolution' in text
+  assert ('bf16' in text) == (compute_dtype == 'bfloat16')
+
+
+def test_bfloat16_keeps_the_state_in_float32_and_stays_near_float32():
+  state, scalars = run(make_recipe('bfloat16'), initial_state(make_recipe()), 3, 1)
+  for leaf in jax.tree.leaves((state._replace(step=None), scalars)):
+    assert leaf.dtype in (jnp.float32, jnp.int32)  # int32: the counters of BatchNorm
+  _, reference = run(make_recipe(), initial_state(make_recipe()), 3, 1)
+  np.testing.assert_allclose(scalars['byol_loss'], reference['byol_loss'], rtol=.05)
+
+
+def test_the_step_compiles_once_and_donates_its_state():
+  recipe, devices = make_recipe(), tuple(jax.devices())
+  traces = []
+
+  def counted(batch):
+    traces.append(None)
+    return recipe.two_views(batch)
+
+  step_fn = mapped_step(recipe._replace(two_views=counted), devices)
+  state = first = parallel.replicate(initial_state(recipe), devices)
+  for step in range(3):
+    state, _ = step_fn(state, parallel.shard_batch(make_batch(step), devices))
+  assert len(traces) == 1
+  assert first.online_params['classifier']['w'].is_deleted()
+
+
+def test_unlabelled_images_train_without_a_classifier():
+  recipe = make_recipe(num_classes=0)
+  state, scalars = run(recipe, initial_state(recipe), 1, 1, labelled=False)
+  assert 'classifier' not in state.online_params
+  assert set(scalars) == {'loss', 'byol_loss', 'projections', 'learning_rate', 'tau'}
+  np.testing.assert_array_equal(scalars['loss'], scalars['byol_loss'])
+
+
+def test_labels_do_not_move_the_encoder():
+  recipe, devices = make_recipe(), tuple(jax.devices()[:1])
+  results = []
+  for shift in (0, 3):
+    batch = make_batch(0)
+    batch['labels'] = (batch['labels'] + shift) % CLASSES
+    state, _ = mapped_step(recipe, devices)(
+        parallel.replicate(initial_state(recipe), devices), parallel.shard_batch(batch, devices))
+    results.append(parallel.fetch(optax.tree.get(state.opt_state, 'trace')))
+  assert np.abs(results[0]['classifier']['w'] - results[1]['classifier']['w']).max() > 1e-4
+  for tree in results:
+    tree.pop('classifier')
+  assert_close(results[0], results[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('tau, expected', [(1., 'target'), (0., 'online')])
+def test_ema_endpoints(tau, expected):
+  trees = dict(target={'a': {'w': jnp.array([1., 2.])}}, online={'a': {'w': jnp.array([3., -1.])}})
+  moved = byol.ema_update(trees['target'], trees['online'], tau)
+  np.testing.assert_array_equal(moved['a']['w'], trees[expected]['a']['w'])
+
+
+def test_ema_is_optax_incremental_update_and_has_an_exact_fixed_point():
+  rng = np.random.default_rng(0)
+  target, online = ({'a': {'w': jnp.asarray(rng.normal(size=1000), jnp.float32)}}
+                    for _ in range(2))
+  np.testing.assert_allclose(
+      byol.ema_update(target, online, .996)['a']['w'],
+      optax.incremental_update(online, target, 1 - .996)['a']['w'], atol=1e-6)
+  np.testing.assert_array_equal(byol.ema_update(target, target, .996)['a']['w'], target['a']['w'])
