@@ -1,0 +1,129 @@
+"""Data sets: one file each, one contract.
+
+A data set is a module with one function::
+
+    load(split, *, shards, **options) -> Split
+
+`split` is 'train', 'validation' (held-out training images, on which choices are
+made) or 'test'. `shards` says which records this host owns; a module reads or
+makes only those. Options come from `config.data.options`. A module raises
+`DataError` with what is wrong, where, and what to do.
+
+`read` is the one reader of the project: it loads the module by name (or by any
+dotted path) and notes every access to a split in the access log, so that a
+result can show that its test split was read once, last.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import numpy as np
+
+from byol_jax import plugins
+from byol_jax.errors import InputError
+
+SPLITS = ('train', 'validation', 'test')
+
+
+class DataError(InputError):
+  """A data set that is missing, empty or of the wrong shape."""
+
+
+class Shards(NamedTuple):
+  """The records that one host owns: those whose id modulo `total` is in `owned`.
+
+  `total` is the number of virtual shards, a constant of the run, so that what
+  a shard holds does not depend on the number of hosts.
+  """
+
+  total: int = 1
+  owned: tuple[int, ...] = (0,)
+
+  def sample_ids(self, num_examples: int) -> np.ndarray:
+    """The owned ids out of 0 ... num_examples - 1, ascending, int32 [n]."""
+    ids = np.arange(num_examples, dtype=np.int32)
+    return ids[np.isin(ids % self.total, self.owned)]
+
+
+class Split(NamedTuple):
+  """Records held in memory, in the order of their ids.
+
+  sample_id: int32 [n], the ids owned by this host.
+  images: uint8 [n, H, W, 3].
+  labels: int32 [n], or None for unlabelled data.
+  num_examples: records in the split over all hosts.
+  num_classes: classes in the data set; 0 for unlabelled data.
+  """
+
+  sample_id: np.ndarray
+  images: np.ndarray
+  labels: np.ndarray | None
+  num_examples: int
+  num_classes: int
+
+
+def read(
+    name: str,
+    split: str,
+    *,
+    purpose: str,
+    access_log: Callable[[Mapping[str, Any]], None] | None = None,
+    shards: Shards = Shards(),
+    options: Mapping[str, Any],
+) -> Split:
+  """Loads a split of the data set `name` and notes the access.
+
+  Args:
+    name: a module of this package ('shapes', 'arrays') or a dotted path.
+    split: one of SPLITS.
+    purpose: why the split is read, for the access log.
+    access_log: called with one record per access; None keeps no log.
+    shards: the records this host owns.
+    options: keyword arguments of the module's `load`.
+
+  Returns:
+    The checked split.
+
+  Raises:
+    DataError: the split does not exist, is empty or has wrong shapes.
+  """
+  if split not in SPLITS:
+    raise DataError(f'Unknown split {split!r}; the splits are {", ".join(SPLITS)}.')
+  data = plugins.load('datasets', name).load(split, shards=shards, **options)
+  _check(name, split, data)
+  if access_log is not None:
+    access_log(dict(dataset=name, split=split, purpose=purpose,
+                    examples=len(data.sample_id)))
+  return data
+
+
+def _check(name: str, split: str, data: Split) -> None:
+  where = f'Data set {name!r}, split {split!r}'
+  images, labels = data.images, data.labels
+  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+    raise DataError(f'{where}: images must be uint8 [N, H, W, 3], not '
+                    f'{images.dtype} {list(images.shape)}.')
+  if not len(images):
+    raise DataError(f'{where} has no images.')
+  if labels is not None:
+    if labels.shape != images.shape[:1]:
+      raise DataError(f'{where}: {len(images)} images but labels of shape '
+                      f'{list(labels.shape)}; give one integer per image.')
+    if labels.min() < 0 or labels.max() >= data.num_classes:
+      raise DataError(f'{where}: labels run from {labels.min()} to {labels.max()}, '
+                      f'outside 0 ... {data.num_classes - 1}.')
+  chex.assert_shape(data.sample_id, images.shape[:1])
+
+
+def one_host(index: int, count: int, total: int) -> Shards:
+  """The virtual shards of host `index` of `count`: a contiguous run of them."""
+  if total % count:
+    raise DataError(
+        f'data.virtual_shards is {total}, which {count} hosts cannot share '
+        f'equally; set it to a multiple of {count}.')
+  each = total // count
+  return Shards(total, tuple(range(index * each, (index + 1) * each)))
+
+
+__all__: Sequence[str] = ('DataError', 'SPLITS', 'Shards', 'Split', 'one_host', 'read')

@@ -1,0 +1,96 @@
+"""Images from NumPy files: an .npz archive, or a pair of .npy files."""
+
+import pathlib
+import zipfile
+
+import numpy as np
+
+from byol_jax.datasets import DataError, Shards, Split
+
+
+def load(split: str, *, shards: Shards, images: str, labels: str | None,
+         test_images: str | None, test_labels: str | None, validation_share: float,
+         num_classes: int) -> Split:
+  """Loads a split.
+
+  Args:
+    split: 'train' and 'validation' come from `images`, 'test' from `test_images`.
+    shards: the records this host owns.
+    images: path of an .npz with `images` and, optionally, `labels`; or of an .npy of
+      images, uint8 [N, H, W, 3].
+    labels: path of an .npy of integer labels [N]; None for unlabelled data or an .npz.
+    test_images: the same for the test split; None where there is none.
+    test_labels: the same for the test split.
+    validation_share: the last ceil(share * N) images of `images` are the validation
+      split, in [0, 1); the others are the training split.
+    num_classes: number of classes; 0 takes the largest training label + 1.
+
+  Raises:
+    DataError: a file is missing, unreadable, empty or of the wrong shape.
+  """
+  if not 0 <= validation_share < 1:
+    raise DataError(f'validation_share is {validation_share}, outside [0, 1).')
+  if split == 'test':
+    if test_images is None:
+      raise DataError('There is no test split: set data.options.test_images.')
+    if num_classes == 0 and _has_labels(test_images, test_labels):
+      num_classes = _count_classes(_read(images, labels)[1], images)
+    all_images, all_labels = _read(test_images, test_labels)
+    first, last = 0, len(all_images)
+  else:
+    all_images, all_labels = _read(images, labels)
+    boundary = len(all_images) - int(np.ceil(validation_share * len(all_images)))
+    first, last = (0, boundary) if split == 'train' else (boundary, len(all_images))
+    if num_classes == 0 and all_labels is not None:
+      num_classes = _count_classes(all_labels, images)
+  if first == last:
+    raise DataError(f'{images}: the {split} split is empty with {len(all_images)} images '
+                    f'and data.options.validation_share {validation_share}.')
+  ids = shards.sample_ids(last - first)
+  return Split(ids, np.ascontiguousarray(all_images[first:last][ids]),
+               None if all_labels is None else all_labels[first:last][ids].astype(np.int32),
+               num_examples=last - first,
+               num_classes=0 if all_labels is None else num_classes)
+
+
+def _read(images: str, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+  """Images and labels of one file pair, checked against each other."""
+  archive = _open(images)
+  label_array = None if labels is None else _open(labels)
+  if isinstance(archive, np.lib.npyio.NpzFile):
+    if 'images' not in archive:
+      raise DataError(f'{images} has no array `images`; it has {", ".join(archive) or "none"}.')
+    if label_array is None and 'labels' in archive:
+      label_array = archive['labels']
+    archive = archive['images']
+  if archive.ndim != 4 or archive.shape[-1] != 3 or archive.dtype != np.uint8:
+    raise DataError(f'{images}: images must be uint8 [N, H, W, 3], not {archive.dtype} '
+                    f'{list(archive.shape)}.')
+  if not len(archive):
+    raise DataError(f'{images} has no images.')
+  if label_array is not None and (label_array.shape != archive.shape[:1]
+                                  or label_array.dtype.kind not in 'iu'):
+    raise DataError(f'{labels or images}: labels must be integers [{len(archive)}], one per '
+                    f'image, not {label_array.dtype} {list(label_array.shape)}.')
+  return archive, label_array
+
+
+def _open(path: str):
+  file = pathlib.Path(path).expanduser()
+  if not file.is_file():
+    raise DataError(f'{path}: no such file (data.options).')
+  try:
+    # Read through the page cache: a host that owns a part does not load the whole.
+    return np.load(file, mmap_mode='r', allow_pickle=False)
+  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    raise DataError(f'{path} is no readable .npy or .npz file: {error}') from error
+
+
+def _has_labels(images: str, labels: str | None) -> bool:
+  return _read(images, labels)[1] is not None
+
+
+def _count_classes(labels: np.ndarray | None, where: str) -> int:
+  if labels is None:
+    raise DataError(f'{where} has no labels, the test split has: set data.options.num_classes.')
+  return int(labels.max()) + 1

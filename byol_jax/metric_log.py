@@ -1,0 +1,92 @@
+"""Scalars out: a machine-readable file, TensorBoard events and lines for a person.
+
+Only the first process writes. `metrics.jsonl` has one JSON object per line:
+{"step": 100, "train/loss": 3.2, ...}. A run that resumes at step N first drops the
+lines after N, which it will write again.
+"""
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+import sys
+
+import tensorboardX
+import tqdm
+
+from byol_jax import parallel
+
+FILE_NAME = 'metrics.jsonl'
+
+
+class MetricLog:
+  """Open log files of a run; a context manager."""
+
+  def __init__(self, workdir: str | pathlib.Path, *, first_step: int, last_step: int):
+    """Opens the logs.
+
+    Args:
+      workdir: folder of the run.
+      first_step: steps done before; later records are dropped.
+      last_step: steps of the whole run, for the progress bar.
+    """
+    self._active = parallel.is_first_process()
+    if not self._active:
+      return
+    path = pathlib.Path(workdir) / FILE_NAME
+    kept = [record for record in read(workdir) if record['step'] <= first_step]
+    # Written beside and renamed: a kill in between must not lose the records.
+    partial = path.with_suffix('.partial')
+    partial.write_text(''.join(json.dumps(record) + '\n' for record in kept))
+    os.replace(partial, path)
+    self._file = path.open('a')
+    self._events = tensorboardX.SummaryWriter(str(pathlib.Path(workdir) / 'tensorboard'),
+                                              purge_step=first_step + 1)
+    self._bar = tqdm.tqdm(total=last_step, initial=first_step, unit='step', dynamic_ncols=True,
+                          disable=not sys.stderr.isatty())
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    if self._active:
+      self._bar.close()
+      self._file.close()
+      self._events.close()
+
+  def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    """Writes scalars of a step to the file and to TensorBoard."""
+    if not self._active:
+      return
+    self._file.write(json.dumps(dict(step=step, **values)) + '\n')
+    self._file.flush()
+    for name, value in values.items():
+      self._events.add_scalar(name, value, step)
+
+  def line(self, text: str) -> None:
+    """Prints a line, above the progress bar where there is one."""
+    if self._active:
+      self._bar.write(text, file=sys.stdout)
+      sys.stdout.flush()
+
+  def progress(self, step: int) -> None:
+    """Moves the progress bar."""
+    if self._active:
+      self._bar.update(step - self._bar.n)
+
+
+def read(workdir: str | pathlib.Path) -> list[dict[str, float]]:
+  """The records of a run in the order of their steps; empty without a file.
+
+  A last line that a kill has cut off is left out.
+  """
+  path = pathlib.Path(workdir) / FILE_NAME
+  if not path.exists():
+    return []
+  records = []
+  for line in path.read_text().splitlines():
+    try:
+      records.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return records

@@ -1,0 +1,135 @@
+"""Watches a run: is the loss finite, has it collapsed, how fast is it.
+
+The loop hands over the device scalars of each step. They are read `LAG` steps
+later, so that the device never waits for the host.
+"""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import time
+from typing import Any
+
+import numpy as np
+
+from byol_jax import metrics, parallel
+from byol_jax.metric_log import MetricLog
+
+LAG = 2
+# Healthy runs keep a spread near 1 and tens of dimensions in use; collapsed ones
+# fall to hundredths. Between them lies nothing that was observed for long.
+SMALLEST_STD = 0.1
+SMALLEST_RANK = 2.0
+
+COLLAPSED = (
+    'WARNING step {step}: the projections are collapsing: spread {std:.3f} (healthy: near 1; '
+    'warned below {smallest_std}), effective rank {effective_rank:.1f} of {dimensions} (warned '
+    'below {smallest_rank}). The network gives nearly the same output for every image, which '
+    'makes the loss small and the representation useless. Try, one at a time: a lower '
+    'train.base_learning_rate, a train.base_tau closer to 1, a longer train.warmup_epochs, the '
+    "paper's train.weight_decay, and check that the predictor and BatchNorm are in place.")
+
+
+class NonFiniteLoss(RuntimeError):
+  """The loss became infinite or not a number; names the step."""
+
+  def __init__(self, step: int, loss: float):
+    super().__init__(f'The loss is {loss} at step {step}.')
+    self.step = step
+
+
+class Monitor:
+  """The last steps of a run, averaged into what is logged."""
+
+  def __init__(self, log: MetricLog, *, batch_size: int, steps_per_epoch: float, first_step: int,
+               max_steps: int):
+    """Starts the clock.
+
+    Args:
+      log: where scalars and lines go.
+      batch_size: images per step over all devices.
+      steps_per_epoch: may be fractional.
+      first_step: steps done before this process.
+      max_steps: steps of the run.
+    """
+    self._log = log
+    self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
+    self._max_steps = max_steps
+    self._unread: list[tuple[int, Mapping[str, Any]]] = []
+    self._read: list[dict[str, float]] = []
+    self._reported_step, self._paused, self._waited = first_step, 0., 0.
+    self._started = time.perf_counter()
+
+  @contextlib.contextmanager
+  def waiting_for_data(self) -> Iterator[None]:
+    """Time in this context is time without data."""
+    start = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - start
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Time in this context, such as an evaluation's, is not the training's."""
+    start = time.perf_counter()
+    yield
+    self._paused += time.perf_counter() - start
+
+  def add(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Takes the device scalars of a step; raises NonFiniteLoss of one LAG steps ago."""
+    self._unread.append((step, scalars))
+    if len(self._unread) > LAG:
+      self._read_oldest()
+    self._log.progress(step)
+
+  def settle(self) -> None:
+    """Reads all steps so far; raises NonFiniteLoss if one is not finite."""
+    while self._unread:
+      self._read_oldest()
+
+  def report(self, step: int) -> dict[str, float]:
+    """Logs the average of the steps since the last report, and the collapse statistics."""
+    self._last_moments = parallel.fetch(self._unread[-1][1]['projections'])
+    self.settle()
+    averaged = {name: float(np.mean([scalars[name] for scalars in self._read]))
+                for name in self._read[0]}
+    moments = self._last_moments
+    collapse = metrics.collapse_statistics(moments['mean'], moments['second'])
+    values = {'epoch': step / self._steps_per_epoch,
+              **{f'train/{name}': value for name, value in averaged.items()},
+              **{f'collapse/{name}': value for name, value in collapse.items()},
+              'collapse/projection_norm': float(moments['norm']), **self._speed(step)}
+    self._log.scalars(step, values)
+    self._log.line(self._describe(step, values))
+    if collapse['std'] < SMALLEST_STD or collapse['effective_rank'] < SMALLEST_RANK:
+      self._log.line(COLLAPSED.format(
+          step=step, dimensions=len(moments['mean']), smallest_std=SMALLEST_STD,
+          smallest_rank=SMALLEST_RANK, **collapse))
+    self._read.clear()
+    return values
+
+  def _read_oldest(self) -> None:
+    step, scalars = self._unread.pop(0)
+    small = {name: value for name, value in scalars.items() if name != 'projections'}
+    values = {name: float(value) for name, value in parallel.fetch(small).items()}
+    if not np.isfinite(values['loss']):
+      raise NonFiniteLoss(step, values['loss'])
+    self._read.append(values)
+
+  def _speed(self, step: int) -> dict[str, float]:
+    now = time.perf_counter()
+    elapsed = now - self._started - self._paused
+    images = (step - self._reported_step) * self._batch_size
+    speed = {'time/images_per_second': images / elapsed,
+             'time/data_wait_share': self._waited / elapsed}
+    self._started, self._reported_step = now, step
+    self._paused = self._waited = 0.
+    return speed
+
+  def _describe(self, step: int, values: Mapping[str, float]) -> str:
+    left = (self._max_steps - step) * self._batch_size / values['time/images_per_second']
+    probe = (f"  probe top-1 {100 * values['train/top1']:5.1f} %" if 'train/top1' in values
+             else '')
+    return (f"step {step}/{self._max_steps}  epoch {values['epoch']:.2f}  "
+            f"loss {values['train/byol_loss']:.4f}{probe}  "
+            f"{values['time/images_per_second']:.0f} images/s  "
+            f"data wait {100 * values['time/data_wait_share']:.0f} %  "
+            f"ETA {int(left // 60)}m{int(left % 60):02d}s")

@@ -1,0 +1,151 @@
+"""Checkpoints: round trips, digests, damage, what is kept."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from byol_jax import checkpoint, optimizers, parallel
+from byol_jax.errors import InputError
+from byol_jax.train_step import TrainState
+
+META = dict(config=dict(seed=1), resolved=dict(num_classes=3))
+
+
+@functools.cache
+def make_state(step, width=5):
+  rng = np.random.default_rng(step)
+  tree = lambda: {'encoder/~/conv': {'w': rng.normal(size=(3, 4)).astype(np.float32)},
+                  'projector/linear': {'w': rng.normal(size=(4, width)).astype(np.float32),
+                                       'b': np.zeros(width, np.float32)}}
+  params = tree()
+  opt_state = optimizers.lars(weight_decay=0., eta=1e-3, momentum=.9).init(params)
+  statistics = lambda: {'encoder/~/norm/~/mean_ema': {
+      'counter': np.int32(step), 'average': rng.normal(size=3).astype(np.float32)}}
+  return TrainState(np.int32(step), params, tree(), statistics(), statistics(),
+                    optax.tree.set(opt_state, trace=tree()))
+
+
+def save(workdir, *saves, keep_last=2, keep_best=1):
+  with checkpoint.manager(workdir, keep_last=keep_last, keep_best=keep_best) as checkpoints:
+    for step, metrics in saves:
+      checkpoint.save(checkpoints, make_state(step), META, metrics)
+
+
+@pytest.fixture
+def saved(tmp_path):
+  save(tmp_path, (1, {}), (2, {}))
+  return tmp_path
+
+
+def assert_equal(actual, expected):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def test_a_restored_state_is_the_saved_one(saved):
+  state, meta = checkpoint.restore(saved, make_state(7))
+  assert_equal(state, make_state(2))
+  assert meta['step'] == 2 and meta['config'] == META['config']
+  assert_equal(checkpoint.restore(saved, make_state(7), step=1)[0], make_state(1))
+
+
+@pytest.mark.parametrize('count', [1, 2, 4])
+def test_a_restored_state_goes_on_any_number_of_devices(saved, count):
+  state, _ = checkpoint.restore(saved, make_state(7))
+  placed = parallel.replicate(state, jax.devices()[:count])
+  assert len(placed.online_params['encoder/~/conv']['w'].sharding.device_set) == count
+  assert_equal(parallel.fetch(placed), make_state(2))
+
+
+def test_digests_tell_values_shapes_dtypes_and_names_apart():
+  tree = {'a': {'w': np.arange(6, dtype=np.float32).reshape(2, 3)}}
+  others = [{'a': {'w': tree['a']['w'] + np.float32(1e-7)}}, {'a': {'w': tree['a']['w'].T}},
+            {'a': {'w': tree['a']['w'].reshape(3, 2)}}, {'a': {'v': tree['a']['w']}},
+            {'a': {'w': tree['a']['w'].view(np.int32)}}]
+  assert len({checkpoint.digest(t) for t in [tree, *others]}) == 6
+  assert checkpoint.digest(tree) == checkpoint.digest({'a': {'w': jnp.asarray(tree['a']['w'])}})
+
+
+def test_keeps_the_newest_and_the_best(tmp_path):
+  scores = [.1, .9, .3, .2]
+  save(tmp_path, *[(i, {'knn/top1': score}) for i, score in enumerate(scores)])
+  assert checkpoint.steps(tmp_path) == [1, 2, 3]
+  # Reopened: the scores of earlier processes still count.
+  save(tmp_path, (4, {}), (5, {'knn/top1': .5}))
+  assert checkpoint.steps(tmp_path) == [1, 4, 5]
+
+
+def files_of(workdir, step):
+  return sorted(p for p in (workdir / 'checkpoints' / str(step)).rglob('*')
+                if p.is_file() and p.stat().st_size)
+
+
+def test_no_altered_file_changes_a_tree_unseen(saved):
+  """Each file of a checkpoint with one bit flipped: equal trees or an error that names it."""
+  errors = 0
+  for path in files_of(saved, 2):
+    intact = path.read_bytes()
+    damaged = bytearray(intact)
+    damaged[len(damaged) // 2] ^= 4
+    path.write_bytes(damaged)
+    try:
+      state, meta = checkpoint.restore(saved, make_state(7))
+      assert_equal(state, make_state(2))
+      assert meta['step'] == 2 and meta['config'] == META['config']
+    except InputError as error:
+      errors += 1
+      assert 'damaged' in str(error) and str(saved / 'checkpoints' / '2') in str(error)
+      assert 'step 1' in str(error)
+    path.write_bytes(intact)
+  assert errors >= len(checkpoint.TREES) + 1
+  assert_equal(checkpoint.restore(saved, make_state(7))[0], make_state(2))
+
+
+def test_a_missing_file_is_damage(saved):
+  largest = max(files_of(saved, 2), key=lambda p: p.stat().st_size)
+  largest.unlink()
+  with pytest.raises(InputError, match='damaged'):
+    checkpoint.restore(saved, make_state(7))
+
+
+def test_another_architecture_lists_the_tensors(saved):
+  with pytest.raises(InputError) as error:
+    checkpoint.restore(saved, make_state(7, width=6))
+  assert 'projector/linear/w: saved float32[4, 5], wanted float32[4, 6]' in str(error.value)
+  assert 'conv' not in str(error.value)
+
+
+def test_no_checkpoint_and_no_such_step_are_said(saved, tmp_path):
+  with pytest.raises(InputError, match='No checkpoint in'):
+    checkpoint.read_meta(tmp_path / 'elsewhere')
+  with pytest.raises(InputError, match='no|No checkpoint of step 9.*1, 2'):
+    checkpoint.read_meta(saved, 9)
+
+
+def test_an_unfinished_save_is_no_checkpoint(saved):
+  (saved / 'checkpoints' / '3.orbax-checkpoint-tmp').mkdir()
+  assert checkpoint.steps(saved) == [1, 2]
+  save(saved, (3, {}))
+  assert checkpoint.steps(saved) == [2, 3]
+  assert_equal(checkpoint.restore(saved, make_state(7))[0], make_state(3))
+
+
+def test_saving_does_not_flood_the_log(tmp_path, capfd, caplog):
+  from absl import logging
+  logging.set_verbosity(logging.INFO)
+  try:
+    save(tmp_path, (1, {}))
+  finally:
+    logging.set_verbosity(logging.WARNING)
+  captured = capfd.readouterr()
+  assert len((captured.out + captured.err).splitlines()) < 5
+
+
+def test_workdirs_may_be_strings_and_relative(saved, monkeypatch):
+  monkeypatch.chdir(saved.parent)
+  assert checkpoint.steps(saved.name) == checkpoint.steps(pathlib.Path(saved)) == [1, 2]
