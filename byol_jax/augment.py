@@ -220,6 +220,8 @@ def check_policy(name: str, policy: Policy) -> None:
     if key in ('crop_area', 'crop_aspect', 'blur_sigma') and not (
         isinstance(value, tuple) and len(value) == 2 and 0 < value[0] <= value[1]):
       raise InputError(f'{where}; it must be two ascending positive numbers (low, high).')
+    if key == 'blur_divider' and value <= 0:
+      raise InputError(f'{where}; it must be positive.')
   if policy['crop_area'][1] > 1:
     raise InputError(f'{name}.crop_area is {policy["crop_area"]}; a share is at most 1.')
 

@@ -34,7 +34,9 @@ def shard_order(seed: int, epoch: int, shard: int, size: int) -> np.ndarray:
   key = np.uint64(0)
   for value in (seed, epoch, shard):
     key = _mix(key + np.uint64(value))
-  return np.argsort(_mix(key ^ _mix(np.arange(size, dtype=np.uint64))), kind='stable')
+  order = np.argsort(_mix(key ^ _mix(np.arange(size, dtype=np.uint64))), kind='stable')
+  order.setflags(write=False)  # The cache hands out this very array.
+  return order
 
 
 def samples_of_step(step: int, *, seed: int, num_examples: int, batch_size: int,
@@ -73,12 +75,7 @@ def host_batches(split: Split, *, first_step: int, last_step: int, seed: int, ba
     sample_id and epoch, int32 [b]; images, uint8 [b, H, W, 3]; labels, int32 [b],
     if there are any; with b this host's share of the batch.
 
-  Raises:
-    InputError: fewer images than virtual shards.
   """
-  if split.num_examples < shards.total:
-    raise InputError(f'{split.num_examples} images cannot fill {shards.total} virtual shards; '
-                     f'set data.virtual_shards to at most {split.num_examples}.')
   for step in range(first_step, last_step):
     sample_id, epoch = samples_of_step(step, seed=seed, num_examples=split.num_examples,
                                        batch_size=batch_size, shards=shards)
@@ -103,9 +100,16 @@ def train_batches(pipeline: str, split: Split, *, view1: Mapping[str, Any],
     image_size: side of the views in pixels.
     seed: the run's seed.
     **kwargs: of `host_batches`.
+
+  Raises:
+    InputError: an unknown pipeline, or fewer images than virtual shards.
   """
   if pipeline not in PIPELINES:
     raise InputError(f'data.pipeline is {pipeline!r}; it can be {" or ".join(PIPELINES)}.')
+  shards = kwargs['shards']
+  if split.num_examples < shards.total:
+    raise InputError(f'{split.num_examples} images cannot fill {shards.total} virtual shards; '
+                     f'set data.virtual_shards to at most {split.num_examples}.')
   batches = host_batches(split, seed=seed, **kwargs)
   if pipeline == 'memory':
     return batches

@@ -7,6 +7,7 @@ The step function runs under `jax.pmap` over the axis `AXIS` and averages with
 """
 
 from collections.abc import Callable, Sequence
+import math
 import os
 import pathlib
 from typing import Any, TypeVar
@@ -76,14 +77,14 @@ def fetch(tree: Tree) -> Tree:
 
 
 def check_batch_size(batch_size: int, virtual_shards: int) -> None:
-  """Raises InputError unless devices, hosts and virtual shards divide the global batch."""
-  for divisor, what, key in (
-      (jax.device_count(), 'devices', 'train.batch_size'),
-      (virtual_shards, 'virtual shards (data.virtual_shards)', 'train.batch_size')):
+  """Raises InputError unless devices and virtual shards divide the global batch."""
+  for divisor, what in ((jax.device_count(), 'devices'),
+                        (virtual_shards, 'virtual shards (data.virtual_shards)')):
     if batch_size % divisor:
-      lower = batch_size - batch_size % divisor
-      nearest = f'{lower} or {lower + divisor}' if lower else f'{divisor}'
-      raise InputError(f'{key} is {batch_size}, which {divisor} {what} do not divide; '
+      both = math.lcm(jax.device_count(), virtual_shards)
+      lower = batch_size - batch_size % both
+      nearest = f'{lower} or {lower + both}' if lower else f'{both}'
+      raise InputError(f'train.batch_size is {batch_size}, which {divisor} {what} do not divide; '
                        f'the nearest sizes that work are {nearest}.')
 
 

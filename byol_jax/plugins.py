@@ -21,7 +21,10 @@ def load(kind: str, name: str) -> ModuleType:
   path = name if '.' in name else f'byol_jax.{kind}.{name}'
   try:
     found = importlib.util.find_spec(path)
-  except ModuleNotFoundError:
+  except ModuleNotFoundError as error:
+    # A library that the parent package imports is another matter than a wrong path.
+    if error.name and not path.startswith(error.name):
+      raise
     found = None
   if found is None:
     package = importlib.import_module(f'byol_jax.{kind}')

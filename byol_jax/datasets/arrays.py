@@ -2,6 +2,7 @@
 
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -55,34 +56,41 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
 
 def _read(images: str, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
   """Images and labels of one file pair, checked against each other."""
-  archive = _open(images)
-  label_array = None if labels is None else _open(labels)
-  if isinstance(archive, np.lib.npyio.NpzFile):
-    if 'images' not in archive:
-      raise DataError(f'{images} has no array `images`; it has {", ".join(archive) or "none"}.')
-    if label_array is None and 'labels' in archive:
-      label_array = archive['labels']
-    archive = archive['images']
-  if archive.ndim != 4 or archive.shape[-1] != 3 or archive.dtype != np.uint8:
-    raise DataError(f'{images}: images must be uint8 [N, H, W, 3], not {archive.dtype} '
-                    f'{list(archive.shape)}.')
-  if not len(archive):
+  arrays = _open(images, 'images')
+  if 'images' not in arrays:
+    raise DataError(f'{images} has no array `images`; it has {", ".join(arrays) or "none"}.')
+  image_array = arrays['images']
+  label_array = arrays.get('labels') if labels is None else _open(labels, 'labels').get('labels')
+  if image_array.ndim != 4 or image_array.shape[-1] != 3 or image_array.dtype != np.uint8:
+    raise DataError(f'{images}: images must be uint8 [N, H, W, 3], not {image_array.dtype} '
+                    f'{list(image_array.shape)}.')
+  if not len(image_array):
     raise DataError(f'{images} has no images.')
-  if label_array is not None and (label_array.shape != archive.shape[:1]
+  if labels is not None and label_array is None:
+    raise DataError(f'{labels} has no array `labels`.')
+  if label_array is not None and (label_array.shape != image_array.shape[:1]
                                   or label_array.dtype.kind not in 'iu'):
-    raise DataError(f'{labels or images}: labels must be integers [{len(archive)}], one per '
+    raise DataError(f'{labels or images}: labels must be integers [{len(image_array)}], one per '
                     f'image, not {label_array.dtype} {list(label_array.shape)}.')
-  return archive, label_array
+  if label_array is not None and np.abs(label_array).max() > np.iinfo(np.int32).max:
+    raise DataError(f'{labels or images}: label {label_array.max()} does not fit 32 bits.')
+  return image_array, label_array
 
 
-def _open(path: str):
+def _open(path: str, name: str) -> dict[str, np.ndarray]:
+  """The arrays `images` and `labels` of an .npz, or an .npy under the given name."""
   file = pathlib.Path(path).expanduser()
   if not file.is_file():
     raise DataError(f'{path}: no such file (data.options).')
   try:
-    # Read through the page cache: a host that owns a part does not load the whole.
-    return np.load(file, mmap_mode='r', allow_pickle=False)
-  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    # Mapped, not read: a host that owns a part does not load the whole.
+    content = np.load(file, mmap_mode='r', allow_pickle=False)
+    if not isinstance(content, np.lib.npyio.NpzFile):
+      return {name: content}
+    with content:
+      wanted = [key for key in content if key in ('images', 'labels')]
+      return {key: content[key] for key in wanted or list(content)}
+  except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
     raise DataError(f'{path} is no readable .npy or .npz file: {error}') from error
 
 

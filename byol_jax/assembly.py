@@ -1,0 +1,168 @@
+"""From a config to the parts of a run: what the numbers in it come to, and the functions."""
+
+from collections.abc import Mapping, Sequence
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from byol_jax import augment, datasets, model, optimizers, parallel, plugins, schedules
+from byol_jax.errors import InputError
+from byol_jax.train_step import Recipe
+
+
+class Resolved(NamedTuple):
+  """What the config comes to with this data set and these devices.
+
+  num_examples: training images.
+  num_classes: 0 for unlabelled data.
+  steps_per_epoch: num_examples / batch_size.
+  max_steps: steps of the run.
+  warmup_steps: steps until the peak learning rate.
+  peak_learning_rate: base_learning_rate * batch_size / 256.
+  checkpoint_every: steps.
+  evaluate_every: steps; 0 for never.
+  devices: over all hosts.
+  """
+
+  num_examples: int
+  num_classes: int
+  steps_per_epoch: float
+  max_steps: int
+  warmup_steps: int
+  peak_learning_rate: float
+  checkpoint_every: int
+  evaluate_every: int
+  devices: int
+
+
+def resolve(config: ml_collections.ConfigDict, split: datasets.Split) -> Resolved:
+  """Epochs to steps, learning rate to this batch; checks what must fit together.
+
+  Raises:
+    InputError: the batch does not divide, the run has no step, or the warm-up is
+      as long as the run.
+  """
+  train, batch_size = config.train, config.train.batch_size
+  for name, value, possible in (
+      ('train.batch_size', batch_size, batch_size >= 1), ('train.epochs', train.epochs,
+       train.epochs > 0), ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0),
+      ('train.base_tau', train.base_tau, 0 <= train.base_tau <= 1),
+      ('data.image_size', config.data.image_size, config.data.image_size >= 1),
+      ('checkpoint.keep_last', config.checkpoint.keep_last, config.checkpoint.keep_last >= 1)):
+    if not possible:
+      raise InputError(f'{name} cannot be {value}.')
+  for name in ('view1', 'view2'):
+    augment.check_policy(name, config[name].to_dict())
+  parallel.check_batch_size(batch_size, config.data.virtual_shards)
+  to_steps = functools.partial(schedules.num_steps, num_examples=split.num_examples,
+                               batch_size=batch_size)
+  max_steps, warmup_steps = to_steps(train.epochs), to_steps(train.warmup_epochs)
+  if max_steps < 1:
+    raise InputError(f'{train.epochs} epochs of {split.num_examples} images at batch '
+                     f'{batch_size} make no step; raise train.epochs or lower train.batch_size.')
+  if warmup_steps >= max_steps:
+    raise InputError(f'The warm-up of {train.warmup_epochs} epochs ({warmup_steps} steps) is not '
+                     f'shorter than the run of {train.epochs} epochs ({max_steps} steps); lower '
+                     'train.warmup_epochs.')
+  labelled = split.labels is not None
+  evaluate_every = to_steps(config.evals.every_epochs) if labelled else 0
+  return Resolved(
+      num_examples=split.num_examples, num_classes=split.num_classes,
+      steps_per_epoch=split.num_examples / batch_size, max_steps=max_steps,
+      warmup_steps=warmup_steps,
+      peak_learning_rate=train.base_learning_rate * batch_size / 256,
+      checkpoint_every=max(1, to_steps(config.checkpoint.every_epochs)),
+      evaluate_every=max(1, evaluate_every) if labelled and config.evals.every_epochs else 0,
+      devices=jax.device_count())
+
+
+def build_model(config: Mapping[str, Any], num_classes: int) -> model.Model:
+  """The networks of a config's `model` section, as a plain or a config dict."""
+  return model.build(num_classes=num_classes,
+                     **{key: _plain(value) for key, value in config.items()})
+
+
+def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recipe:
+  """The functions of a pretraining run."""
+  train = config.train
+  dtype = jnp.promote_types(jnp.dtype(config.model.compute_dtype), jnp.float32)
+  return Recipe(
+      model=build_model(config.model, resolved.num_classes),
+      two_views=functools.partial(
+          augment.two_views, seed=config.seed, view1=config.view1.to_dict(),
+          view2=config.view2.to_dict(), image_size=config.data.image_size, dtype=dtype),
+      objective=plugins.load('objectives', train.objective).loss,
+      optimizer=optimizers.lars(weight_decay=train.weight_decay, eta=train.eta,
+                                momentum=train.momentum),
+      learning_rate=functools.partial(
+          schedules.learning_rate, base_learning_rate=train.base_learning_rate,
+          batch_size=train.batch_size, warmup_steps=resolved.warmup_steps,
+          max_steps=resolved.max_steps),
+      tau=functools.partial(schedules.tau, base_tau=train.base_tau,
+                            max_steps=resolved.max_steps))
+
+
+def encoder_function(networks: model.Model, image_size: int):
+  """((params, state), images [B, H, W, 3] in [0, 1]) -> embeddings [B, D].
+
+  Images are cropped to the central square and resized to `image_size`.
+  """
+  def encode(variables, images):
+    views = jax.vmap(lambda image: augment.center_view(image, image_size))(images)
+    return networks.encode(*variables, views)
+  return encode
+
+
+def build_single_view(policy: Mapping[str, Any], seed: int, image_size: int):
+  """batch -> one view of it [B, H, W, 3]: crop and flip, the supervised augmentation."""
+  return functools.partial(augment.crop_and_flip, seed=seed, policy=_plain(policy),
+                           image_size=image_size)
+
+
+def read_split(data: Mapping[str, Any], split: str, *, purpose: str, access_log=None
+               ) -> datasets.Split:
+  """This host's part of a split of a config's `data` section."""
+  return datasets.read(data['dataset'], split, purpose=purpose, access_log=access_log,
+                       shards=host_shards(data), options=_plain(data['options']))
+
+
+def host_shards(data: Mapping[str, Any]) -> datasets.Shards:
+  """The virtual shards that this host owns."""
+  return datasets.one_host(jax.process_index(), jax.process_count(), data['virtual_shards'])
+
+
+def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ''
+                   ) -> list[str]:
+  """Lines 'key: saved value -> current value' for the keys that differ."""
+  lines = []
+  for key in sorted({*saved, *current}):
+    old, new = saved.get(key, '(absent)'), current.get(key, '(absent)')
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+      lines += differing_keys(old, new, f'{prefix}{key}.')
+    elif old != new:
+      lines.append(f'{prefix}{key}: {old} -> {new}')
+  return lines
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The config as JSON gives it back: tuples become lists."""
+  return _listed(config.to_dict())
+
+
+def _listed(value):
+  if isinstance(value, Mapping):
+    return {key: _listed(inner) for key, inner in value.items()}
+  return [_listed(inner) for inner in value] if isinstance(value, Sequence) and not isinstance(
+      value, str) else value
+
+
+def _plain(value):
+  """Config and JSON values as the library takes them: dicts and tuples."""
+  if isinstance(value, ml_collections.ConfigDict):
+    value = value.to_dict()
+  if isinstance(value, Mapping):
+    return {key: _plain(inner) for key, inner in value.items()}
+  return tuple(map(_plain, value)) if isinstance(value, list) else value

@@ -1,0 +1,232 @@
+"""Drawn shapes: ten classes told apart by outline and texture, made on the fly.
+
+Needs no download. What tells nothing of the class is drawn at random for each
+image: colours and which of them is the lighter, position, size, rotation,
+background and pixel noise. Raw pixels are therefore nearly useless to a linear
+classifier, while two crops of one image share little besides the class.
+
+Every image is a pure function of (seed, split, id, image size). Random numbers
+come from the hash below and not from NumPy's generators, whose streams may
+change; pixels use no functions but those that every machine rounds alike.
+"""
+
+import operator
+
+import numpy as np
+
+from byol_jax import datasets
+
+# Texture and outline of each class; the position in the list is the label.
+CLASSES = (
+    ('plain', 'disk'),
+    ('plain', 'triangle'),
+    ('plain', 'cross'),
+    ('plain', 'ring'),
+    ('plain', 'crescent'),
+    ('striped', 'disk'),
+    ('striped', 'bar'),
+    ('checkered', 'square'),
+    ('dotted', 'triangle'),
+    ('banded', 'star'),
+)
+CLASS_NAMES = tuple(' '.join(names) for names in CLASSES)
+
+SMALLEST_IMAGE = 16  # pixels; on a smaller one the textures cannot be told apart.
+CHUNK = 256  # Images drawn at once: bounds the memory, does not change the images.
+
+# What is drawn at random: (low, high), or the largest deviation to either side.
+# Lengths are in image sides, luminances and colours run from 0 to 1.
+RADIUS = (0.26, 0.40)
+LUMINANCE = (0.38, 0.62)
+CONTRAST = (0.26, 0.38)
+CHROMA = 0.10
+SHADING = 0.05
+NOISE = 0.02
+TURN = 0.5  # turns
+PERIOD = 0.6  # of the textures, in radii, so that blurred views still show them.
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+DRAWS = 21  # random numbers per image, besides those of the pixel noise.
+
+
+def load(
+    split: str,
+    *,
+    shards: datasets.Shards,
+    image_size: int,
+    train_examples: int,
+    validation_examples: int,
+    test_examples: int,
+    seed: int,
+) -> datasets.Split:
+  """Draws the images of a split that this host owns.
+
+  Args:
+    split: 'train', 'validation' or 'test'; their random streams are disjoint.
+    shards: the records to draw. Image i is the same whatever else is drawn.
+    image_size: height and width in pixels, at least 16.
+    train_examples, validation_examples, test_examples: images in each split
+      over all hosts, at least 1. Classes are balanced to within one image.
+    seed: any integer; another seed gives other images and labels.
+
+  Returns:
+    The split: uint8 images [n, image_size, image_size, 3] and labels
+    0 ... 9 that index CLASS_NAMES.
+
+  Raises:
+    DataError: an unknown split, or an option that is no integer or too small.
+  """
+  counts = dict(train_examples=train_examples, validation_examples=validation_examples,
+                test_examples=test_examples)
+  _check_integer('image_size', image_size, SMALLEST_IMAGE)
+  _check_integer('seed', seed, None)
+  for name, count in counts.items():
+    _check_integer(name, count, 1)
+  if split not in datasets.SPLITS:
+    raise datasets.DataError(f'Data set shapes: unknown split {split!r}; the splits are '
+                             f'{", ".join(datasets.SPLITS)}.')
+  num_examples = counts[f'{split}_examples']
+  ids = shards.sample_ids(num_examples)
+  stream = 2 * datasets.SPLITS.index(split)
+  labels = _labels(ids, seed, stream)
+  images = np.empty((len(ids), image_size, image_size, 3), np.uint8)
+  for start in range(0, len(ids), CHUNK):
+    rows = slice(start, start + CHUNK)
+    draws = _uniforms(ids[rows], seed, stream + 1, DRAWS + image_size ** 2)
+    images[rows] = _draw(labels[rows], draws, image_size)
+  return datasets.Split(ids, images, labels, num_examples, len(CLASSES))
+
+
+def _check_integer(name, value, least):
+  try:
+    value = operator.index(value)
+  except TypeError:
+    raise datasets.DataError(f'Data set shapes: {name} is {value!r}; set it to an integer '
+                             'in data.options.') from None
+  if least is not None and value < least:
+    raise datasets.DataError(f'Data set shapes: {name} is {value}; set it to {least} or '
+                             'more in data.options.')
+
+
+def _labels(ids, seed, stream):
+  """Every ten consecutive ids hold each class once, in an order of their own."""
+  # A fixed order (id modulo 10) would give some shards but a few of the classes.
+  tens, places = np.divmod(ids, len(CLASSES))
+  order = np.argsort(_uniforms(tens, seed, stream, len(CLASSES)), axis=1, kind='stable')
+  return order[np.arange(len(ids)), places].astype(np.int32)
+
+
+def _uniforms(ids, seed, stream, count):
+  """Uniform numbers in [0, 1), float32 [n, count]: SplitMix64 started at each id."""
+  key = np.array([seed % 2 ** 64], np.uint64)
+  for part in (np.array([stream], np.uint64), ids.astype(np.uint64)):
+    key = _mix(_mix(key) + part)
+  steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+  return (_mix(key[:, None] + steps) >> np.uint64(40)).astype(np.float32) * np.float32(2 ** -24)
+
+
+def _mix(bits):
+  for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+    bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+  return bits ^ (bits >> np.uint64(31))
+
+
+def _draw(labels, draws, size):
+  """uint8 [n, size, size, 3] from labels [n] and uniforms [n, DRAWS + size ** 2]."""
+  stream = iter(draws.T[:DRAWS, :, None, None])
+
+  def between(low, high):
+    return np.float32(low) + np.float32(high - low) * next(stream)
+
+  y, x = np.mgrid[:size, :size].astype(np.float32) * np.float32(2 / (size - 1)) - 1
+  shade = sum(between(-SHADING, SHADING) * term for term in (x, y, x * y))
+  inside, ink = _object(labels, x, y, between)
+  sign = np.where(between(-1, 1) < 0, np.float32(-1), np.float32(1))
+  middle = between(*LUMINANCE)
+  ground, body, mark = (
+      _colour(luminance, between)
+      for luminance in (middle + shade, middle + sign * between(*CONTRAST),
+                        middle - sign * between(*CONTRAST)))
+  image = body + (mark - body) * ink[..., None]
+  image = ground + (image - ground) * inside[..., None]
+  noise = np.float32(NOISE) * (2 * draws[:, DRAWS:].reshape(-1, size, size, 1) - 1)
+  return np.rint(255 * np.clip(image + noise, 0, 1)).astype(np.uint8)
+
+
+def _colour(luminance, between):
+  """float32 [n, ?, ?, 3]: a random tint of the given luminance [n, ?, ?]."""
+  tint = np.stack([between(-CHROMA, CHROMA) for _ in 'rgb'], axis=-1)
+  return luminance[..., None] + tint - np.sum(LUMA * tint, axis=-1, keepdims=True)
+
+
+def _object(labels, x, y, between):
+  """Shares of object and of its texture's ink in each pixel, each float32 [n, size, size].
+
+  x and y run from -1 to 1 over the image [size, size].
+  """
+  radius, turn = 2 * between(*RADIUS), 2 * np.pi * between(-TURN, TURN).astype(np.float64)
+  cosine, sine = (f(turn).astype(np.float32) for f in (np.cos, np.sin))
+  x, y = (p - between(-1, 1) * (1 - radius) for p in (x, y))
+  points = (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
+  phase = between(0, 1)
+  inside, ink = np.empty_like(points[0]), np.empty_like(points[0])
+  for label, (texture, outline) in enumerate(CLASSES):
+    rows = labels == label
+    here = points[0][rows], points[1][rows]
+    inside[rows] = OUTLINES[outline](*here)
+    ink[rows] = PERIOD * TEXTURES[texture](*(p / PERIOD for p in here), phase[rows])
+  # A pixel that an edge crosses is mixed, by the distance to the edge in pixels.
+  sharpness = radius * (x.shape[-1] / 2)
+  return (np.clip(0.5 - distance * sharpness, 0, 1) for distance in (inside, ink))
+
+
+def _star(x, y):
+  # Mirrors fold the five points onto one half point, whose edge is a straight line.
+  x = abs(x)
+  for side in (1, -1):
+    over = 2 * np.maximum(side * 0.809017 * x - 0.587785 * y, 0)
+    x, y = x - side * 0.809017 * over, y + 0.587785 * over
+  return 0.923 * abs(x) + 0.385 * (y - 1.1)
+
+
+def _cross(x, y):
+  return np.maximum(np.maximum(abs(x), abs(y)) - 0.95, np.minimum(abs(x), abs(y)) - 0.3)
+
+
+def _crescent(x, y):
+  return np.maximum(_length(x, y) - 1, 0.8 - _length(x - 0.5, y))
+
+
+def _length(x, y):
+  return np.sqrt(x * x + y * y)
+
+
+def _wave(x):
+  """Distance to the edges of stripes of period 1, below 0 inside a stripe."""
+  return abs(x - np.floor(x) - 0.5) - 0.25
+
+
+def _checkers(x, y):
+  x, y = _wave(x), _wave(y)
+  return np.where(x * y < 0, -1, 1) * np.minimum(abs(x), abs(y))
+
+
+# Signed distances to the outline (in radii) and to the ink (in periods), below 0
+# inside, as functions of the position in the object's own turned frame.
+OUTLINES = dict(
+    disk=lambda x, y: _length(x, y) - 0.9,
+    triangle=lambda x, y: np.maximum(0.866025 * abs(x) + 0.5 * y, -y) - 0.56,
+    square=lambda x, y: np.maximum(abs(x), abs(y)) - 0.8,
+    bar=lambda x, y: np.maximum(abs(x) - 1.05, abs(y) - 0.45),
+    ring=lambda x, y: abs(_length(x, y) - 0.72) - 0.24,
+    cross=_cross,
+    crescent=_crescent,
+    star=_star,
+)
+TEXTURES = dict(
+    plain=lambda x, y, phase: np.ones_like(x),
+    striped=lambda x, y, phase: _wave(x + phase),
+    banded=lambda x, y, phase: _wave(_length(x, y) + phase),
+    checkered=lambda x, y, phase: _checkers(x + phase, y + phase),
+    dotted=lambda x, y, phase: _length(_wave(x + phase) + 0.25, _wave(y + phase) + 0.25) - 0.3,
+)

@@ -1,0 +1,195 @@
+"""Config + checkpoint -> encoders, data, evaluators -> result files.
+
+Every encoder that the config names is frozen and judged by every evaluator. All
+choices are made on the training and validation splits; then the test split is read
+once, and each fitted evaluator scores it.
+"""
+
+from collections.abc import Callable, Mapping
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from byol_jax import assembly, augment, checkpoint, datasets, parallel, plugins, report
+from byol_jax.errors import InputError
+from byol_jax.evaluators import features, supervised
+
+RESULTS = 'results.json'
+ACCESS_LOG = 'splits_read.jsonl'
+
+
+class Encoder(NamedTuple):
+  """A frozen encoder that can be called.
+
+  encode: pure function of (variables, images) -> embeddings [B, D].
+  variables: its parameters and BatchNorm statistics.
+  image_size: side in pixels of the images it was trained on.
+  embedding_size: D.
+  image_mean: subtracted from images in [0, 1], per channel; `encode` does so itself.
+  image_std: divides them afterwards; likewise.
+  """
+
+  encode: Callable[..., jax.Array]
+  variables: Any
+  image_size: int
+  embedding_size: int
+  image_mean: tuple[float, ...]
+  image_std: tuple[float, ...]
+
+  def __call__(self, images) -> jax.Array:
+    """Images [B, H, W, 3], floats in [0, 1] -> embeddings float32 [B, D].
+
+    Other sizes than `image_size` work, but the encoder has not seen them.
+
+    Raises:
+      InputError: another shape, integers, or values outside [0, 1].
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3:
+      raise InputError(f'Images must be [B, H, W, 3], not {list(images.shape)}.')
+    if images.dtype.kind != 'f':
+      raise InputError(f'Images must be floats in [0, 1], not {images.dtype}; divide uint8 by 255.')
+    if images.size and (images.min() < 0 or images.max() > 1):
+      raise InputError(f'Images must lie in [0, 1]; these run from {images.min():g} to '
+                       f'{images.max():g}.')
+    return self.encode(self.variables, images.astype(np.float32))
+
+
+def load_encoder(path: str | pathlib.Path, step: int | None = None) -> Encoder:
+  """The online encoder of a pretraining workdir, BatchNorm in evaluation mode.
+
+  Args:
+    path: workdir of a pretraining run.
+    step: of the checkpoint; the newest where None.
+
+  Raises:
+    InputError: no checkpoint, a damaged one, or one of another architecture.
+  """
+  trees, meta = checkpoint.restore_trees(path, ('online', 'state'), step)
+  config = meta['config']
+  networks = assembly.build_model(config['model'], meta['resolved']['num_classes'])
+  size = config['data']['image_size']
+  shapes, _ = jax.eval_shape(networks.init, jax.random.key(0), jnp.zeros((2, size, size, 3)))
+  checkpoint.check_tensors(checkpoint.describe(trees['online']), checkpoint.describe(shapes),
+                           f'{path}, step {meta["step"]}')
+  variables = (trees['online'], trees['state']['online'])
+  encode = jax.jit(lambda variables, images: networks.encode(*variables, images))
+  embedding = jax.eval_shape(encode, variables, jnp.zeros((1, size, size, 3)))
+  return Encoder(encode, variables, size, embedding.shape[-1],
+                 tuple(config['model']['image_mean']), tuple(config['model']['image_std']))
+
+
+def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
+             workdir: str | pathlib.Path) -> dict[str, Any]:
+  """Judges the config's encoders and writes the results.
+
+  Args:
+    config: as in `experiments/configs/eval/`.
+    pretrained: workdir of a pretraining run, whose newest checkpoint is judged.
+    workdir: gets results.json, a table as results.md, and splits_read.jsonl.
+
+  Returns:
+    What results.json holds.
+
+  Raises:
+    InputError: what the user can mend, unlabelled data among it.
+  """
+  workdir = parallel.writable_folder(workdir)
+  (workdir / ACCESS_LOG).unlink(missing_ok=True)
+  trees, meta = checkpoint.restore_trees(pretrained, ('online', 'state'))
+  data = dict(meta['config']['data'])
+  if config.data.dataset:
+    data.update(dataset=config.data.dataset, options=config.data.options.to_dict())
+  read = _reader(data, workdir / ACCESS_LOG)
+  train, validation = read('train', 'fitting'), read('validation', 'choosing')
+  if train.labels is None:
+    raise InputError(f'Data set {data["dataset"]!r} has no labels, which every evaluator needs; '
+                     'name a labelled one in config.data.')
+  extract = lambda encoder, split: features.extract(
+      *encoder, split, batch_size=config.batch_size, devices=jax.local_devices())
+  encoders = _encoders(config, trees, meta, train)
+  fitted = {}
+  for name, encoder in encoders.items():
+    parts = [extract(encoder, split) for split in (train, validation)]
+    for evaluator, options in config.evaluators.items():
+      fitted[name, evaluator] = plugins.load('evaluators', evaluator).fit(
+          *parts, num_classes=train.num_classes, **options.to_dict())
+  # Nothing is chosen from here on.
+  test = read('test', 'final scores')
+  rows = {}
+  for name, encoder in encoders.items():
+    rows[name] = {}
+    tested = extract(encoder, test)
+    for evaluator in config.evaluators:
+      module = plugins.load('evaluators', evaluator)
+      rows[name][evaluator] = dict(module.evaluate(fitted[name, evaluator], tested),
+                                   **module.describe(fitted[name, evaluator]))
+  results = dict(
+      pretrained=str(pathlib.Path(pretrained).absolute()), step=meta['step'],
+      digest=meta['digests']['online'], seed=meta['config']['seed'], dataset=data['dataset'],
+      images=dict(train=train.num_examples, validation=validation.num_examples,
+                  test=test.num_examples), chance=1 / train.num_classes, encoders=rows)
+  _write(workdir, results)
+  return results
+
+
+def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any, Any]]:
+  """(encode, variables) of every encoder that the config names, in its order."""
+  size = meta['config']['data']['image_size']
+  networks = assembly.build_model(meta['config']['model'], train.num_classes)
+  encode = assembly.encoder_function(networks, size)
+
+  def random():
+    # Another key than the run's: its own initialisation would do too.
+    return jax.jit(networks.init)(jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
+
+  def pixels(_, images):
+    views = jax.vmap(lambda image: augment.center_view(image, size))(images)
+    return views.reshape(len(views), -1)
+
+  def with_labels():
+    options = config.supervised.to_dict()
+    view = assembly.build_single_view(options.pop('view'), config.seed, size)
+    shards = assembly.host_shards(meta['config']['data'])
+    return tuple(supervised.train(networks, view, train, image_size=size, seed=config.seed,
+                                  shards=shards, devices=jax.local_devices(), **options))
+
+  makers = dict(pretrained=lambda: (encode, (trees['online'], trees['state']['online'])),
+                random=lambda: (encode, random()), pixels=lambda: (pixels, ()),
+                supervised=lambda: (encode, with_labels()))
+  unknown = [name for name in config.encoders if name not in makers]
+  if unknown:
+    raise InputError(f'config.encoders names {unknown[0]!r}; it can name {", ".join(makers)}.')
+  return {name: makers[name]() for name in config.encoders}
+
+
+def _reader(data: Mapping[str, Any], log: pathlib.Path):
+  def note(record):
+    with log.open('a') as file:
+      file.write(json.dumps(record) + '\n')
+
+  return lambda split, purpose: assembly.read_split(data, split, purpose=purpose, access_log=note)
+
+
+def _write(workdir: pathlib.Path, results: Mapping[str, Any]) -> None:
+  if not parallel.is_first_process():
+    return
+  for name, text in ((RESULTS, json.dumps(results, indent=2) + '\n'),
+                     ('results.md', report.table([results]))):
+    partial = workdir / f'{name}.partial'
+    partial.write_text(text)
+    os.replace(partial, workdir / name)
+
+
+def read_results(workdir: str | pathlib.Path) -> dict[str, Any]:
+  """What `evaluate` wrote into a workdir."""
+  path = pathlib.Path(workdir) / RESULTS
+  if not path.is_file():
+    raise InputError(f'No {path}: give the --workdir of an evaluation.')
+  return json.loads(path.read_text())

@@ -1,0 +1,110 @@
+"""Evaluators: one file each, one contract.
+
+An evaluator judges frozen embeddings. It is a module with three functions::
+
+    fit(train, validation, *, num_classes, **options) -> fitted
+    evaluate(fitted, test) -> dict[str, float]
+    describe(fitted) -> dict
+
+`train`, `validation` and `test` are `Features`, made by `features.extract`.
+`fit` makes every choice, on `validation`: training images held out from
+`train`. `evaluate` chooses nothing, so the caller can read the test split once,
+last. It returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5'
+only where there are more than five classes. The caller puts the module's name
+before the names of the metrics. `describe` returns what a reader of the result
+needs: the protocol in words, the choice made and the counts of images.
+Options come from the configuration. A module raises InputError with what is
+wrong, the numbers, and the way out.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import chex
+import numpy as np
+
+from byol_jax.errors import InputError
+
+
+class Features(NamedTuple):
+  """Embeddings of a split, one row per image.
+
+  embeddings: float32 [N, D].
+  labels: int32 [N] in 0 ... num_classes - 1, or None for unlabelled images.
+  sample_id: int32 [N], the ids of the images in their split.
+  """
+
+  embeddings: np.ndarray
+  labels: np.ndarray | None
+  sample_id: np.ndarray
+
+
+def check_features(name: str, features: Features, num_classes: int) -> None:
+  """Checks that an evaluator can use these features.
+
+  Args:
+    name: what the features are, for the message: 'train', 'validation', 'test'.
+    features: of N images, embeddings [N, D].
+    num_classes: classes in the data set.
+
+  Raises:
+    InputError: no images, no labels, labels out of range, or embeddings that
+      are not finite.
+  """
+  embeddings, labels, sample_id = features
+  chex.assert_rank(embeddings, 2)
+  chex.assert_shape(sample_id, embeddings.shape[:1])
+  if not len(embeddings):
+    raise InputError(f'The {name} features hold no images (embeddings of shape '
+                     f'{list(embeddings.shape)}); give at least one image.')
+  if labels is None:
+    raise InputError(f'The {len(embeddings)} {name} images have no labels, which this '
+                     'evaluator needs; use a labelled data set, or leave it out.')
+  chex.assert_shape(labels, embeddings.shape[:1])
+  if labels.min() < 0 or labels.max() >= num_classes:
+    raise InputError(f'The {name} labels run from {labels.min()} to {labels.max()}, outside '
+                     f'0 ... {num_classes - 1}; correct the labels or num_classes.')
+  # The sum of a row is finite just where all its values are, and needs no
+  # array of the size of the embeddings.
+  broken = np.count_nonzero(~np.isfinite(np.sum(embeddings, axis=1)))
+  if broken:
+    raise InputError(f'{broken} of the {len(embeddings)} {name} images have embeddings that are '
+                     'not finite; the encoder has diverged, evaluate an earlier checkpoint.')
+
+
+def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """How many classes are ranked above the true one; 0 is a correct prediction.
+
+  Classes are ranked by descending score; of equal scores the lower class wins.
+  Scores that are not a number make no prediction correct.
+
+  Args:
+    scores: float [N, C].
+    labels: int [N] in 0 ... C - 1.
+
+  Returns:
+    int [N] in 0 ... C - 1; C where the score of the true class is not a number.
+  """
+  chex.assert_shape(labels, scores.shape[:1])
+  true_score = np.take_along_axis(scores, labels[:, None], axis=1)
+  behind_at_ties = np.arange(scores.shape[1]) >= labels[:, None]
+  not_above = (scores < true_score) | ((scores == true_score) & behind_at_ties)
+  return scores.shape[1] - np.count_nonzero(not_above, axis=1)
+
+
+def accuracy(ranks: np.ndarray, num_classes: int) -> dict[str, float]:
+  """Top-1 and, for more than five classes, top-5 accuracy.
+
+  Args:
+    ranks: int [N] from `label_ranks`.
+    num_classes: classes in the data set.
+
+  Returns:
+    Fractions in [0, 1] under 'top1' and 'top5'.
+  """
+  chex.assert_rank(ranks, 1)
+  sizes = (1, 5) if num_classes > 5 else (1,)
+  return {f'top{size}': float(np.mean(ranks < size)) for size in sizes}
+
+
+__all__: Sequence[str] = ('Features', 'accuracy', 'check_features', 'label_ranks')

@@ -1,0 +1,176 @@
+"""Weighted k nearest neighbours by cosine similarity.
+
+Z. Wu, Y. Xiong, S. X. Yu, D. Lin: Unsupervised Feature Learning via
+Non-Parametric Instance Discrimination, CVPR 2018 (arXiv:1805.01978), section
+3.4. Embeddings are l2-normalised, s_i = <v_i, f> is the similarity of training
+image i to the query f, N_k are the k most similar training images, and class c
+gets the votes
+
+    w_c = sum over i in N_k of exp(s_i / temperature) * [label of i is c].
+
+The paper uses k = 200 and temperature = 0.07.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
+
+PROTOCOL = (
+    'k nearest neighbours among the training images by cosine similarity, votes weighted by '
+    'exp(similarity / temperature) (Wu et al. 2018). k and temperature are given, nothing is '
+    'chosen: the validation images are neither voters nor used to choose.')
+
+
+class Fitted(NamedTuple):
+  """The bank of labelled training images and the options of `fit`."""
+
+  train: Features
+  validation_images: int
+  num_classes: int
+  k: int
+  temperature: float
+  query_chunk: int
+  bank_chunk: int
+
+
+class Nearest(NamedTuple):
+  """The k nearest of the bank so far, by descending similarity, for each query.
+
+  similarity: float32 [Q, k], -inf where fewer than k have been seen.
+  labels: int32 [Q, k].
+  """
+
+  similarity: chex.Array
+  labels: chex.Array
+
+
+def fit(train: Features, validation: Features, *, num_classes: int, k: int, temperature: float,
+        query_chunk: int = 1024, bank_chunk: int = 16384) -> Fitted:
+  """Keeps the training images as the bank of neighbours.
+
+  Args:
+    train: the bank, embeddings float32 [N, D], labelled.
+    validation: only counted; there is nothing to choose.
+    num_classes: classes in the data set.
+    k: neighbours that vote, 1 ... N.
+    temperature: of the votes, > 0.
+    query_chunk: queries on the device at a time.
+    bank_chunk: training images on the device at a time; the device holds
+      query_chunk * (k + bank_chunk) similarities and two chunks of embeddings.
+
+  Raises:
+    InputError: an option out of its range, or unusable training features.
+  """
+  check_features('train', train, num_classes)
+  if not 1 <= k <= len(train.embeddings):
+    raise InputError(f'k is {k} but there are {len(train.embeddings)} training images; '
+                     f'set k to 1 ... {len(train.embeddings)}, or give more images.')
+  if not 0 < temperature < np.inf:
+    raise InputError(f'temperature is {temperature}; set it above 0 (the paper has 0.07).')
+  if min(query_chunk, bank_chunk) < 1:
+    raise InputError(f'query_chunk is {query_chunk} and bank_chunk is {bank_chunk}; '
+                     'set both to at least 1.')
+  return Fitted(train, len(validation.embeddings), num_classes, k, temperature,
+                query_chunk, bank_chunk)
+
+
+def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
+  """Accuracy of the neighbours' votes on `test`.
+
+  Ties are broken the same way every time: of equally similar training images
+  the one of lower id is the neighbour, of classes with equal votes the lower
+  one is ranked first. A class without votes ranks after all those with votes.
+
+  Args:
+    fitted: from `fit`.
+    test: M labelled queries, embeddings float32 [M, D].
+
+  Returns:
+    Fractions in [0, 1] under 'top1' and, for more than five classes, 'top5'.
+
+  Raises:
+    InputError: unusable test features.
+  """
+  check_features('test', test, fitted.num_classes)
+  chex.assert_equal_shape_suffix([fitted.train.embeddings, test.embeddings], 1)
+  labels = np.array_split(test.labels, range(fitted.query_chunk, len(test.labels),
+                                             fitted.query_chunk))
+  ranks = [
+      label_ranks(_votes(nearest, fitted.temperature, fitted.num_classes)[:len(label)], label)
+      for nearest, label in zip(_search(fitted, test), labels, strict=True)]
+  return accuracy(np.concatenate(ranks), fitted.num_classes)
+
+
+def describe(fitted: Fitted) -> dict[str, Any]:
+  """The protocol in words, its options and the counts of images."""
+  return dict(
+      protocol=PROTOCOL, k=fitted.k, temperature=fitted.temperature,
+      num_classes=fitted.num_classes, train_images=len(fitted.train.embeddings),
+      validation_images=fitted.validation_images)
+
+
+def _search(fitted: Fitted, test: Features) -> list[Nearest]:
+  """The k nearest training images of each chunk of queries."""
+  queries = list(_chunks(np.arange(len(test.embeddings)), fitted.query_chunk))
+  shape = (len(queries[0][0]), fitted.k)
+  nearest = [Nearest(jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))] * len(queries)
+  # `lax.top_k` keeps the first of equal values; in order of id, that is the lower id.
+  by_id = np.argsort(fitted.train.sample_id, kind='stable')
+  # The large bank crosses to the device once, the small set of queries many times.
+  for index, real in _chunks(by_id, fitted.bank_chunk):
+    bank = _unit_length(fitted.train.embeddings[index])
+    bank_labels = jnp.where(real, fitted.train.labels[index], -1)
+    nearest = [_merge(best, _unit_length(test.embeddings[query]), bank, bank_labels)
+               for best, (query, _) in zip(nearest, queries, strict=True)]
+    # Without this the host runs ahead and queues the whole bank on the device.
+    jax.block_until_ready(nearest)
+  return nearest
+
+
+def _chunks(index: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Pieces of `index` [n], all of min(size, n), and which entries are no padding."""
+  size = min(size, len(index))
+  for start in range(0, len(index), size):
+    position = np.arange(start, start + size)
+    yield index[np.minimum(position, len(index) - 1)], position < len(index)
+
+
+@jax.jit
+def _unit_length(embeddings: chex.Array) -> chex.Array:
+  norm = jnp.linalg.norm(embeddings, axis=1, keepdims=True)
+  return embeddings / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny)
+
+
+@jax.jit
+def _merge(best: Nearest, queries: chex.Array, bank: chex.Array, labels: chex.Array) -> Nearest:
+  """`best` [Q, k] after a look at bank [B, D]; a label of -1 marks padding."""
+  k = best.similarity.shape[1]
+  chex.assert_shape([queries, bank], [(best.labels.shape[0], None), (labels.shape[0], None)])
+  # Default precision on an accelerator rounds to about three digits, and would
+  # swap neighbours.
+  similarity = jnp.matmul(queries, bank.T, precision='highest')
+  similarity = jnp.where(labels >= 0, similarity, -jnp.inf)
+  similarity, position = jax.lax.top_k(
+      jnp.concatenate([best.similarity, similarity], axis=1), k)
+  kept = jnp.take_along_axis(best.labels, jnp.minimum(position, k - 1), axis=1)
+  return Nearest(similarity, jnp.where(position < k, kept, labels[jnp.maximum(position - k, 0)]))
+
+
+def _votes(nearest: Nearest, temperature: float, num_classes: int) -> np.ndarray:
+  """Votes float64 [Q, num_classes], up to a factor for each query."""
+  # On the host: the order of a sum by atomic adds on an accelerator changes
+  # from run to run.
+  similarity, labels = (np.asarray(array) for array in nearest)
+  chex.assert_equal_shape([similarity, labels])
+  # Relative to the nearest, as exp(1 / temperature) may overflow.
+  weights = np.exp((similarity - similarity[:, :1]).astype(np.float64) / temperature)
+  classes = labels + num_classes * np.arange(len(labels))[:, None]
+  votes = np.bincount(classes.ravel(), weights.ravel(), minlength=len(labels) * num_classes)
+  return votes.reshape(len(labels), num_classes)

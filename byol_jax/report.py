@@ -1,0 +1,92 @@
+"""A run or several -> tables and pictures."""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use('Agg')
+from matplotlib import pyplot
+
+NAMES = dict(pretrained='BYOL, frozen', random='random encoder', pixels='raw pixels',
+             supervised='supervised')
+COLUMNS = dict(linear_features='linear top-1', knn='kNN top-1')
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+  """A Markdown table: a row per encoder, a column per evaluator, in percent.
+
+  Args:
+    results: of `evaluate`, one per seed. Several give mean +- standard deviation.
+
+  Returns:
+    The table, with a line that says what was counted.
+  """
+  first = results[0]
+  evaluators = list(next(iter(first['encoders'].values())))
+  lines = ['| encoder | ' + ' | '.join(COLUMNS.get(e, e) for e in evaluators) + ' |',
+           '| --- |' + ' --- |' * len(evaluators)]
+  for encoder in first['encoders']:
+    cells = [_percent([r['encoders'][encoder][e]['top1'] for r in results]) for e in evaluators]
+    lines.append(f'| {NAMES.get(encoder, encoder)} | ' + ' | '.join(cells) + ' |')
+  seeds = ', '.join(str(r['seed']) for r in results)
+  images = first['images']
+  lines.append(
+      f'\nTop-1 in percent on {images["test"]} test images of {first["dataset"]}, read once; '
+      f'{images["train"]} training images, choices on {images["validation"]} held-out ones; chance '
+      f'{100 * first["chance"]:.1f}. Last checkpoint (step {first["step"]}), seed'
+      f'{"s" if len(results) > 1 else ""} {seeds}'
+      f'{"; mean and standard deviation over seeds" if len(results) > 1 else ""}.')
+  return '\n'.join(lines) + '\n'
+
+
+def _percent(values: Sequence[float]) -> str:
+  percent = 100 * np.array(values)
+  if len(percent) == 1:
+    return f'{percent[0]:.1f}'
+  return f'{percent.mean():.1f} +- {percent.std(ddof=1):.1f}'
+
+
+def picture(path: str | pathlib.Path, records: Sequence[Mapping[str, float]],
+            view1: np.ndarray, view2: np.ndarray) -> None:
+  """Draws curves of a run beside augmented pairs.
+
+  Args:
+    path: of the PNG.
+    records: of `metric_log.read`.
+    view1: [N, H, W, 3] in [0, 1]; the first view of N images.
+    view2: the same images' second view.
+  """
+  curves = (
+      ('BYOL loss (0 to 8)', ['train/byol_loss']),
+      ('top-1: online probe and held-out kNN', ['train/top1', 'knn/top1']),
+      ('spread of projections (1: whole sphere, 0: collapsed)', ['collapse/std']),
+      ('effective rank of projections', ['collapse/effective_rank']))
+  figure = pyplot.figure(figsize=(14, 7), layout='constrained')
+  left, right = figure.subfigures(1, 2, width_ratios=[3, 2])
+  for axes, (title, names) in zip(left.subplots(2, 2).flat, curves):
+    for name in names:
+      points = [(r['step'], r[name]) for r in records if name in r]
+      if points:
+        axes.plot(*zip(*points), marker='.', label=name)
+    axes.set(title=title, xlabel='step')
+    axes.set_ylim(bottom=0)
+    if axes.lines:
+      axes.legend()
+    else:
+      axes.text(.5, .5, 'not recorded: unlabelled data', ha='center', transform=axes.transAxes)
+  _draw_pairs(right, view1, view2)
+  figure.savefig(path, dpi=100)
+  pyplot.close(figure)
+
+
+def _draw_pairs(figure, view1: np.ndarray, view2: np.ndarray) -> None:
+  """Pairs side by side, two pairs a row."""
+  figure.suptitle('augmented pairs: view 1 | view 2')
+  pairs = np.concatenate([np.asarray(view1), np.asarray(view2)], axis=2)
+  for axes, pair in zip(figure.subplots(-(-len(pairs) // 2), 2).flat, pairs):
+    axes.imshow(pair, interpolation='nearest')
+    axes.axvline(pair.shape[1] / 2 - .5, color='white')
+    axes.set_axis_off()

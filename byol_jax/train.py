@@ -1,0 +1,173 @@
+"""The run: config -> parts -> restore -> loop."""
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from byol_jax import (
+  assembly,
+  checkpoint,
+  input_pipeline,
+  metric_log,
+  model,
+  monitor,
+  parallel,
+  report,
+)
+from byol_jax import train_step as byol
+from byol_jax.errors import InputError
+from byol_jax.evaluators import features, knn
+
+# Keys that may change when a run is resumed: they leave the weights alone.
+MAY_CHANGE = ('log.', 'checkpoint.', 'evals.')
+
+
+def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> byol.TrainState:
+  """Runs, or resumes, the pretraining that a config describes.
+
+  Args:
+    config: as `experiments/configs/default.py` documents it.
+    workdir: folder of the run. One that holds a checkpoint is resumed.
+
+  Returns:
+    The final state, on the host.
+
+  Raises:
+    InputError: what the user can mend, a loss that is not finite among it.
+  """
+  workdir = parallel.writable_folder(workdir)
+  split = assembly.read_split(config.data, 'train', purpose='pretraining')
+  resolved = assembly.resolve(config, split)
+  recipe = assembly.build_recipe(config, resolved)
+  size = config.data.image_size
+  state = jax.eval_shape(
+      lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe), jax.random.key(0))
+  meta = dict(config=assembly.as_json(config), resolved=resolved._asdict(),
+              versions=dict(jax=jax.__version__))
+  if checkpoint.steps(workdir):
+    _check_same_config(workdir, meta['config'])
+    state, _ = checkpoint.restore(workdir, state)
+  else:
+    state = jax.jit(lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe))(
+        jax.random.key(config.seed))
+  if parallel.is_first_process():
+    _announce(workdir, config, resolved, state)
+  try:
+    return _run(config, resolved, recipe, split, state, meta, workdir)
+  except monitor.NonFiniteLoss as error:
+    saved = checkpoint.steps(workdir)
+    good = (f'the last good checkpoint is {workdir}/checkpoints/{saved[-1]}' if saved
+            else 'no checkpoint had been saved')
+    raise InputError(
+        f'{error} The run has stopped; {good}. Try a lower train.base_learning_rate or a longer '
+        'train.warmup_epochs in a new workdir.') from error
+
+
+def _run(config, resolved, recipe, split, state, meta, workdir) -> byol.TrainState:
+  """The loop over steps, from the step of `state` to the last."""
+  devices, first_step, last_step = jax.local_devices(), int(state.step), resolved.max_steps
+  state = parallel.replicate(state, devices)
+  step_fn = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
+  batches = input_pipeline.to_devices(_batches(config, resolved, split, first_step), devices)
+  evaluate = _evaluation(config, recipe.model, split, devices) if resolved.evaluate_every else None
+  with contextlib.ExitStack() as stack:
+    checkpoints = stack.enter_context(checkpoint.manager(
+        workdir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best))
+    log = stack.enter_context(metric_log.MetricLog(
+        workdir, first_step=first_step, last_step=last_step))
+    watch = monitor.Monitor(log, batch_size=config.train.batch_size, first_step=first_step,
+                            steps_per_epoch=resolved.steps_per_epoch, max_steps=last_step)
+    for step in range(first_step + 1, last_step + 1):
+      due = lambda every, step=step: every and (step % every == 0 or step == last_step)
+      with watch.waiting_for_data():
+        batch = next(batches)
+      state, scalars = step_fn(state, batch)
+      watch.add(step, scalars)
+      if due(config.log.every_steps):
+        watch.report(step)
+      results = {}
+      if due(resolved.evaluate_every):
+        # A checkpoint is written only when every loss so far has proved finite.
+        watch.settle()
+        with watch.paused():
+          results = evaluate(state)
+        log.scalars(step, results)
+        log.line(f'step {step}: kNN top-1 on held-out images {100 * results["knn/top1"]:.1f} %')
+      if due(resolved.checkpoint_every):
+        watch.settle()
+        with watch.paused():
+          checkpoint.save(checkpoints, parallel.fetch(state), meta, results)
+  state = parallel.fetch(state)
+  if parallel.is_first_process():
+    _draw(workdir, recipe, split)
+  return state
+
+
+def _draw(workdir, recipe, split) -> None:
+  """The picture of curves and augmented pairs."""
+  batch = dict(images=split.images[:12], sample_id=split.sample_id[:12],
+               epoch=np.zeros(len(split.sample_id[:12]), np.int32))
+  report.picture(workdir / 'report.png', metric_log.read(workdir), *recipe.two_views(batch))
+  print(f'Curves and augmented pairs: {workdir}/report.png')
+
+
+def _batches(config, resolved, split, first_step) -> Iterator[input_pipeline.HostBatch]:
+  return input_pipeline.train_batches(
+      config.data.pipeline, split, view1=config.view1.to_dict(), view2=config.view2.to_dict(),
+      image_size=config.data.image_size, seed=config.seed, first_step=first_step,
+      last_step=resolved.max_steps, batch_size=config.train.batch_size,
+      shards=assembly.host_shards(config.data))
+
+
+def _evaluation(config, networks, train_split, devices
+                ) -> Callable[[byol.TrainState], dict[str, float]]:
+  """kNN of the online encoder: training images as the bank, validation as queries."""
+  validation_split = assembly.read_split(config.data, 'validation', purpose='kNN during the run')
+  encode = assembly.encoder_function(networks, config.data.image_size)
+
+  def evaluate(state):
+    variables = (state.online_params, state.online_state)
+    train, validation = (
+        features.extract(encode, variables, split, batch_size=config.evals.batch_size,
+                         devices=devices) for split in (train_split, validation_split))
+    fitted = knn.fit(train, validation, num_classes=train_split.num_classes,
+                     **config.evals.knn.to_dict())
+    return {f'knn/{name}': value for name, value in knn.evaluate(fitted, validation).items()}
+
+  return evaluate
+
+
+def _check_same_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+  saved = checkpoint.read_meta(workdir)
+  differing = [line for line in assembly.differing_keys(saved['config'], config)
+               if not line.startswith(MAY_CHANGE)]
+  if differing:
+    raise InputError(
+        f'{workdir} holds a run at step {saved["step"]} with another config. These keys differ '
+        '(saved -> given):\n  ' + '\n  '.join(differing) +
+        '\nGive the saved values to resume it, or another --workdir to start anew.')
+
+
+def _announce(workdir, config, resolved, state) -> None:
+  """Prints and saves what the run is going to do."""
+  counts = {name: model.count_parameters(state.online_params, name)
+            for name in ('projector', 'predictor', 'classifier')}
+  counts['encoder'] = model.count_parameters(model.encoder_only(state.online_params))
+  summary = dict(resolved._asdict(), parameters=counts, device_kind=jax.devices()[0].device_kind,
+                 processes=jax.process_count(), jax=jax.__version__)
+  text = json.dumps(dict(config=assembly.as_json(config), resolved=summary), indent=2)
+  (workdir / 'config.json').write_text(text + '\n')
+  print(config)
+  for name, value in summary.items():
+    print(f'{name}: {value}')
+  start = int(state.step)
+  print(f'{"Resuming at" if start else "Starting at"} step {start} of {resolved.max_steps} in '
+        f'{workdir}', flush=True)

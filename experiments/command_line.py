@@ -1,0 +1,78 @@
+"""What the commands share: their flags, and errors as one message on stderr."""
+
+from collections.abc import Callable, Iterator
+import difflib
+import os
+import sys
+
+# TensorFlow's start-up notices say nothing about a run; set before it is imported.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+from absl import app, flags, logging
+import ml_collections
+from ml_collections import config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
+
+from byol_jax.errors import InputError
+
+
+def run(main: Callable[[], None], **help_texts: str) -> None:
+  """Defines a required flag per keyword, parses the command line and runs main().
+
+  The flag `config` takes a config file and overrides of its keys; the others take
+  strings. An InputError ends the process with its message and exit code 1.
+  """
+  for name, text in help_texts.items():
+    if name == 'config':
+      config_flags.DEFINE_config_file('config', None, text, lock_config=True)
+    else:
+      flags.DEFINE_string(name, None, text)
+  flags.mark_flags_as_required(list(help_texts))
+
+  def guarded(_):
+    # JAX tells at INFO of every accelerator that it does not find.
+    logging.set_verbosity(logging.WARNING)
+    try:
+      main()
+    except InputError as error:
+      sys.exit(f'error: {error}')
+
+  app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+  """absl's parser, after a look at the overrides that says more than its own errors."""
+  try:
+    joined = ' '.join(arguments).replace('--config ', '--config=').split()
+    path = next((a.removeprefix('--config=') for a in joined if a.startswith('--config=')), '')
+    if path:
+      _check_overrides(path, arguments)
+    return app.parse_flags_with_usage(arguments)
+  except InputError as error:
+    sys.exit(f'error: {error}')
+
+
+def _check_overrides(path: str, arguments: list[str]) -> None:
+  """Raises InputError for a missing config file or an override of a key that it has not."""
+  file = path.split(':')[0]
+  if not os.path.isfile(file):
+    raise InputError(f'No config file {file} (--config).')
+  known = list(_keys(ConfigFileFlagParser('config').parse(path)))
+  for argument in arguments:
+    if not argument.startswith('--config.'):
+      continue
+    key = argument.removeprefix('--config.').split('=')[0]
+    if key not in known:
+      # Compared by the last part first: a key under the wrong section is the commonest slip.
+      nearest = ([k for k in known if k.split('.')[-1] == key.split('.')[-1]]
+                 or difflib.get_close_matches(key, known, n=1, cutoff=0.))
+      raise InputError(f'{file} has no key {key!r}; the nearest is {nearest[0]!r} '
+                       f'(--config.{nearest[0]}=...).')
+
+
+def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[str]:
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _keys(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}'

@@ -1,0 +1,32 @@
+"""Pretraining on your own images, held in memory as NumPy files.
+
+  python -m experiments.pretrain --config=experiments/configs/arrays.py --workdir=DIR \
+      --config.data.options.images=FILE.npz --config.data.image_size=32
+
+FILE.npz holds `images`, uint8 [N, H, W, 3], and optionally `labels`, integers [N].
+ResNet-18 with the small stem, for images of about 32 pixels. A starting point, not a
+tuned recipe: the learning rate and tau are those of the paper's 300 epochs, no result
+is claimed for it.
+"""
+
+import ml_collections
+
+from experiments.configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = default.get_config().unlock()
+  config.data.dataset = 'arrays'
+  config.data.options = dict(
+      images='images.npz',  # .npz with `images` and optionally `labels`, or an .npy
+      labels=ml_collections.config_dict.placeholder(str),  # .npy of integers, beside an .npy
+      test_images=ml_collections.config_dict.placeholder(str),  # as `images`
+      test_labels=ml_collections.config_dict.placeholder(str),  # as `labels`
+      validation_share=0.1,  # of the images, held out of the training
+      num_classes=0,  # 0: the largest label + 1
+  )
+  config.data.image_size = 32
+  config.model.encoder_options.update(depth=18, stem='small', first_projection=False)
+  config.train.update(epochs=300.0, batch_size=256, base_learning_rate=0.3, base_tau=0.99,
+                      weight_decay=1e-6)
+  return config.lock()

@@ -1,0 +1,27 @@
+"""The demonstration: BYOL on the generated shapes."""
+
+import ml_collections
+
+from experiments.configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = default.get_config()
+  config.unlock()
+  config.data.dataset = 'shapes'
+  config.data.options = dict(image_size=32, train_examples=8192, validation_examples=1024,
+                             test_examples=2048, seed=0)
+  config.data.image_size = 32
+  config.model.encoder_options.update(depth=10, width=0.25, stem='medium',
+                                      first_projection=False)
+  config.model.projector = (256, 64)
+  config.model.predictor = (256, 64)
+  for view in (config.view1, config.view2):
+    view.crop_area = (0.5, 1.0)
+  config.train.update(epochs=10.0, batch_size=64, base_learning_rate=1.0, warmup_epochs=1.0,
+                      weight_decay=1e-6, base_tau=0.99, eta=1e-2)
+  config.evals.every_epochs = 5.0
+  config.evals.knn.k = 20
+  config.log.every_steps = 50
+  config.checkpoint.every_epochs = 2.0
+  return config.lock()

@@ -1,0 +1,22 @@
+"""Judges a frozen encoder; prints the table and writes results.json, results.md.
+
+  python -m experiments.evaluate --config=experiments/configs/eval/linear_features.py \
+      --checkpoint=DIR --workdir=DIR2
+"""
+
+from absl import flags
+
+from byol_jax import evaluate, report
+from experiments import command_line
+
+
+def main() -> None:
+  arguments = flags.FLAGS
+  results = evaluate.evaluate(arguments.config, arguments.checkpoint, arguments.workdir)
+  print(report.table([results]))
+  print(f'Protocols, choices and counts: {arguments.workdir}/{evaluate.RESULTS}')
+
+
+if __name__ == '__main__':
+  command_line.run(main, config='File with get_config().',
+                   checkpoint='Workdir of a pretraining run.', workdir='Folder for the results.')

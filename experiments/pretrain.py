@@ -1,0 +1,19 @@
+"""Pretrains with BYOL; run again with the same flags, it resumes.
+
+  python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=DIR \
+      [--config.train.batch_size=128 ...]
+"""
+
+from absl import flags
+
+from byol_jax import train
+from experiments import command_line
+
+
+def main() -> None:
+  train.pretrain(flags.FLAGS.config, flags.FLAGS.workdir)
+
+
+if __name__ == '__main__':
+  command_line.run(main, config='File with get_config().',
+                   workdir='Folder of the run: checkpoints, logs.')

@@ -1,0 +1,17 @@
+"""One table of several evaluations that differ in the seed: mean and spread.
+
+  python -m experiments.table --results=DIR1,DIR2,DIR3
+"""
+
+from absl import flags
+
+from byol_jax import evaluate, report
+from experiments import command_line
+
+
+def main() -> None:
+  print(report.table([evaluate.read_results(path) for path in flags.FLAGS.results.split(',')]))
+
+
+if __name__ == '__main__':
+  command_line.run(main, results='Workdirs of evaluations, separated by commas.')

@@ -1,0 +1,430 @@
+import colorsys
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax import augment, parallel
+from byol_jax.errors import InputError
+
+NOTHING = dict(
+    crop_area=(1., 1.), crop_aspect=(1., 1.), flip_probability=0, jitter_probability=0,
+    brightness=0., contrast=0., saturation=0., hue=0., grayscale_probability=0,
+    blur_probability=0, blur_divider=2., blur_sigma=(1.5, 1.5), solarize_probability=0,
+    solarize_threshold=.5)
+EVERYTHING = dict(
+    NOTHING, crop_area=(.08, 1.), crop_aspect=(3 / 4, 4 / 3), flip_probability=.5,
+    jitter_probability=.8, brightness=.4, contrast=.4, saturation=.2, hue=.1,
+    grayscale_probability=.2, blur_probability=.5, blur_sigma=(.1, 2.), solarize_probability=.2)
+COLOURS = np.array([*itertools.product([0., 1.], repeat=3), (.5, .5, .5), (1., .5, 0.),
+                    (1e-7, 0., 0.), (1., 1., 1 - 1e-7)], np.float32)
+
+
+def keys(count, seed=0):
+  return jax.random.split(jax.random.key(seed), count)
+
+
+def noise(*shape, seed=0):
+  return np.random.default_rng(seed).random(shape).astype(np.float32)
+
+
+def assert_uniform(draws, low, high):
+  """The least, the largest, the mean and the standard deviation are those of U[low, high]."""
+  width = high - low
+  assert low - 1e-4 <= np.min(draws) < low + .02 * width
+  assert high - .02 * width < np.max(draws) <= high + 1e-4
+  error = 5 * width / np.sqrt(12 * len(draws))
+  np.testing.assert_allclose(np.mean(draws), (low + high) / 2, atol=error)
+  np.testing.assert_allclose(np.std(draws), width / np.sqrt(12), atol=error)
+
+
+# Operations.
+
+def operations(pix):
+  """Name -> (ours, theirs, values): functions of an image and a value, and the values."""
+  def blurs(kernel_size):
+    return (lambda image, sigma, blur=blur: blur(image, sigma, kernel_size=kernel_size)
+            for blur in (augment.gaussian_blur, pix.gaussian_blur))
+
+  return dict(
+      brightness=(augment.brightness, pix.adjust_brightness, (-.4, .3)),
+      contrast=(augment.contrast, pix.adjust_contrast, (0., .6, 1.4)),
+      saturation=(augment.saturation, pix.adjust_saturation, (0., .8, 1.2, 5.)),
+      hue=(augment.hue, pix.adjust_hue, (-.6, -.1, 0., .1, .5)),
+      solarize=(augment.solarize, pix.solarize, (.5,)),
+      grayscale=(lambda image, _: augment.grayscale(image),
+                 lambda image, _: pix.rgb_to_grayscale(image, keep_dims=True), (0.,)),
+      small_blur=(*blurs(3.9), (.1, 2.)), blur_wider_than_the_image=(*blurs(20.), (1.,)))
+
+
+@pytest.fixture(scope='module')
+def images():
+  """Noise, and one image of each colour."""
+  flat = np.broadcast_to(COLOURS[:, None, None], (len(COLOURS), 6, 5, 3))
+  return np.concatenate([noise(4, 6, 5, 3), flat])
+
+
+def test_operations_equal_those_of_pix(images):
+  pix = pytest.importorskip('dm_pix')
+  for name, (ours, theirs, values) in operations(pix).items():
+    ours, theirs = (jax.jit(jax.vmap(f, in_axes=(0, None))) for f in (ours, theirs))
+    for value in values:
+      np.testing.assert_allclose(ours(images, value), theirs(images, value), atol=1e-5,
+                                 err_msg=f'{name} {value}')
+
+
+def test_blur_is_a_zero_padded_correlation_with_a_normalised_gaussian():
+  image, radius, sigma = noise(5, 4, 3), 3, 1.3
+  taps = [math.exp(-x * x / (2 * sigma ** 2)) for x in range(-radius, radius + 1)]
+  padded = np.pad(image, ((radius, radius), (radius, radius), (0, 0)))
+  expected = sum(a * b * padded[i:i + 5, j:j + 4] for i, a in enumerate(taps)
+                 for j, b in enumerate(taps)) / sum(taps) ** 2
+  np.testing.assert_allclose(augment.gaussian_blur(image, sigma, 7.9), expected, atol=1e-6)
+
+
+# Crops.
+
+@functools.partial(jax.jit, static_argnums=2)
+def crop(image, windows, size):
+  return jax.vmap(lambda *w: augment.crop_and_resize(image, augment.Window(*w), size))(
+      *windows.T)
+
+
+WINDOWS = np.array([(0, 0, 13, 17), (3, 5, 8, 9), (12, 16, 1, 1), (0, 0, 1, 17), (2, 0, 11, 1),
+                    (4, 4, 6, 6), (10, 2, 3, 2)])
+
+
+@pytest.mark.parametrize('size', [6, 20])
+def test_crop_and_resize_equals_cubic_resizing_of_the_slice(size):
+  image = noise(13, 17, 3)
+  for (top, left, height, width), actual in zip(WINDOWS, crop(image, WINDOWS, size)):
+    window = image[top:top + height, left:left + width]
+    expected = jax.image.resize(window, (size, size, 3), 'cubic', antialias=False)
+    np.testing.assert_allclose(actual, np.clip(expected, 0, 1), atol=1e-5)
+
+
+def test_crop_and_resize_equals_tensorflow_up_to_its_table_of_weights():
+  tf = pytest.importorskip('tensorflow')
+  image = noise(13, 17, 3)
+  for (top, left, height, width), actual in zip(WINDOWS, crop(image, WINDOWS, 6)):
+    expected = tf.image.resize(image[top:top + height, left:left + width], (6, 6), 'bicubic')
+    np.testing.assert_allclose(actual, np.clip(expected, 0, 1), atol=1e-3)
+
+
+def test_the_full_window_at_equal_size_is_the_image():
+  image = noise(9, 9, 3)
+  np.testing.assert_array_equal(crop(image, np.array([(0, 0, 9, 9)]), 9)[0], image)
+
+
+@pytest.mark.parametrize('height, width, rows, columns', [
+    (4, 9, slice(0, 4), slice(2, 6)), (7, 4, slice(1, 5), slice(0, 4))])
+def test_center_view_is_the_central_square(height, width, rows, columns):
+  image = noise(height, width, 3)
+  view = jax.jit(augment.center_view, static_argnums=1)(image, 4)
+  np.testing.assert_array_equal(view, image[rows, columns])
+
+
+@functools.partial(jax.jit, static_argnames='aspect')
+def draw_windows(height, width, area, aspect):
+  return jax.vmap(lambda key: augment.random_window(
+      key, height, width, area=area, aspect=aspect))(keys(4000))
+
+
+def windows(*options):
+  return augment.Window(*map(np.asarray, draw_windows(*options)))
+
+
+def numpy_windows(height, width, area, aspect):
+  """Rows and columns drawn with another generator."""
+  random = np.random.default_rng(1)
+  wanted = height * width * random.uniform(*area, 4000)
+  ratio = np.exp(random.uniform(*np.log(aspect), 4000))
+  return (np.clip(np.round(np.sqrt(wanted / ratio)), 1, height),
+          np.clip(np.round(np.sqrt(wanted * ratio)), 1, width))
+
+
+WINDOW_OPTIONS = [(20, 30, (.08, 1.), (3 / 4, 4 / 3)), (32, 12, (.3, .5), (.5, 2.)),
+                  (32, 32, (.2, .2), (.5, 2.)), (1, 1, (.08, 1.), (3 / 4, 4 / 3)),
+                  (1, 40, (.08, 1.), (3 / 4, 4 / 3))]
+
+
+@pytest.mark.parametrize('options', WINDOW_OPTIONS)
+def test_windows_lie_inside_the_image(options):
+  top, left, height, width = windows(*options)
+  assert min(top.min(), left.min()) >= 0 and min(height.min(), width.min()) >= 1
+  assert (top + height).max() <= options[0] and (left + width).max() <= options[1]
+
+
+@pytest.mark.parametrize('options', WINDOW_OPTIONS)
+def test_areas_and_aspects_are_distributed_as_in_numpy(options):
+  window, (rows, columns) = windows(*options), numpy_windows(*options)
+  for ours, theirs in ((window.height * window.width, rows * columns),
+                       (np.log(window.width / window.height), np.log(columns / rows))):
+    error = 5 * math.sqrt(2 / len(ours)) * theirs.std() + 1e-6
+    np.testing.assert_allclose(ours.mean(), theirs.mean(), atol=error)
+    np.testing.assert_allclose(ours.std(), theirs.std(), atol=error)
+
+
+@pytest.mark.parametrize('options', WINDOW_OPTIONS[:3])
+def test_every_place_of_a_window_is_equally_likely(options):
+  window = windows(*options)
+  for start, extent, size in ((window.top, window.height, options[0]),
+                              (window.left, window.width, options[1])):
+    places = size - extent + 1
+    np.testing.assert_allclose(((start + .5) / places).mean(), .5,
+                               atol=5 / math.sqrt(12 * len(start)))
+    assert (start == 0).any() and (start + extent == size).any()
+
+
+# Colour jitter.
+
+@jax.jit
+def jitter(image, deltas):
+  """2000 jittered copies; what has no delta is left as it is, up to rounding."""
+  deltas = {f'{name}_delta': deltas.get(name, 0.)
+            for name in ('brightness', 'contrast', 'saturation', 'hue')}
+  return jax.vmap(lambda key: augment.random_color_jitter(key, image, **deltas))(keys(2000))
+
+
+def jittered(**deltas):
+  """Copies of an image of one colour, +- .05 in all channels, without its axis of size 1."""
+  image = np.float32([[.5, .4, .3]]) + np.float32([-.05, .05])[:, None]
+  deltas = dict(brightness=0., contrast=0., saturation=0., hue=0.) | deltas
+  return np.asarray(jitter(image[None], deltas))[:, 0]
+
+
+def hsv(images):
+  return np.array([colorsys.rgb_to_hsv(*map(float, pixel)) for pixel in images[:, 0]])
+
+
+def test_jitter_without_deltas_changes_nothing():
+  np.testing.assert_allclose(
+      jittered(), np.broadcast_to([[.45, .35, .25], [.55, .45, .35]], (2000, 2, 3)), atol=1e-6)
+
+
+def test_jitter_adds_a_uniform_brightness():
+  images = jittered(brightness=.2)
+  assert_uniform(images[:, 0, 0] - .45, -.2, .2)
+  np.testing.assert_allclose(images[:, 1] - images[:, 0], .1, atol=1e-6)
+
+
+def test_jitter_scales_by_a_uniform_contrast():
+  images = jittered(contrast=.4)
+  assert_uniform((images[:, 1, 0] - images[:, 0, 0]) / .1, .6, 1.4)
+  np.testing.assert_allclose(images.mean(axis=1), np.tile([.5, .4, .3], (2000, 1)), atol=1e-6)
+
+
+def test_jitter_scales_by_a_uniform_saturation():
+  h, s, v = hsv(jittered(saturation=.2)).T
+  assert_uniform(s * .45 / .2, .8, 1.2)
+  np.testing.assert_allclose(np.stack([h, v], axis=1), np.tile([1 / 12, .45], (2000, 1)), atol=1e-5)
+
+
+def test_jitter_adds_a_uniform_hue():
+  h, s, v = hsv(jittered(hue=.1)).T
+  assert_uniform((h - 1 / 12 + .5) % 1 - .5, -.1, .1)
+  np.testing.assert_allclose(np.stack([s, v], axis=1), np.tile([.2 / .45, .45], (2000, 1)),
+                             atol=1e-5)
+
+
+def test_jitter_clips_after_each_operation():
+  images = jitter(np.ones((1, 2, 3), np.float32), dict(
+      brightness=.4, contrast=0., saturation=0., hue=0.))
+  assert np.max(images) == 1. and .6 <= np.min(images) < .61
+
+
+def test_all_orders_of_the_jitter_are_equally_likely(monkeypatch):
+  # Each operation appends its digit in base 5, so the result spells the order.
+  for digit, name in enumerate(('brightness', 'contrast', 'saturation', 'hue'), start=1):
+    monkeypatch.setattr(augment, name, lambda image, _, digit=digit: (image + digit) / 5)
+  spelled = jax.jit(jax.vmap(lambda key: augment.random_color_jitter(
+      key, jnp.zeros((1, 1, 1)), brightness_delta=0., contrast_delta=0., saturation_delta=0.,
+      hue_delta=0.)))(keys(2400))
+  codes, counts = np.unique(np.rint(625 * np.ravel(spelled)).astype(int), return_counts=True)
+  orders = {tuple(code // 5 ** place % 5 for place in range(4)) for code in codes}
+  assert orders == set(itertools.permutations((1, 2, 3, 4)))
+  # Chi-square with 23 degrees of freedom: above 50 once in a thousand draws.
+  assert np.sum((counts - 100) ** 2 / 100) < 50
+
+
+# Whole views.
+
+def view(image, count=1, **changes):
+  draw = functools.partial(augment.random_view, policy=NOTHING | changes)
+  return np.asarray(jax.jit(jax.vmap(draw, in_axes=(0, None)))(keys(count), jnp.asarray(image)))
+
+
+def test_probability_zero_changes_nothing():
+  image = noise(6, 6, 3)
+  np.testing.assert_array_equal(view(image, brightness=.4, contrast=.4)[0], image)
+
+
+def test_the_policy_reaches_jitter_and_blur(monkeypatch):
+  deltas = dict(brightness=.1, contrast=.2, saturation=.3, hue=.4)
+  given = {}
+  monkeypatch.setattr(augment, 'random_color_jitter',
+                      lambda key, image, **kwargs: given.update(kwargs) or image)
+  # The result of the blur spells its arguments.
+  monkeypatch.setattr(augment, 'gaussian_blur', lambda image, sigma, kernel_size: (
+      image.at[..., 0].set(sigma / 2).at[..., 1].set(kernel_size / 4)))
+  images = view(np.zeros((6, 5, 3), np.float32), 2000, jitter_probability=1, blur_probability=1,
+                blur_sigma=(.1, 2.), **deltas)
+  assert given == {f'{name}_delta': delta for name, delta in deltas.items()}
+  assert_uniform(2 * images[:, 0, 0, 0], .1, 2.)
+  np.testing.assert_array_equal(images[..., 1], .75)
+
+
+def test_operations_of_probability_one_follow_in_the_order_of_the_paper():
+  image = noise(6, 6, 3)
+  gray = np.repeat(image[:, ::-1] @ np.float32([.2989, .587, .114])[:, None], 3, axis=2)
+  blurred = np.asarray(augment.gaussian_blur(gray, 1.5, 3.))
+  expected = np.where(blurred < .5, blurred, 1 - blurred)
+  assert np.any(blurred >= .5)
+  for actual in view(image, 20, flip_probability=1, grayscale_probability=1, blur_probability=1,
+                     solarize_probability=1):
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_choices_have_their_probability_and_are_independent():
+  image = np.array([[[.9, .6, .6], [.95, .7, .6]]], np.float32)
+  images = view(image, 2000, flip_probability=.3, grayscale_probability=.5,
+                solarize_probability=.5)
+  gray = np.ptp(images, axis=-1).max(axis=(1, 2)) < 1e-6
+  solarized = images.max(axis=(1, 2, 3)) < .5
+  flipped = (images[:, 0, 0, 1] > images[:, 0, 1, 1]) ^ solarized
+  for choice in itertools.product([False, True], repeat=3):
+    share = np.mean((flipped == choice[0]) & (gray == choice[1]) & (solarized == choice[2]))
+    expected = (.3 if choice[0] else .7) / 4
+    np.testing.assert_allclose(
+        share, expected, atol=5 * math.sqrt(expected * (1 - expected) / 2000))
+
+
+def test_extreme_images_stay_finite_and_in_range():
+  always = {name: 1 for name in EVERYTHING if name.endswith('_probability')}
+  policy = EVERYTHING | always | dict(grayscale_probability=.2, hue=.5, saturation=1.)
+  draw = jax.jit(jax.vmap(jax.vmap(functools.partial(augment.random_view, policy=policy),
+                                   in_axes=(0, None)), in_axes=(None, 0)))
+  result = draw(keys(100), np.broadcast_to(COLOURS[:, None, None], (len(COLOURS), 3, 2, 3)))
+  assert np.isfinite(result).all()
+  assert result.min() >= 0 and result.max() <= 1
+
+
+# Batches.
+
+@pytest.fixture(scope='module')
+def two_views():
+  def draw(batch, seed):
+    return augment.two_views(batch, seed=seed, view1=EVERYTHING, view2=EVERYTHING, image_size=6,
+                             dtype=jnp.float32)
+  return draw
+
+
+@pytest.fixture(scope='module')
+def batched(two_views):
+  return jax.jit(two_views)
+
+
+@pytest.fixture
+def batch():
+  random = np.random.default_rng(0)
+  return dict(images=random.integers(0, 256, (4, 8, 9, 3), dtype=np.uint8),
+              sample_id=np.array([5, 0, 70_000, 2], np.int32),
+              epoch=np.array([0, 3, 0, 1], np.int32))
+
+
+def take(batch, rows):
+  return {name: array[rows] for name, array in batch.items()}
+
+
+def test_views_do_not_depend_on_the_place_in_the_batch(batched, batch):
+  order = np.array([2, 0, 3, 1])
+  for permuted, views in zip(batched(take(batch, order), 0), batched(batch, 0)):
+    np.testing.assert_allclose(permuted, views[order], atol=1e-6)
+
+
+def test_views_do_not_depend_on_the_other_images_or_the_device(two_views, batched, batch):
+  devices = jax.devices()[:4]
+  evaluate = parallel.pmap_evaluation(lambda _, b: two_views(b, 0), devices)
+  for order in (np.arange(4), np.array([3, 2, 0, 1])):
+    alone = evaluate({}, parallel.shard_batch(take(batch, order), devices))
+    for single, views in zip(alone, batched(batch, 0)):
+      np.testing.assert_allclose(single[:, 0], views[order], atol=1e-6)
+
+
+@pytest.mark.parametrize('changes, seed', [
+    (dict(epoch=[1, 4, 1, 2]), 0), (dict(sample_id=[6, 1, 70_001, 3]), 0), ({}, 1)],
+                         ids=['epoch', 'sample_id', 'seed'])
+def test_views_differ_between_epochs_images_and_seeds(batched, batch, changes, seed):
+  changed = batched(batch | {k: np.array(v, np.int32) for k, v in changes.items()}, seed)
+  for before, after in zip(batched(batch, 0), changed):
+    assert np.all(np.abs(before - after).max(axis=(1, 2, 3)) > 1e-3)
+
+
+def test_the_two_views_of_an_image_are_drawn_apart_and_in_range(batched, batch):
+  first, second = batched(batch, 0)
+  assert np.all(np.abs(first - second).max(axis=(1, 2, 3)) > 1e-2)
+  for views in (first, second):
+    assert views.shape == (4, 6, 6, 3) and views.dtype == jnp.float32
+    assert views.min() >= 0 and views.max() <= 1
+
+
+def test_ready_crops_are_taken_as_they_are(batch):
+  ready = {f'crop{n}': np.random.default_rng(n).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
+           for n in (1, 2)}
+  batch = {name: batch[name] for name in ('sample_id', 'epoch')} | ready
+  views = augment.two_views(batch, seed=0, view1=NOTHING, view2=NOTHING | dict(
+      flip_probability=1), image_size=6, dtype=jnp.float32)
+  np.testing.assert_allclose(views[0], ready['crop1'] / 255, atol=1e-7)
+  np.testing.assert_allclose(views[1], ready['crop2'][:, :, ::-1] / 255, atol=1e-7)
+  with pytest.raises(AssertionError):
+    augment.two_views(batch, seed=0, view1=NOTHING, view2=NOTHING, image_size=5,
+                      dtype=jnp.float32)
+
+
+@jax.jit
+def crop_and_flip(batch, seed, area, probability):
+  policy = dict(crop_area=area, crop_aspect=(1., 1.), flip_probability=probability)
+  return augment.crop_and_flip(batch, seed=seed, policy=policy, image_size=8)
+
+
+@pytest.mark.parametrize('probability, step', [(0., 1), (1., -1)])
+def test_crop_and_flip_of_the_whole_image(batch, probability, step):
+  batch['images'] = batch['images'][:, :, :8]
+  np.testing.assert_allclose(crop_and_flip(batch, 0, (1., 1.), probability),
+                             batch['images'][:, :, ::step] / 255, atol=1e-6)
+
+
+def test_crop_and_flip_depends_on_epoch_image_and_seed_only(batch):
+  batch['images'] = batch['images'][:, :, :8]
+  options, order = ((.1, .6), .5), np.array([2, 0, 3, 1])
+  views = crop_and_flip(batch, 0, *options)
+  np.testing.assert_allclose(crop_and_flip(take(batch, order), 0, *options), views[order],
+                             atol=1e-6)
+  for other, seed in ((batch | dict(epoch=batch['epoch'] + 1), 0), (batch, 1)):
+    changed = crop_and_flip(other, seed, *options)
+    assert np.all(np.abs(changed - views).max(axis=(1, 2, 3)) > 1e-3)
+
+
+# Policies.
+
+@pytest.mark.parametrize('key, value, message', [
+    ('flip_probability', 1.5, 'is 1.5; a probability lies in'),
+    ('blur_probability', -.1, 'is -0.1; a probability lies in'),
+    ('solarize_probability', math.nan, 'is nan; a probability lies in'),
+    ('crop_area', (.5, .2), r'is \(0.5, 0.2\); it must be two ascending positive numbers'),
+    ('crop_area', (0., 1.), 'two ascending positive numbers'),
+    ('crop_area', (.5, 1.5), r'is \(0.5, 1.5\); a share is at most 1'),
+    ('crop_aspect', .75, 'is 0.75; it must be two ascending positive numbers'),
+    ('blur_sigma', (.1, 1., 2.), 'two ascending positive numbers')])
+def test_impossible_policies_name_the_key(key, value, message):
+  with pytest.raises(InputError, match=f'^view1.{key} .*{message}'):
+    augment.check_policy('view1', EVERYTHING | {key: value})
+
+
+def test_possible_policies_pass():
+  for policy in (NOTHING, EVERYTHING, EVERYTHING | dict(flip_probability=1)):
+    augment.check_policy('view1', policy)

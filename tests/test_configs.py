@@ -1,0 +1,68 @@
+"""Every config resolves, is locked, and is documented where its keys are defined."""
+
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax import assembly
+from byol_jax import train_step as byol
+from byol_jax.datasets import Split
+from experiments.configs import default
+
+FOLDER = pathlib.Path(default.__file__).parent
+PRETRAIN = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
+EVALUATE = sorted(p.stem for p in (FOLDER / 'eval').glob('*.py') if p.stem != '__init__')
+
+
+def load(name):
+  return importlib.import_module(f'experiments.configs.{name}').get_config()
+
+
+def keys(config, prefix=''):
+  for key, value in config.items():
+    if hasattr(value, 'items') and key != 'options':
+      yield from keys(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}'
+
+
+@pytest.mark.parametrize('name', PRETRAIN)
+def test_pretraining_configs_have_the_keys_of_default_and_build_a_state(name):
+  config = load(name)
+  assert config.is_locked
+  assert set(keys(config)) == set(keys(default.get_config()))
+  batch, size = config.train.batch_size, config.data.image_size
+  examples = 1_281_167 if batch == 4096 else 8192
+  images = np.broadcast_to(np.uint8(0), (examples, 1, 1, 3))
+  split = Split(np.arange(examples), images, np.zeros(examples, np.int32), examples, 10)
+  resolved = assembly.resolve(config, split)
+  recipe = assembly.build_recipe(config, resolved)
+  state = jax.eval_shape(lambda key: byol.init_state(
+      key, jnp.zeros((2, size, size, 3)), recipe), jax.random.key(0))
+  assert state.step.dtype == jnp.int32
+
+
+def test_default_is_the_papers_run():
+  config = load('default')
+  split = Split(np.arange(1_281_167), np.broadcast_to(np.uint8(0), (1_281_167, 1, 1, 3)), None,
+                1_281_167, 0)
+  resolved = assembly.resolve(config, split)
+  assert (resolved.max_steps, resolved.warmup_steps) == (312_784, 3_127)
+  assert resolved.peak_learning_rate == pytest.approx(3.2)
+
+
+@pytest.mark.parametrize('name', EVALUATE)
+def test_evaluation_configs_are_locked_and_share_their_keys(name):
+  config = load(f'eval.{name}')
+  assert config.is_locked
+  assert set(config) == set(load('eval.default'))
+
+
+def test_differing_keys_are_named_with_both_values():
+  saved, current = dict(a=dict(b=1, c=(1, 2)), d=3), dict(a=dict(b=2, c=(1, 2)), e=4)
+  assert assembly.differing_keys(saved, current) == [
+      'a.b: 1 -> 2', 'd: 3 -> (absent)', 'e: (absent) -> 4']

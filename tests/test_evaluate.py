@@ -1,0 +1,136 @@
+"""Evaluation of a finished run: results, the order of reads, load_encoder."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import byol_jax
+from byol_jax import assembly, checkpoint, evaluate, report, train
+from byol_jax.errors import InputError
+from byol_jax.evaluators import features
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def pretrained(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('pretrained')
+  train.pretrain(tiny.config(train__epochs=1.0, train__warmup_epochs=.5), workdir)
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def evaluated(pretrained, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('evaluated')
+  return workdir, evaluate.evaluate(tiny.eval_config(), pretrained, workdir)
+
+
+def test_results_state_protocol_choice_and_counts(evaluated, pretrained):
+  workdir, results = evaluated
+  assert json.loads((workdir / 'results.json').read_text()) == json.loads(json.dumps(results))
+  assert results['digest'] == checkpoint.read_meta(pretrained)['digests']['online']
+  assert results['images'] == dict(train=64, validation=20, test=30)
+  assert list(results['encoders']) == ['pretrained', 'random', 'pixels', 'supervised']
+  for row in results['encoders'].values():
+    assert set(row) == {'linear_features', 'knn'}
+    assert 'C.1' in row['linear_features']['protocol']
+    assert row['linear_features']['l2'] in (1e-2, 1.)
+    assert row['linear_features']['train_images'] == row['knn']['train_images'] == 64
+    assert 0 <= row['knn']['top1'] <= row['knn']['top5'] <= 1
+  assert len({json.dumps(row['knn']) for row in results['encoders'].values()}) > 1
+
+
+def test_the_test_split_is_read_once_and_last(evaluated):
+  records = [json.loads(line) for line in
+             (evaluated[0] / 'splits_read.jsonl').read_text().splitlines()]
+  assert [record['split'] for record in records] == ['train', 'validation', 'test']
+  assert records[-1]['purpose'] == 'final scores'
+
+
+def test_the_test_split_has_no_part_in_the_choices(evaluated, pretrained, tmp_path, monkeypatch):
+  """Other test images change the scores and nothing else."""
+  read = assembly.read_split
+
+  def corrupted(data, split, **kwargs):
+    result = read(data, split, **kwargs)
+    return result._replace(labels=(result.labels + 1) % 10) if split == 'test' else result
+
+  monkeypatch.setattr(assembly, 'read_split', corrupted)
+  other = evaluate.evaluate(tiny.eval_config(encoders=('pretrained',)), pretrained, tmp_path)
+  row, before = (r['encoders']['pretrained']['linear_features'] for r in (other, evaluated[1]))
+  assert row['candidates'] == before['candidates'] and row['l2'] == before['l2']
+  assert row['top1'] != before['top1']
+
+
+def test_the_table_has_a_row_per_encoder_and_spread_over_seeds(evaluated):
+  _, results = evaluated
+  text = report.table([results])
+  assert text.count('\n|') == 5
+  top1 = 100 * results['encoders']['random']['knn']['top1']
+  assert f'| random encoder | {top1:.1f}' in text or f'| {top1:.1f} |' in text
+  other = json.loads(json.dumps(results))
+  other['encoders']['pixels']['knn']['top1'] = results['encoders']['pixels']['knn']['top1'] + .1
+  both = report.table([results, other])
+  mean = 100 * (results['encoders']['pixels']['knn']['top1'] + .05)
+  assert f'{mean:.1f} +- {100 * np.std([0, .1], ddof=1):.1f}' in both
+
+
+def test_load_encoder_gives_the_embeddings_of_the_evaluation(pretrained):
+  encoder = byol_jax.load_encoder(pretrained)
+  meta = checkpoint.read_meta(pretrained)
+  split = assembly.read_split(meta['config']['data'], 'test', purpose='test')
+  images = split.images.astype(np.float32) / 255
+  embeddings = encoder(images)
+  assert embeddings.shape == (30, encoder.embedding_size) == (30, 64)
+  assert encoder.image_size == 16
+  assert encoder.image_mean == pytest.approx((.485, .456, .406))
+  networks = assembly.build_model(meta['config']['model'], 10)
+  trees, _ = checkpoint.restore_trees(pretrained, ('online', 'state'))
+  extracted = features.extract(
+      assembly.encoder_function(networks, 16), (trees['online'], trees['state']['online']), split,
+      batch_size=7, devices=jax.devices())
+  np.testing.assert_allclose(embeddings, extracted.embeddings, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('images, part', [
+    (np.zeros((2, 16, 16)), r'\[2, 16, 16\]'),
+    (np.zeros((2, 16, 16, 3), np.uint8), 'uint8'),
+    (np.full((2, 16, 16, 3), 2.), '0, 1'),
+])
+def test_load_encoder_refuses_other_images(pretrained, images, part):
+  with pytest.raises(InputError, match=part):
+    byol_jax.load_encoder(pretrained)(images)
+
+
+def test_a_checkpoint_of_another_architecture_names_the_tensors(pretrained, monkeypatch):
+  real = assembly.build_model
+  monkeypatch.setattr(assembly, 'build_model', lambda config, classes: real(
+      dict(config, projector=[32, 8], predictor=[24, 8]), classes))
+  with pytest.raises(InputError, match=r'projector/linear_1/w: saved float32\[32, 16\]'):
+    evaluate.load_encoder(pretrained)
+
+
+def test_unlabelled_data_is_refused(pretrained, tmp_path):
+  np.save(tmp_path / 'images.npy', np.zeros((10, 16, 16, 3), np.uint8))
+  config = tiny.eval_config().unlock()
+  config.data.dataset = 'arrays'
+  config.data.options = dict(
+      images=str(tmp_path / 'images.npy'), labels=None, test_images=None, test_labels=None,
+      validation_share=.2, num_classes=0)
+  with pytest.raises(InputError, match='no labels'):
+    evaluate.evaluate(config, pretrained, tmp_path / 'out')
+
+
+def test_unknown_encoders_and_empty_workdirs_are_said(pretrained, tmp_path):
+  with pytest.raises(InputError, match="'simclr'.*pretrained, random"):
+    evaluate.evaluate(tiny.eval_config(encoders=('simclr',)), pretrained, tmp_path)
+  with pytest.raises(InputError, match='No checkpoint'):
+    evaluate.evaluate(tiny.eval_config(), tmp_path / 'none', tmp_path)
+  with pytest.raises(InputError, match=r'results\.json'):
+    evaluate.read_results(tmp_path / 'none')
+
+
+def test_a_random_encoder_uses_its_own_initialisation(evaluated):
+  rows = evaluated[1]['encoders']
+  assert rows['random']['linear_features'] != rows['pretrained']['linear_features']

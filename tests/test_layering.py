@@ -1,0 +1,86 @@
+"""Imports go down: the layers of the package, read from its source."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+LAYERS = [
+    {'errors', 'parallel', 'plugins'},
+    {'augment', 'schedules', 'optimizers', 'metrics', 'encoders', 'objectives'},
+    {'model', 'train_step'},
+    {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'input_pipeline'},
+    {'evaluators'},
+    {'assembly', 'report', 'train', 'evaluate'},
+]
+MAY_USE = dict(
+    tensorflow={'preprocess', 'input_pipeline'}, tensorflow_datasets={'datasets'},
+    ml_collections={'assembly', 'train', 'evaluate'}, matplotlib={'report'},
+    orbax={'checkpoint'}, tensorboardX={'metric_log'})
+FILES = sorted((ROOT / 'byol_jax').rglob('*.py'))
+
+
+def unit(path):
+  """A module of the package's top level, or the folder it lies in."""
+  relative = path.relative_to(ROOT / 'byol_jax')
+  return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imports(path):
+  """Dotted names of everything that a file imports, within functions too."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def layer(name):
+  return next(i for i, units in enumerate(LAYERS) if name in units)
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path):
+  own = unit(path)
+  if own == '__init__':
+    return
+  for name in imports(path):
+    parts = name.split('.')
+    if parts[0] == 'experiments':
+      pytest.fail(f'{path} imports {name}')
+    if parts[0] == 'byol_jax' and parts[1] != own:
+      assert layer(parts[1]) <= layer(own), f'{path} imports {name}'
+      if layer(own) == 1:
+        assert layer(parts[1]) < 1, f'{path} imports {name} of its own layer'
+    if parts[0] in MAY_USE:
+      assert own in MAY_USE[parts[0]], f'{path} imports {name}'
+
+
+def test_every_module_has_a_layer():
+  assert {unit(path) for path in FILES} - {'__init__'} == set.union(*LAYERS)
+
+
+def test_no_drawers():
+  names = {path.stem for path in FILES}
+  assert not names & {'utils', 'helpers', 'common', 'misc'}
+
+
+@pytest.mark.parametrize('module', ['byol_jax', 'byol_jax.train', 'byol_jax.evaluate',
+                                    'byol_jax.datasets.arrays', 'byol_jax.datasets.shapes'])
+def test_importing_needs_no_tensorflow(module):
+  code = f'import sys; sys.modules["tensorflow"] = None; import {module}'
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+def test_files_and_functions_stay_small():
+  for path in FILES:
+    text = path.read_text()
+    assert text.count('\n') <= 320, path
+    for node in ast.walk(ast.parse(text)):
+      if isinstance(node, ast.FunctionDef):
+        docstring = ast.get_docstring(node, clean=False) or ''
+        size = node.end_lineno - node.lineno - docstring.count('\n')
+        assert size <= 45, f'{path}: {node.name} has {size} lines'

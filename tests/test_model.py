@@ -1,0 +1,247 @@
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax import model, parallel
+from byol_jax.errors import InputError
+
+ENCODER = '''
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+def build(*, batch_norm, channels):
+  def encoder(images, is_training):
+    out = hk.Conv2D(channels, 1, with_bias=False, name='conv')(images)
+    return jnp.mean(jax.nn.relu(batch_norm('norm')(out, is_training)), axis=(1, 2))
+  return encoder
+'''
+MEAN, STD, DECAY, EPSILON = (.4, .5, .6), (.2, .25, .3), .75, 1e-3
+BATCH = 8
+
+
+@pytest.fixture(scope='module')
+def build(tmp_path_factory):
+  """Builds networks around an encoder of one pointwise convolution, given by dotted path."""
+  folder = tmp_path_factory.mktemp('encoders')
+  (folder / 'own_encoders').mkdir()
+  (folder / 'own_encoders' / '__init__.py').write_text('')
+  (folder / 'own_encoders' / 'pointwise.py').write_text(ENCODER)
+
+  def call(**options):
+    return model.build(**(dict(
+        encoder='own_encoders.pointwise', encoder_options=dict(channels=5), projector=(6, 4),
+        predictor=(7, 4), num_classes=3, batch_norm_decay=DECAY, batch_norm_epsilon=EPSILON,
+        compute_dtype='float32', image_mean=MEAN, image_std=STD) | options))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(folder)
+    yield call
+  for name in ('own_encoders.pointwise', 'own_encoders'):
+    sys.modules.pop(name, None)
+
+
+def draw_images(seed, count=BATCH):
+  return np.random.default_rng(seed).random((count, 3, 4, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope='module')
+def variables(build):
+  """Parameters that are all different from their defaults, and the state at the start."""
+  params, state = jax.jit(build().init)(jax.random.key(0), draw_images(0))
+  random = np.random.default_rng(1)
+  return jax.tree.map(lambda x: x + random.uniform(.1, .3, x.shape).astype(np.float32),
+                      params), state
+
+
+def train_passes(networks, variables, batches, devices):
+  """Training passes one after another, whole batches in and out."""
+  params, state = (parallel.replicate(tree, devices) for tree in variables)
+
+  def step(carried, images):
+    outputs, state = networks.apply(*carried, images, True)
+    return outputs, parallel.mean_over_devices(state)
+
+  step = parallel.pmap_evaluation(step, devices)
+  results = []
+  for images in batches:
+    outputs, states = step((params, state), parallel.shard_batch(images, devices))
+    state = jax.tree.map(lambda x: x[0], states)
+    results.append(jax.tree.map(lambda x: np.asarray(x).reshape(BATCH, -1), outputs))
+  return results, parallel.fetch(state)
+
+
+class Reference:
+  """The networks in NumPy; `statistics` holds (mean, variance) of each BatchNorm."""
+
+  def __init__(self, params, statistics=None):
+    self.params, self.given, self.statistics = params, statistics, {}
+
+  def norm(self, name, x):
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = self.given[name] if self.given else (x.mean(axes), x.var(axes))
+    self.statistics[name] = mean, variance
+    p = {key: np.ravel(value) for key, value in self.params[name].items()}
+    return (x - mean) / np.sqrt(variance + EPSILON) * p['scale'] + p['offset']
+
+  def head(self, name, x):
+    first, last = self.params[f'{name}/linear'], self.params[f'{name}/linear_1']
+    x = self.norm(f'{name}/batch_norm', x @ first['w'] + first['b'])
+    return np.maximum(x, 0) @ last['w']
+
+  def __call__(self, images):
+    x = (images.astype(np.float64) - MEAN) / STD @ self.params['conv']['w'][0, 0]
+    embedding = np.maximum(self.norm('norm', x), 0).mean(axis=(1, 2))
+    projection = self.head('projector', embedding)
+    classifier = self.params['classifier']
+    return model.Outputs(embedding, projection, self.head('predictor', projection),
+                         embedding @ classifier['w'] + classifier['b'])
+
+
+def assert_outputs_close(actual, expected, atol=1e-4):
+  for name, ours, theirs in zip(model.Outputs._fields, actual, expected):
+    np.testing.assert_allclose(ours, theirs, atol=atol, err_msg=name)
+
+
+def test_a_training_pass_uses_the_whole_batch_on_any_number_of_devices(
+    build, variables, devices):
+  batches = [draw_images(2), 2 * draw_images(3)]
+  results, state = train_passes(build(), variables, batches, devices)
+  statistics = []
+  for images, outputs in zip(batches, results):
+    reference = Reference(jax.tree.map(np.asarray, variables[0]))
+    assert_outputs_close(outputs, reference(images))
+    statistics.append(reference.statistics)
+  # The averages of two batches, without the bias of their start at zero.
+  weights = np.array([DECAY * (1 - DECAY), 1 - DECAY]) / (1 - DECAY ** 2)
+  for name in statistics[0]:
+    for i, which in enumerate(('mean_ema', 'var_ema')):
+      expected = sum(weight * batch[name][i] for weight, batch in zip(weights, statistics))
+      np.testing.assert_allclose(np.ravel(state[f'{name}/~/{which}']['average']), expected,
+                                 rtol=1e-4, atol=1e-5, err_msg=f'{name} {which}')
+
+
+@pytest.fixture(scope='module')
+def trained(build, variables):
+  """Variables after a training pass."""
+  _, state = train_passes(build(), variables, [draw_images(2)], jax.devices()[:1])
+  return variables[0], state
+
+
+def test_an_evaluation_uses_the_running_statistics_and_keeps_them(build, trained):
+  params, state = trained
+  names = ('norm', 'projector/batch_norm', 'predictor/batch_norm')
+  statistics = {name: tuple(np.ravel(state[f'{name}/~/{which}']['average'])
+                            for which in ('mean_ema', 'var_ema')) for name in names}
+  images = draw_images(5)
+  outputs, new_state = build().apply(params, state, images, False)
+  assert_outputs_close(outputs, Reference(jax.tree.map(np.asarray, params), statistics)(images))
+  jax.tree.map(np.testing.assert_array_equal, new_state, state)
+
+
+def test_encode_gives_the_embedding_whatever_the_rest_of_the_batch(build, trained):
+  images = draw_images(5)
+  encode = jax.jit(build().encode)
+  embeddings = encode(*trained, images)
+  outputs, _ = build().apply(*trained, images, False)
+  np.testing.assert_allclose(embeddings, outputs.embedding, atol=1e-6)
+  np.testing.assert_allclose(encode(*trained, images[3:4]), embeddings[3:4], atol=1e-6)
+
+
+def test_the_classifier_teaches_the_encoder_nothing(build, trained):
+  params, state = trained
+  gradients = jax.jit(jax.grad(lambda params: jnp.sum(jnp.square(
+      build().apply(params, state, draw_images(5), False)[0].logits))))(params)
+  for module, arrays in gradients.items():
+    for array in arrays.values():
+      assert np.any(array != 0) == (module == 'classifier'), module
+
+
+def test_bfloat16_computes_coarser_and_keeps_everything_in_float32(build, variables):
+  images = draw_images(2)
+  networks = build(compute_dtype='bfloat16')
+  params, state = jax.jit(networks.init)(jax.random.key(0), images)
+  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+  (coarse,), state = train_passes(networks, variables, [images], jax.devices()[:1])
+  assert all(x.dtype == np.float32 or name.endswith('_ema') and key == 'counter'
+             for name, arrays in state.items() for key, x in arrays.items())
+  (fine,), fine_state = train_passes(build(), variables, [images], jax.devices()[:1])
+  for ours, theirs in zip(coarse, fine):
+    assert ours.dtype == np.float32
+    assert 1e-5 < np.abs(ours - theirs).max() < .05 * np.abs(theirs).max()
+  for name, arrays in fine_state.items():
+    np.testing.assert_allclose(state[name]['average'], arrays['average'], rtol=.05, atol=.05)
+
+
+def shapes(networks, side=8):
+  params, state = jax.eval_shape(networks.init, jax.random.key(0), jnp.zeros((2, side, side, 3)))
+  return {module: {name: array.shape for name, array in arrays.items()}
+          for module, arrays in params.items()}
+
+
+def test_names_and_shapes_of_the_published_checkpoints(build):
+  options = dict(depth=50, width=1., version=1, stem='imagenet', padding='SAME',
+                 first_projection=True, zero_init_last_scale=False)
+  params = shapes(build(encoder='resnet', encoder_options=options, projector=(4096, 256),
+                        predictor=(4096, 256), num_classes=1000), side=32)
+  norm = dict(scale=(4096,), offset=(4096,))
+  assert {module: arrays for module, arrays in params.items()
+          if not module.startswith('res_net50/')} == {
+              'projector/linear': dict(w=(2048, 4096), b=(4096,)),
+              'projector/batch_norm': {name: (1, 4096) for name in norm},
+              'projector/linear_1': dict(w=(4096, 256)),
+              'predictor/linear': dict(w=(256, 4096), b=(4096,)),
+              'predictor/batch_norm': {name: (1, 4096) for name in norm},
+              'predictor/linear_1': dict(w=(4096, 256)),
+              'classifier': dict(w=(2048, 1000), b=(1000,))}
+  assert params['res_net50/~/initial_conv'] == dict(w=(7, 7, 3, 64))
+  assert params['res_net50/~/block_group_3/~/block_2/~/conv_2'] == dict(w=(1, 1, 512, 2048))
+
+
+def test_unlabelled_data_has_no_classifier(build, trained):
+  networks = build(num_classes=0)
+  assert 'classifier' not in shapes(networks)
+  outputs, _ = networks.apply(*trained, draw_images(5), False)
+  assert outputs.logits is None
+
+
+@pytest.mark.parametrize('sizes', [(4,), (9, 8, 4)])
+def test_heads_of_any_depth(build, sizes):
+  params = shapes(build(projector=sizes, predictor=sizes))
+  for head, inputs in (('projector', 5), ('predictor', 4)):
+    expected = {}
+    for i, (before, after) in enumerate(zip((inputs, *sizes), sizes)):
+      suffix = f'_{i}' if i else ''
+      expected[f'{head}/linear{suffix}'] = dict(w=(before, after), b=(after,))
+      expected[f'{head}/batch_norm{suffix}'] = dict(scale=(1, after), offset=(1, after))
+    # The last layer has neither bias nor norm.
+    del expected[f'{head}/batch_norm{suffix}'], expected[f'{head}/linear{suffix}']['b']
+    assert {name: arrays for name, arrays in params.items() if name.startswith(head)} == expected
+
+
+def test_heads_that_end_in_different_sizes_are_an_error(build):
+  with pytest.raises(InputError, match='predictor ends in 5 units and the projector in 4; they '
+                                       'must agree'):
+    build(predictor=(7, 5))
+
+
+def test_count_parameters_by_prefix(variables):
+  params, _ = variables
+  encoder, projector = 3 * 5 + 2 * 5, (5 * 6 + 6) + 2 * 6 + 6 * 4
+  predictor, classifier = (4 * 7 + 7) + 2 * 7 + 7 * 4, 5 * 3 + 3
+  assert model.count_parameters(params, 'projector') == projector
+  assert model.count_parameters(params, 'classifier') == classifier
+  assert model.count_parameters(params) == encoder + projector + predictor + classifier
+  assert model.count_parameters(params, 'nothing') == 0
+
+
+def test_encoder_only_drops_heads_and_classifier(variables):
+  assert model.encoder_only(variables[0]).keys() == {'conv', 'norm'}
+
+
+def test_images_must_come_in_batches(build, trained):
+  with pytest.raises(AssertionError):
+    build().encode(*trained, draw_images(5)[0])

@@ -1,0 +1,161 @@
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax import monitor
+from byol_jax.metrics import moments
+from byol_jax.monitor import Monitor, NonFiniteLoss
+
+SPREAD = np.random.default_rng(0).normal(size=(64, 8))
+# name -> projections
+COLLAPSED = dict(point=np.tile(SPREAD[:1], (64, 1)), line=SPREAD[:, :1] * np.ones(8),
+                 close=np.ones(8) + .05 * SPREAD)
+
+
+class Log:
+  """Keeps what a MetricLog would write."""
+
+  def __init__(self):
+    self.records, self.lines, self.steps = [], [], []
+
+  def scalars(self, step, values):
+    self.records.append((step, values))
+
+  def line(self, text):
+    self.lines.append(text)
+
+  def progress(self, step):
+    self.steps.append(step)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """A clock that the test moves: `clock.now`."""
+  clock = types.SimpleNamespace(now=100.)
+  monkeypatch.setattr(monitor.time, 'perf_counter', lambda: clock.now)
+  return clock
+
+
+@pytest.fixture
+def log():
+  return Log()
+
+
+@pytest.fixture
+def watch(log, clock):
+  watch = Monitor(log, batch_size=32, steps_per_epoch=2.5, first_step=10, max_steps=110)
+  clock.now += 1.
+  return watch
+
+
+def scalars(loss=2., projections=SPREAD, **others):
+  return dict(loss=jnp.float32(loss), byol_loss=jnp.float32(loss), **{
+      name: jnp.float32(value) for name, value in others.items()},
+              projections=moments(jnp.asarray(projections, jnp.float32)))
+
+
+@pytest.mark.parametrize('loss', [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_not_finite_names_its_step(watch, loss):
+  watch.add(11, scalars())
+  watch.add(12, scalars(loss))
+  with pytest.raises(NonFiniteLoss, match=f'The loss is {loss} at step 12') as error:
+    for step in range(13, 13 + monitor.LAG):
+      watch.add(step, scalars())
+  assert error.value.step == 12
+
+
+@pytest.mark.parametrize('read', [Monitor.settle, lambda watch: watch.report(11)],
+                         ids=['settle', 'report'])
+def test_settle_and_report_read_the_last_loss(watch, read):
+  watch.add(11, scalars(np.nan))
+  with pytest.raises(NonFiniteLoss, match='step 11'):
+    read(watch)
+
+
+def test_scalars_are_read_only_some_steps_later(watch):
+  class Unready:
+    addressable_shards = property(lambda self: pytest.fail('read too early'))
+
+  for step in range(11, 11 + monitor.LAG):
+    watch.add(step, dict(loss=Unready()))
+
+
+def test_a_report_averages_the_steps_since_the_last_one(watch, log, clock):
+  for step, loss in ((11, 1.), (12, 2.), (13, 6.)):
+    watch.add(step, scalars(loss, top1=loss / 10))
+  values = watch.report(13)
+  assert values['train/loss'] == pytest.approx(3)
+  assert values['train/top1'] == pytest.approx(.3)
+  assert values['epoch'] == pytest.approx(13 / 2.5)
+  clock.now += 1.
+  watch.add(14, scalars(7., top1=.5))
+  assert watch.report(14)['train/loss'] == pytest.approx(7)
+  assert [step for step, _ in log.records] == [13, 14] and log.records[0][1] is values
+  assert log.steps == [11, 12, 13, 14]
+
+
+def test_a_report_after_settling_still_averages_all_steps(watch):
+  watch.add(11, scalars(1.))
+  watch.settle()
+  watch.add(12, scalars(2.))
+  assert watch.report(12)['train/loss'] == pytest.approx(1.5)
+
+
+def test_collapse_statistics_are_of_the_last_step(watch, log):
+  watch.add(11, scalars(projections=COLLAPSED['point']))
+  watch.add(12, scalars())
+  values = watch.report(12)
+  directions = SPREAD / np.linalg.norm(SPREAD, axis=1, keepdims=True)
+  assert values['collapse/std'] == pytest.approx(
+      np.sqrt(8) * directions.std(axis=0).mean(), rel=1e-4)
+  assert values['collapse/projection_norm'] == pytest.approx(
+      np.linalg.norm(SPREAD, axis=1).mean(), rel=1e-5)
+  assert 7 < values['collapse/effective_rank'] < 8
+  assert len(log.lines) == 1 and 'WARNING' not in log.lines[0]
+
+
+@pytest.mark.parametrize('name', COLLAPSED)
+def test_collapsed_projections_are_warned_of(watch, log, name):
+  watch.add(11, scalars(projections=COLLAPSED[name]))
+  values = watch.report(11)
+  assert len(log.lines) == 2
+  assert log.lines[1].startswith(
+      f"WARNING step 11: the projections are collapsing: spread {values['collapse/std']:.3f} "
+      '(healthy: 0.5 to 1; warned below 0.1), effective rank '
+      f"{values['collapse/effective_rank']:.2f} of 8 (warned below 1.1).")
+
+
+def test_the_speed_leaves_pauses_out_and_tells_the_wait_for_data(watch, log, clock):
+  with watch.waiting_for_data():
+    clock.now += 2.
+  clock.now += 4.
+  with watch.paused():
+    clock.now += 1000.
+  clock.now += 1.
+  watch.add(15, scalars(top1=.125))
+  values = watch.report(15)
+  # 5 steps of 32 images in 1 + 2 + 4 + 1 seconds, 2 of them waiting; 95 steps left.
+  assert values['time/images_per_second'] == pytest.approx(20)
+  assert values['time/data_wait_share'] == pytest.approx(.25)
+  assert log.lines == ['step 15/110  epoch 6.00  loss 2.0000  probe top-1  12.5 %  20 images/s  '
+                       'data wait 25 %  ETA 2m32s']
+
+
+def test_the_clock_starts_anew_with_every_report(watch, clock):
+  watch.add(11, scalars())
+  with watch.waiting_for_data():
+    clock.now += 50.
+  watch.report(11)
+  clock.now += 2.
+  watch.add(12, scalars())
+  values = watch.report(12)
+  assert values['time/images_per_second'] == pytest.approx(16)
+  assert values['time/data_wait_share'] == 0
+
+
+def test_unlabelled_data_has_no_probe(watch, log):
+  watch.add(11, scalars())
+  assert 'train/top1' not in watch.report(11)
+  assert 'probe' not in log.lines[0]

@@ -1,0 +1,54 @@
+import json.decoder
+import pathlib
+import sys
+
+import pytest
+
+import byol_jax
+from byol_jax import plugins
+from byol_jax.errors import InputError
+from byol_jax.objectives import byol
+
+KINDS = ('datasets', 'encoders', 'evaluators', 'objectives')
+
+
+@pytest.fixture
+def own_modules(tmp_path, monkeypatch):
+  """A package outside of byol_jax, with a module that works and one that does not."""
+  package = tmp_path / 'own_plugins'
+  package.mkdir()
+  (package / '__init__.py').write_text('')
+  (package / 'works.py').write_text('ANSWER = 42\n')
+  (package / 'needs_more.py').write_text('import a_library_that_is_not_installed\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  yield
+  for name in [name for name in sys.modules if name.split('.')[0] == 'own_plugins']:
+    del sys.modules[name]
+
+
+def test_a_plain_name_is_a_module_of_the_kind():
+  assert plugins.load('objectives', 'byol') is byol
+
+
+def test_a_dotted_path_is_any_importable_module(own_modules):
+  assert plugins.load('encoders', 'own_plugins.works').ANSWER == 42
+  assert plugins.load('encoders', 'json.decoder') is json.decoder
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('name', [
+    'nothing', '', 'no_such_package.module', 'json.no_such_module', 'byol_jax.model.build',
+    'folder/file.py'])
+def test_an_unknown_name_lists_the_modules_of_the_kind(kind, name):
+  folder = pathlib.Path(byol_jax.__file__).parent / kind
+  modules = sorted(path.stem for path in folder.glob('*.py') if path.stem != '__init__')
+  with pytest.raises(InputError) as error:
+    plugins.load(kind, name)
+  assert str(error.value) == (
+      f'No module {name!r} among the {kind}. There are: {", ".join(modules)}; '
+      'or give the dotted path of a module of your own.')
+
+
+def test_a_module_that_fails_to_import_shows_its_own_error(own_modules):
+  with pytest.raises(ModuleNotFoundError, match='a_library_that_is_not_installed'):
+    plugins.load('encoders', 'own_plugins.needs_more')

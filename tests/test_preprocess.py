@@ -1,0 +1,123 @@
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from byol_jax import augment
+
+tf = pytest.importorskip('tensorflow')
+# After TensorFlow, which it imports.
+from byol_jax import preprocess
+
+HEIGHT, WIDTH, COUNT = 20, 30, 2000
+AREA, ASPECT = (.3, 1.), (3 / 4, 4 / 3)
+
+
+def seeds(count):
+  return np.stack([np.arange(count), np.zeros(count)], axis=1).astype(np.int32)
+
+
+def crop(image, seed, area, aspect, size):
+  return preprocess.random_resized_crop(tf.constant(image), tf.constant(seed, tf.int32),
+                                        area=area, aspect=aspect, size=size).numpy()
+
+
+@pytest.fixture(scope='module')
+def windows():
+  """Top, left, height and width of 2000 crops, read off an image of its own coordinates."""
+  rows, columns = np.mgrid[:HEIGHT, :WIDTH] * 8
+  image = tf.constant(np.stack([rows, columns, rows], axis=-1), tf.uint8)
+  crops = tf.function(lambda: tf.map_fn(
+      lambda seed: preprocess.random_resized_crop(image, seed, area=AREA, aspect=ASPECT, size=8),
+      tf.constant(seeds(COUNT)), tf.uint8))().numpy() / 8
+  # Away from the border, cubic interpolation reproduces the ramps: position i of the
+  # result lies at start + (i + 1/2) extent / 8 - 1/2.
+  vertical, horizontal = crops[:, :, 4, 0], crops[:, 4, :, 1]
+  found = {}
+  for name, ramp in (('vertical', vertical), ('horizontal', horizontal)):
+    extent = np.rint((ramp[:, 5] - ramp[:, 2]) * 8 / 3)
+    found[name] = np.rint((ramp[:, 2] + ramp[:, 5]) / 2 + .5 - extent / 2), extent
+  (top, height), (left, width) = found['vertical'], found['horizontal']
+  return augment.Window(top, left, height, width)
+
+
+@pytest.fixture(scope='module')
+def device_windows():
+  draw = jax.jit(jax.vmap(lambda key: augment.random_window(
+      key, HEIGHT, WIDTH, area=AREA, aspect=ASPECT)))
+  return augment.Window(*map(np.asarray, draw(jax.random.split(jax.random.key(0), COUNT))))
+
+
+def test_windows_lie_inside_the_image(windows):
+  assert windows.top.min() == 0 and windows.left.min() == 0
+  assert (windows.top + windows.height).max() == HEIGHT
+  assert (windows.left + windows.width).max() == WIDTH
+
+
+@pytest.mark.parametrize('quantity', [
+    lambda w: w.height * w.width, lambda w: w.width / w.height,
+    lambda w: (w.top + .5) / (HEIGHT - w.height + 1),
+    lambda w: (w.left + .5) / (WIDTH - w.width + 1)], ids=['area', 'aspect', 'top', 'left'])
+def test_windows_are_distributed_as_on_the_device(windows, device_windows, quantity):
+  ours, theirs = quantity(windows), quantity(device_windows)
+  error = 5 * np.sqrt(2 / COUNT) * theirs.std()
+  np.testing.assert_allclose(ours.mean(), theirs.mean(), atol=error)
+  np.testing.assert_allclose(ours.std(), theirs.std(), atol=error)
+  assert stats.ks_2samp(ours, theirs).pvalue > 1e-3
+
+
+@pytest.mark.parametrize('size', [7, 9])
+def test_the_whole_image_resized_equals_the_crop_on_the_device(size):
+  image = np.random.default_rng(0).integers(0, 256, (7, 7, 3)).astype(np.uint8)
+  expected = jax.jit(augment.crop_and_resize, static_argnums=2)(
+      (image / 255).astype(np.float32), augment.Window(0, 0, 7, 7), size)
+  actual = crop(image, (0, 0), (1., 1.), (1., 1.), size)
+  assert actual.dtype == np.uint8
+  np.testing.assert_allclose(actual / 255, expected, atol=1 / 255)
+  if size == 7:
+    np.testing.assert_array_equal(actual, image)
+
+
+def test_an_image_of_one_pixel():
+  image = np.array([[[3, 200, 255]]], np.uint8)
+  np.testing.assert_array_equal(crop(image, (0, 0), AREA, ASPECT, 2), np.tile(image, (2, 2, 1)))
+
+
+@pytest.fixture(scope='module')
+def two_crops():
+  """(seed, epoch, sample_id) -> the record after cropping."""
+  image = tf.constant(np.random.default_rng(0).integers(0, 256, (9, 12, 3)), tf.uint8)
+  policy = dict(crop_area=(.1, .6), crop_aspect=ASPECT)
+
+  def crops(seed, epoch, sample_id):
+    record = dict(images=image, epoch=tf.constant(epoch), sample_id=tf.constant(sample_id),
+                  labels=tf.constant(7))
+    return {name: value.numpy() for name, value in preprocess.two_crops(
+        record, seed=seed, view1=policy, view2=policy, size=6).items()}
+  return crops
+
+
+def test_two_crops_replace_the_image_and_keep_the_rest(two_crops):
+  record = two_crops(0, 1, 2)
+  assert record.keys() == {'crop1', 'crop2', 'epoch', 'sample_id', 'labels'}
+  assert (record['epoch'], record['sample_id'], record['labels']) == (1, 2, 7)
+  for name in ('crop1', 'crop2'):
+    assert record[name].shape == (6, 6, 3) and record[name].dtype == np.uint8
+
+
+def test_crops_are_a_function_of_seed_epoch_image_and_view(two_crops):
+  crops = [two_crops(*draw)[name] for draw in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+           for name in ('crop1', 'crop2')]
+  assert len({crop.tobytes() for crop in crops}) == 8
+  for name, crop_before in zip(('crop1', 'crop2'), crops):
+    np.testing.assert_array_equal(two_crops(0, 0, 0)[name], crop_before)
+
+
+def test_each_view_follows_its_own_policy():
+  image = np.random.default_rng(0).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+  whole = dict(crop_area=(1., 1.), crop_aspect=(1., 1.))
+  record = preprocess.two_crops(
+      dict(images=tf.constant(image), epoch=tf.constant(0), sample_id=tf.constant(0)), seed=0,
+      view1=whole, view2=whole | dict(crop_area=(.02, .02)), size=6)
+  np.testing.assert_array_equal(record['crop1'], image)
+  np.testing.assert_array_equal(np.ptp(record['crop2'], axis=(0, 1)), 0)

@@ -1,0 +1,178 @@
+"""A whole run in this process: logs, resume, errors."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax import checkpoint, metric_log, train
+from byol_jax.errors import InputError
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A run of 12 steps that never stopped, and its final state."""
+  workdir = tmp_path_factory.mktemp('finished')
+  return workdir, train.pretrain(tiny.config(), workdir)
+
+
+def digests(workdir, step=None):
+  return checkpoint.read_meta(workdir, step)['digests']
+
+
+def test_a_run_leaves_what_it_promises(finished):
+  workdir, state = finished
+  assert state.step == 12
+  assert checkpoint.steps(workdir)[-1] == 12
+  assert (workdir / 'report.png').read_bytes().startswith(b'\x89PNG')
+  assert list((workdir / 'tensorboard').iterdir())
+  resolved = json.loads((workdir / 'config.json').read_text())['resolved']
+  assert resolved['max_steps'] == 12
+  assert resolved['warmup_steps'] == 4
+  assert resolved['peak_learning_rate'] == 1 / 16
+  assert resolved['steps_per_epoch'] == 4
+  assert set(resolved['parameters']) == {'encoder', 'projector', 'predictor', 'classifier'}
+
+
+def test_scalars_are_logged_at_their_steps(finished):
+  records = metric_log.read(finished[0])
+  steps = [record['step'] for record in records if 'train/loss' in record]
+  assert steps == [3, 6, 9, 12]
+  assert [record['step'] for record in records if 'knn/top1' in record] == [8, 12]
+  last = next(r for r in records if r['step'] == 12 and 'train/loss' in r)
+  assert 0 <= last['train/byol_loss'] <= 8
+  assert last['epoch'] == 3
+  assert {'collapse/std', 'collapse/effective_rank', 'collapse/projection_norm',
+          'time/images_per_second', 'time/data_wait_share', 'train/top1'} <= set(last)
+
+
+def test_resuming_gives_the_digests_of_a_run_that_never_stopped(finished, tmp_path, monkeypatch):
+  config = tiny.config()
+  save, saved = checkpoint.save, []
+
+  def save_then_die(checkpoints, state, *args):
+    save(checkpoints, state, *args)
+    saved.append(int(state.step))
+    if len(saved) == 1:
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(checkpoint, 'save', save_then_die)
+  with pytest.raises(KeyboardInterrupt):
+    train.pretrain(config, tmp_path)
+  train.pretrain(config, tmp_path)
+  assert saved == [4, 8, 12]
+  assert digests(tmp_path) == digests(finished[0])
+  steps = [r['step'] for r in metric_log.read(tmp_path) if 'train/loss' in r]
+  assert steps == [3, 6, 9, 12]
+
+
+def test_a_finished_run_does_nothing_more(finished):
+  workdir, _ = finished
+  before = digests(workdir)
+  assert train.pretrain(tiny.config(), workdir).step == 12
+  assert digests(workdir) == before
+
+
+def test_resuming_with_another_config_lists_the_keys(finished):
+  with pytest.raises(InputError) as error:
+    train.pretrain(tiny.config(train__base_tau=.5, view1__hue=.2), finished[0])
+  message = str(error.value)
+  assert 'train.base_tau: 0.996 -> 0.5' in message
+  assert 'view1.hue: 0.1 -> 0.2' in message
+  assert 'train.epochs' not in message
+
+
+def test_logging_keys_may_change_on_resume(finished):
+  assert train.pretrain(tiny.config(log__every_steps=5, checkpoint__keep_last=3),
+                        finished[0]).step == 12
+
+
+def test_another_seed_is_another_run(finished, tmp_path):
+  train.pretrain(tiny.config(seed=1), tmp_path)
+  assert digests(tmp_path)['online'] != digests(finished[0])['online']
+
+
+def test_the_order_of_images_and_the_workers_do_not_change_the_tf_data_run(tmp_path):
+  runs = []
+  for name in 'ab':
+    train.pretrain(tiny.config(data__pipeline='tf_data', train__epochs=1.0,
+                               train__warmup_epochs=.5), tmp_path / name)
+    runs.append(digests(tmp_path / name))
+  assert runs[0] == runs[1]
+
+
+@pytest.fixture
+def unlabelled_file(tmp_path):
+  images = np.random.default_rng(0).integers(0, 256, (40, 20, 24, 3), dtype=np.uint8)
+  np.save(tmp_path / 'images.npy', images)
+  return tmp_path / 'images.npy'
+
+
+def array_options(images, **changes):
+  return dict(images=str(images), labels=None, test_images=None, test_labels=None,
+              validation_share=0., num_classes=0) | changes
+
+
+def test_unlabelled_arrays_train_without_probe_and_knn(unlabelled_file, tmp_path):
+  config = tiny.config().unlock()
+  config.data.dataset, config.data.options = 'arrays', array_options(unlabelled_file)
+  train.pretrain(config, tmp_path / 'run')
+  records = metric_log.read(tmp_path / 'run')
+  assert all('train/top1' not in r and 'knn/top1' not in r for r in records)
+  assert records[-1]['step'] == 40 * 3 // 16
+  assert records[-1]['train/loss'] == records[-1]['train/byol_loss']
+  assert 'collapse/std' in records[-1]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(
+    tmp_path, monkeypatch):
+  from byol_jax import schedules
+  monkeypatch.setattr(schedules, 'learning_rate',
+                      lambda step, **_: jnp.where(step >= 9, jnp.nan, .01))
+  with pytest.raises(InputError) as error:
+    train.pretrain(tiny.config(), tmp_path)
+  # The tenth step makes the parameters NaN; the eleventh loss shows it.
+  assert 'nan at step 11' in str(error.value)
+  assert str(tmp_path / 'checkpoints' / '8') in str(error.value)
+  assert checkpoint.steps(tmp_path)[-1] == 8
+  assert checkpoint.restore_trees(tmp_path, checkpoint.TREES)[1]['step'] == 8
+
+
+@pytest.mark.parametrize('change, parts', [
+    (dict(train__batch_size=18), ['18', '4 devices', '16 or 20']),
+    (dict(data__virtual_shards=5), ['16', '5 virtual shards', '15 or 20']),
+    (dict(train__warmup_epochs=3.0), ['warm-up', '12 steps', 'train.warmup_epochs']),
+    (dict(train__epochs=.1, train__warmup_epochs=0.), ['no step', 'train.epochs']),
+    (dict(train__base_tau=1.5), ['train.base_tau', '1.5']),
+    (dict(view1__crop_area=(.5, 2.)), ['view1.crop_area']),
+    (dict(view2__flip_probability=2.), ['view2.flip_probability']),
+    (dict(model__predictor=(24, 8)), ['predictor', '8', '16']),
+    (dict(data__dataset='shape'), ['shape', 'arrays, shapes']),
+    (dict(data__pipeline='grain'), ['grain', 'memory or tf_data']),
+    (dict(train__objective='moco'), ['moco', 'byol']),
+])
+def test_bad_configs_say_what_where_and_what_to_do(change, parts, tmp_path):
+  with pytest.raises(InputError) as error:
+    train.pretrain(tiny.config(**change), tmp_path)
+  for part in parts:
+    assert part in str(error.value)
+  assert not (tmp_path / 'checkpoints').exists() or not checkpoint.steps(tmp_path)
+
+
+def test_a_workdir_below_a_file_is_not_writable(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(InputError, match='not writable'):
+    train.pretrain(tiny.config(), tmp_path / 'file' / 'run')
+
+
+def test_devices_do_not_change_the_result_beyond_rounding(finished, tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:1])
+  one = train.pretrain(tiny.config(train__epochs=.75, train__warmup_epochs=.25), tmp_path / 'one')
+  monkeypatch.undo()
+  four = train.pretrain(tiny.config(train__epochs=.75, train__warmup_epochs=.25),
+                        tmp_path / 'four')
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
+               one.online_params, four.online_params)

@@ -1,0 +1,46 @@
+"""A run small enough for tests: a tiny network on 64 generated images of 16 pixels."""
+
+from experiments.configs import default
+from experiments.configs.eval import default as eval_default
+
+
+def config(**overrides):
+  """The config, with overrides such as train__epochs=2.0 for config.train.epochs."""
+  config = default.get_config().unlock()
+  config.data.update(
+      dataset='shapes', image_size=16, virtual_shards=4,
+      options=dict(image_size=16, train_examples=64, validation_examples=20, test_examples=30,
+                   seed=0))
+  config.model.update(projector=(32, 16), predictor=(24, 16))
+  config.model.encoder_options.update(depth=10, width=.125, stem='medium')
+  config.train.update(epochs=3.0, batch_size=16, base_learning_rate=1.0, warmup_epochs=1.0)
+  config.evals.update(every_epochs=2.0, batch_size=32)
+  config.evals.knn.k = 5
+  config.log.every_steps = 3
+  config.checkpoint.every_epochs = 1.0
+  for name, value in overrides.items():
+    *sections, key = name.split('__')
+    section = config
+    for part in sections:
+      section = section[part]
+    section[key] = value
+  return config.lock()
+
+
+def eval_config(**overrides):
+  """All encoders, both evaluators."""
+  config = eval_default.get_config().unlock()
+  config.batch_size = 32
+  config.encoders = ('pretrained', 'random', 'pixels', 'supervised')
+  config.evaluators.linear_features = eval_default.linear_features()
+  config.evaluators.linear_features.update(l2_values=(1e-2, 1.), max_iterations=20)
+  config.evaluators.knn = eval_default.knn()
+  config.evaluators.knn.k = 5
+  config.supervised.update(epochs=1.0, batch_size=16)
+  config.update(overrides)
+  return config.lock()
+
+
+def get_config(kind='pretrain'):
+  """For commands: --config=tests/tiny.py or --config=tests/tiny.py:eval."""
+  return eval_config() if kind == 'eval' else config()
