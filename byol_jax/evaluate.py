@@ -116,6 +116,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
   encoders = _encoders(config, trees, meta, train)
   fitted = {}
   for name, encoder in encoders.items():
+    print(f'judging {report.NAMES[name]}', flush=True)
     parts = [extract(encoder, split) for split in (train, validation)]
     for evaluator, options in config.evaluators.items():
       fitted[name, evaluator] = plugins.load('evaluators', evaluator).fit(
@@ -166,7 +167,11 @@ def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any
   unknown = [name for name in config.encoders if name not in makers]
   if unknown:
     raise InputError(f'config.encoders names {unknown[0]!r}; it can name {", ".join(makers)}.')
-  return {name: makers[name]() for name in config.encoders}
+  encoders = {}
+  for name in config.encoders:
+    print(f'making {report.NAMES[name]}', flush=True)
+    encoders[name] = makers[name]()
+  return encoders
 
 
 def _reader(data: Mapping[str, Any], log: pathlib.Path):

@@ -79,8 +79,15 @@ def build(
     image_std: divides them afterwards.
 
   Raises:
-    InputError: the predictor's output size differs from the projector's.
+    InputError: the predictor's output size differs from the projector's, or the
+      dtype cannot be had.
   """
+  if compute_dtype not in ('float32', 'bfloat16', 'float64'):
+    raise InputError(f'model.compute_dtype is {compute_dtype!r}; it can be float32, bfloat16 or '
+                     'float64.')
+  if compute_dtype == 'float64' and not jax.config.jax_enable_x64:
+    raise InputError('model.compute_dtype float64 needs the environment variable '
+                     'JAX_ENABLE_X64=1.')
   if predictor[-1] != projector[-1]:
     raise InputError(f'The predictor ends in {predictor[-1]} units and the projector in '
                      f'{projector[-1]}; they must agree: the one predicts the other.')

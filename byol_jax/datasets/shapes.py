@@ -17,18 +17,9 @@ import numpy as np
 from byol_jax import datasets
 
 # Texture and outline of each class; the position in the list is the label.
-CLASSES = (
-    ('plain', 'disk'),
-    ('plain', 'triangle'),
-    ('plain', 'cross'),
-    ('plain', 'ring'),
-    ('plain', 'crescent'),
-    ('striped', 'disk'),
-    ('striped', 'bar'),
-    ('checkered', 'square'),
-    ('dotted', 'triangle'),
-    ('banded', 'star'),
-)
+CLASSES = tuple((texture, outline)
+                for texture in ('plain', 'striped', 'checkered', 'dotted', 'banded')
+                for outline in ('square', 'ring'))
 CLASS_NAMES = tuple(' '.join(names) for names in CLASSES)
 
 SMALLEST_IMAGE = 16  # pixels; on a smaller one the textures cannot be told apart.
@@ -38,11 +29,12 @@ CHUNK = 256  # Images drawn at once: bounds the memory, does not change the imag
 # Lengths are in image sides, luminances and colours run from 0 to 1.
 RADIUS = (0.26, 0.40)
 LUMINANCE = (0.38, 0.62)
-CONTRAST = (0.26, 0.38)
+CONTRAST = (0.20, 0.38)
 CHROMA = 0.10
 SHADING = 0.05
-NOISE = 0.02
+NOISE = 0.08
 TURN = 0.5  # turns
+POSITION = 0.4  # share of the free room
 PERIOD = 0.6  # of the textures, in radii, so that blurred views still show them.
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -166,7 +158,7 @@ def _object(labels, x, y, between):
   """
   radius, turn = 2 * between(*RADIUS), 2 * np.pi * between(-TURN, TURN).astype(np.float64)
   cosine, sine = (f(turn).astype(np.float32) for f in (np.cos, np.sin))
-  x, y = (p - between(-1, 1) * (1 - radius) for p in (x, y))
+  x, y = (p - POSITION * between(-1, 1) * (1 - radius) for p in (x, y))
   points = (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
   phase = between(0, 1)
   inside, ink = np.empty_like(points[0]), np.empty_like(points[0])
@@ -178,23 +170,6 @@ def _object(labels, x, y, between):
   # A pixel that an edge crosses is mixed, by the distance to the edge in pixels.
   sharpness = radius * (x.shape[-1] / 2)
   return (np.clip(0.5 - distance * sharpness, 0, 1) for distance in (inside, ink))
-
-
-def _star(x, y):
-  # Mirrors fold the five points onto one half point, whose edge is a straight line.
-  x = abs(x)
-  for side in (1, -1):
-    over = 2 * np.maximum(side * 0.809017 * x - 0.587785 * y, 0)
-    x, y = x - side * 0.809017 * over, y + 0.587785 * over
-  return 0.923 * abs(x) + 0.385 * (y - 1.1)
-
-
-def _cross(x, y):
-  return np.maximum(np.maximum(abs(x), abs(y)) - 0.95, np.minimum(abs(x), abs(y)) - 0.3)
-
-
-def _crescent(x, y):
-  return np.maximum(_length(x, y) - 1, 0.8 - _length(x - 0.5, y))
 
 
 def _length(x, y):
@@ -214,14 +189,8 @@ def _checkers(x, y):
 # Signed distances to the outline (in radii) and to the ink (in periods), below 0
 # inside, as functions of the position in the object's own turned frame.
 OUTLINES = dict(
-    disk=lambda x, y: _length(x, y) - 0.9,
-    triangle=lambda x, y: np.maximum(0.866025 * abs(x) + 0.5 * y, -y) - 0.56,
     square=lambda x, y: np.maximum(abs(x), abs(y)) - 0.8,
-    bar=lambda x, y: np.maximum(abs(x) - 1.05, abs(y) - 0.45),
     ring=lambda x, y: abs(_length(x, y) - 0.72) - 0.24,
-    cross=_cross,
-    crescent=_crescent,
-    star=_star,
 )
 TEXTURES = dict(
     plain=lambda x, y, phase: np.ones_like(x),

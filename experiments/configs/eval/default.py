@@ -35,7 +35,7 @@ def supervised() -> ml_collections.ConfigDict:
 def linear_features() -> ml_collections.ConfigDict:
   """Logistic regression on cached features; l2 is chosen on the validation split."""
   return ml_collections.ConfigDict(dict(
-      l2_values=tuple(10.0 ** power for power in range(-6, 2)),  # times |W|^2 / 2
+      l2_values=tuple(10.0 ** power for power in range(-7, 2)),  # times |W|^2 / 2
       tolerance=1e-5,  # largest entry of the gradient at which L-BFGS stops
       max_iterations=200,
   ))
