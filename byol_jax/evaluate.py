@@ -147,8 +147,9 @@ def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any
   encode = assembly.encoder_function(networks, size)
 
   def random():
-    # Another key than the run's: its own initialisation would do too.
-    return jax.jit(networks.init)(jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
+    params, state = jax.jit(networks.init)(
+        jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
+    return params, _measure_statistics(networks, params, state, train, config.batch_size, size)
 
   def pixels(_, images):
     views = jax.vmap(lambda image: augment.center_view(image, size))(images)
@@ -172,6 +173,31 @@ def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any
     print(f'making {report.NAMES[name]}', flush=True)
     encoders[name] = makers[name]()
   return encoders
+
+
+def _measure_statistics(networks, params, state, split: datasets.Split, batch_size: int,
+                        size: int):
+  """BatchNorm statistics of untrained parameters, from 20 batches of training images.
+
+  Those of the initialisation belong to no data, and would make the random encoder a
+  weaker baseline, or by chance a stronger one.
+  """
+  devices = jax.local_devices()
+
+  def step(carry, images):
+    params, state = carry
+    images = images.astype(jnp.float32) / 255
+    views = jax.vmap(lambda image: augment.center_view(image, size))(images)
+    return params, networks.apply(params, state, views, True)[1]
+
+  moved = parallel.pmap_step(step, devices)
+  carry = parallel.replicate((params, state), devices)
+  batch_size = min(batch_size, len(split.images)) // len(devices) * len(devices)
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    rows = rng.choice(len(split.images), batch_size, replace=False)
+    carry = moved(carry, parallel.shard_batch(split.images[np.sort(rows)], devices))
+  return parallel.fetch(carry)[1]
 
 
 def _reader(data: Mapping[str, Any], log: pathlib.Path):

@@ -62,7 +62,7 @@ def picture(path: str | pathlib.Path, records: Sequence[Mapping[str, float]],
   curves = (
       ('BYOL loss (0 to 8)', ['train/byol_loss']),
       ('top-1: online probe and held-out kNN', ['train/top1', 'knn/top1']),
-      ('spread of projections (1: whole sphere, 0: collapsed)', ['collapse/std']),
+      ('spread of projections (0: collapsed)', ['collapse/std']),
       ('effective rank of projections', ['collapse/effective_rank']))
   figure = pyplot.figure(figsize=(14, 7), layout='constrained')
   left, right = figure.subfigures(1, 2, width_ratios=[3, 2])
@@ -72,7 +72,7 @@ def picture(path: str | pathlib.Path, records: Sequence[Mapping[str, float]],
       if points:
         axes.plot(*zip(*points), marker='.', label=name)
     axes.set(title=title, xlabel='step')
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0, top=1.05 if 'std' in names[0] else None)
     if axes.lines:
       axes.legend()
     else:

@@ -4,7 +4,7 @@
 
 Two CPU cores.
 
-Many small steps, since there are few images: at batch 64 the run takes 1,024. What
+Many small steps, since there are few images: at batch 64 the run takes 768. What
 differs from the paper besides the sizes: crops keep at least half of the image
 (a class is seen in its outline), tau starts lower (few steps), and the trust
 coefficient is larger (few steps, at a small learning rate per step).
@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.options = dict(
       image_size=32,  # pixels
       train_examples=8192, validation_examples=1024, test_examples=2048,  # images
-      seed=0,  # of the images, not of the run
+      seed=1,  # of the images, not of the run; the recipe was chosen on those of seed 0
   )
   config.data.image_size = 32
   config.model.encoder_options.update(depth=10, width=0.25, stem='medium',
@@ -30,9 +30,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.predictor = (256, 64)
   for view in (config.view1, config.view2):
     view.crop_area = (0.5, 1.0)
-  config.train.update(epochs=8.0, batch_size=64, base_learning_rate=1.0, warmup_epochs=1.0,
+  config.train.update(epochs=6.0, batch_size=64, base_learning_rate=1.0, warmup_epochs=1.0,
                       weight_decay=1e-6, base_tau=0.99, eta=1e-2)
-  config.evals.every_epochs = 2.0
+  config.evals.every_epochs = 3.0
   config.evals.knn.k = 20
   config.log.every_steps = 50
   config.checkpoint.every_epochs = 2.0

@@ -1,0 +1,37 @@
+"""Tables and the picture of a run."""
+
+import numpy as np
+import pytest
+
+from byol_jax import report
+
+
+def results(seed, **top1):
+  return dict(seed=seed, step=7, dataset='shapes', chance=.1,
+              images=dict(train=80, validation=10, test=20),
+              encoders={name: dict(knn=dict(top1=value)) for name, value in top1.items()})
+
+
+def test_one_result_is_printed_as_it_is():
+  text = report.table([results(3, pretrained=.5, random=.25)])
+  assert '| BYOL, frozen | 50.0 |\n| random encoder | 25.0 |' in text
+  assert '20 test images of shapes' in text and 'chance 10.0' in text and 'seed 3.' in text
+  assert '+-' not in text
+
+
+def test_several_results_give_mean_and_sample_standard_deviation():
+  text = report.table([results(seed, pretrained=value) for seed, value in enumerate((.5, .6, .7))])
+  assert '| BYOL, frozen | 60.0 +- 10.0 |' in text
+  assert 'seeds 0, 1, 2' in text and 'standard deviation' in text
+
+
+@pytest.mark.parametrize('records', [
+    [{'step': 1, 'train/byol_loss': 2., 'train/top1': .1, 'collapse/std': 1.,
+      'collapse/effective_rank': 5.}, {'step': 2, 'knn/top1': .5}],
+    [{'step': 1, 'train/byol_loss': 2.}], []], ids=['labelled', 'unlabelled', 'empty'])
+@pytest.mark.parametrize('pairs', [1, 5])
+def test_the_picture_is_a_png_of_its_size(tmp_path, records, pairs):
+  views = np.random.default_rng(0).uniform(size=(2, pairs, 8, 8, 3))
+  report.picture(tmp_path / 'report.png', records, *views)
+  from matplotlib import image
+  assert image.imread(tmp_path / 'report.png').shape[:2] == (700, 1400)
