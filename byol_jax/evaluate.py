@@ -149,7 +149,7 @@ def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any
   def random():
     params, state = jax.jit(networks.init)(
         jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
-    return params, _measure_statistics(networks, params, state, train, config.batch_size, size)
+    return _with_statistics(networks, params, state, train, config.batch_size, size)
 
   def pixels(_, images):
     views = jax.vmap(lambda image: augment.center_view(image, size))(images)
@@ -175,9 +175,9 @@ def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any
   return encoders
 
 
-def _measure_statistics(networks, params, state, split: datasets.Split, batch_size: int,
-                        size: int):
-  """BatchNorm statistics of untrained parameters, from 20 batches of training images.
+def _with_statistics(networks, params, state, split: datasets.Split, batch_size: int,
+                     size: int):
+  """Untrained parameters, and BatchNorm statistics of 20 batches of training images.
 
   Those of the initialisation belong to no data, and would make the random encoder a
   weaker baseline, or by chance a stronger one.
@@ -197,7 +197,7 @@ def _measure_statistics(networks, params, state, split: datasets.Split, batch_si
   for _ in range(20):
     rows = rng.choice(len(split.images), batch_size, replace=False)
     carry = moved(carry, parallel.shard_batch(split.images[np.sort(rows)], devices))
-  return parallel.fetch(carry)[1]
+  return parallel.fetch(carry)
 
 
 def _reader(data: Mapping[str, Any], log: pathlib.Path):
