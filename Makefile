@@ -33,9 +33,11 @@ demo-seeds: $(VENV)/installed
 	  --results=$(RUNS)/demo-seed0/evaluation,$(RUNS)/demo-seed1/evaluation,$(RUNS)/demo-seed2/evaluation
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --durations=10 -m 'not slow'
 
+# The golden values once more as users compile: the other tests switch optimizations off.
 test-slow: $(VENV)/installed
+	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest tests/test_fidelity.py
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed
