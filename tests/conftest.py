@@ -1,6 +1,8 @@
 """Four devices on any machine, and what several tests share."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 # Before jax is imported: the flags are read once. Compiling is nearly all of the
@@ -12,7 +14,9 @@ if 'xla_backend_optimization_level' not in flags:
 os.environ['XLA_FLAGS'] = flags + ' --xla_force_host_platform_device_count=4'
 
 # The same small networks are compiled by many tests, workers and child processes.
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', tempfile.mkdtemp(prefix='byol_jax_cache'))
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='byol_jax_cache')
+  atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 
 import jax
