@@ -22,7 +22,7 @@ class Resolved(NamedTuple):
   max_steps: steps of the run.
   warmup_steps: steps until the peak learning rate.
   peak_learning_rate: base_learning_rate * batch_size / 256.
-  checkpoint_every: steps.
+  checkpoint_every: steps; 0 for the last only.
   evaluate_every: steps; 0 for never.
   devices: over all hosts.
   """
@@ -49,6 +49,11 @@ def resolve(config: ml_collections.ConfigDict, split: datasets.Split) -> Resolve
   for name, value, possible in (
       ('train.batch_size', batch_size, batch_size >= 1), ('train.epochs', train.epochs,
        train.epochs > 0), ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0),
+      ('seed', config.seed, 0 <= config.seed < 2 ** 31),
+      ('checkpoint.every_epochs', config.checkpoint.every_epochs,
+       config.checkpoint.every_epochs >= 0),
+      ('evals.every_epochs', config.evals.every_epochs, config.evals.every_epochs >= 0),
+      ('log.every_steps', config.log.every_steps, config.log.every_steps >= 0),
       ('train.base_tau', train.base_tau, 0 <= train.base_tau <= 1),
       ('data.image_size', config.data.image_size, config.data.image_size >= 1),
       ('checkpoint.keep_last', config.checkpoint.keep_last, config.checkpoint.keep_last >= 1)):
@@ -74,7 +79,8 @@ def resolve(config: ml_collections.ConfigDict, split: datasets.Split) -> Resolve
       steps_per_epoch=split.num_examples / batch_size, max_steps=max_steps,
       warmup_steps=warmup_steps,
       peak_learning_rate=train.base_learning_rate * batch_size / 256,
-      checkpoint_every=max(1, to_steps(config.checkpoint.every_epochs)),
+      checkpoint_every=(max(1, to_steps(config.checkpoint.every_epochs))
+                        if config.checkpoint.every_epochs else 0),
       evaluate_every=max(1, evaluate_every) if labelled and config.evals.every_epochs else 0,
       devices=jax.device_count())
 
@@ -94,7 +100,7 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
       two_views=functools.partial(
           augment.two_views, seed=config.seed, view1=config.view1.to_dict(),
           view2=config.view2.to_dict(), image_size=config.data.image_size, dtype=dtype),
-      objective=plugins.load('objectives', train.objective).loss,
+      objective=plugins.function('objectives', train.objective, 'loss'),
       optimizer=optimizers.lars(weight_decay=train.weight_decay, eta=train.eta,
                                 momentum=train.momentum),
       learning_rate=functools.partial(

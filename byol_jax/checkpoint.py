@@ -66,7 +66,13 @@ def manager(workdir: str | pathlib.Path, *, keep_last: int, keep_best: int
       # Without it Orbax does not write the metrics that the policy above reads.
       best_fn=_best_metric,
       enable_async_checkpointing=True)
-  return ocp.CheckpointManager(_folder(workdir), options=options, item_names=(*TREES, 'meta'))
+  folder = _folder(workdir)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(f'{folder} cannot be made ({error.strerror}); give another --workdir.'
+                     ) from error
+  return ocp.CheckpointManager(folder, options=options, item_names=(*TREES, 'meta'))
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState, meta: Mapping[str, Any],
@@ -170,7 +176,7 @@ def _best_metric(metrics: Mapping[str, float]) -> float:
 
 
 def _folder(workdir) -> pathlib.Path:
-  return pathlib.Path(workdir).absolute() / 'checkpoints'
+  return pathlib.Path(workdir).expanduser().absolute() / 'checkpoints'
 
 
 def _find(workdir, step: int | None) -> int:

@@ -50,12 +50,15 @@ class Encoder(NamedTuple):
     Raises:
       InputError: another shape, integers, or values outside [0, 1].
     """
-    images = np.asarray(images)
+    try:
+      images = np.asarray(images)
+    except ValueError as error:
+      raise InputError(f'Images must be one array [B, H, W, 3]: {error}') from error
     if images.ndim != 4 or images.shape[-1] != 3:
       raise InputError(f'Images must be [B, H, W, 3], not {list(images.shape)}.')
     if images.dtype.kind != 'f':
       raise InputError(f'Images must be floats in [0, 1], not {images.dtype}; divide uint8 by 255.')
-    if images.size and (images.min() < 0 or images.max() > 1):
+    if images.size and not (images.min() >= 0 and images.max() <= 1):
       raise InputError(f'Images must lie in [0, 1]; these run from {images.min():g} to '
                        f'{images.max():g}.')
     return self.encode(self.variables, images.astype(np.float32))
@@ -101,43 +104,54 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
     InputError: what the user can mend, unlabelled data among it.
   """
   workdir = parallel.writable_folder(workdir)
-  (workdir / ACCESS_LOG).unlink(missing_ok=True)
+  if not config.encoders or not config.evaluators:
+    raise InputError('config.encoders and config.evaluators must each name at least one.')
   trees, meta = checkpoint.restore_trees(pretrained, ('online', 'state'))
   data = dict(meta['config']['data'])
   if config.data.dataset:
     data.update(dataset=config.data.dataset, options=config.data.options.to_dict())
   read = _reader(data, workdir / ACCESS_LOG)
+  _check_test_split(data)
   train, validation = read('train', 'fitting'), read('validation', 'choosing')
   if train.labels is None:
     raise InputError(f'Data set {data["dataset"]!r} has no labels, which every evaluator needs; '
                      'name a labelled one in config.data.')
+  encoders = _encoders(config, trees, meta, train)
+  rows = _judge(config, encoders, train, validation, lambda: read('test', 'final scores'))
+  reads = [json.loads(line) for line in (workdir / ACCESS_LOG).read_text().splitlines()]
+  results = dict(
+      pretrained=str(pathlib.Path(pretrained).absolute()), step=meta['step'],
+      config=assembly.as_json(config),
+      # Evaluations in the same workdir share one log, so that none is forgotten.
+      test_split_reads=sum(record['split'] == 'test' for record in reads),
+      digest=meta['digests']['online'], seed=meta['config']['seed'], dataset=data['dataset'],
+      images={r['split']: r['examples'] for r in reads}, chance=1 / train.num_classes,
+      encoders=rows)
+  _write(workdir, results)
+  return results
+
+
+def _judge(config, encoders, train, validation, read_test) -> dict[str, dict[str, Any]]:
+  """Fits every evaluator to every encoder; then reads the test split, and scores."""
   extract = lambda encoder, split: features.extract(
       *encoder, split, batch_size=config.batch_size, devices=jax.local_devices())
-  encoders = _encoders(config, trees, meta, train)
   fitted = {}
   for name, encoder in encoders.items():
     print(f'judging {report.NAMES[name]}', flush=True)
     parts = [extract(encoder, split) for split in (train, validation)]
     for evaluator, options in config.evaluators.items():
-      fitted[name, evaluator] = plugins.load('evaluators', evaluator).fit(
-          *parts, num_classes=train.num_classes, **options.to_dict())
+      fit = plugins.function('evaluators', evaluator, 'fit', options)
+      fitted[name, evaluator] = fit(*parts, num_classes=train.num_classes, **options.to_dict())
   # Nothing is chosen from here on.
-  test = read('test', 'final scores')
-  rows = {}
+  test = read_test()
+  rows = {name: {} for name in encoders}
   for name, encoder in encoders.items():
-    rows[name] = {}
     tested = extract(encoder, test)
     for evaluator in config.evaluators:
       module = plugins.load('evaluators', evaluator)
       rows[name][evaluator] = dict(module.evaluate(fitted[name, evaluator], tested),
                                    **module.describe(fitted[name, evaluator]))
-  results = dict(
-      pretrained=str(pathlib.Path(pretrained).absolute()), step=meta['step'],
-      digest=meta['digests']['online'], seed=meta['config']['seed'], dataset=data['dataset'],
-      images=dict(train=train.num_examples, validation=validation.num_examples,
-                  test=test.num_examples), chance=1 / train.num_classes, encoders=rows)
-  _write(workdir, results)
-  return results
+  return rows
 
 
 def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any, Any]]:
@@ -158,7 +172,9 @@ def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any
   def with_labels():
     options = config.supervised.to_dict()
     view = assembly.build_single_view(options.pop('view'), config.seed, size)
-    shards = assembly.host_shards(meta['config']['data'])
+    data = meta['config']['data']
+    parallel.check_batch_size(options['batch_size'], data['virtual_shards'])
+    shards = assembly.host_shards(data)
     return tuple(supervised.train(networks, view, train, image_size=size, seed=config.seed,
                                   shards=shards, devices=jax.local_devices(), **options))
 
@@ -192,12 +208,19 @@ def _with_statistics(networks, params, state, split: datasets.Split, batch_size:
 
   moved = parallel.pmap_step(step, devices)
   carry = parallel.replicate((params, state), devices)
-  batch_size = min(batch_size, len(split.images)) // len(devices) * len(devices)
+  batch_size = -(-batch_size // len(devices)) * len(devices)
   rng = np.random.default_rng(0)
   for _ in range(20):
-    rows = rng.choice(len(split.images), batch_size, replace=False)
+    rows = rng.integers(len(split.images), size=batch_size)
     carry = moved(carry, parallel.shard_batch(split.images[np.sort(rows)], devices))
   return parallel.fetch(carry)
+
+
+def _check_test_split(data: Mapping[str, Any]) -> None:
+  """Before minutes are spent: whether there is a test split, which is not read for it."""
+  check = getattr(plugins.load('datasets', data['dataset']), 'check_split', None)
+  if check:
+    check('test', **data['options'])
 
 
 def _reader(data: Mapping[str, Any], log: pathlib.Path):
@@ -220,7 +243,10 @@ def _write(workdir: pathlib.Path, results: Mapping[str, Any]) -> None:
 
 def read_results(workdir: str | pathlib.Path) -> dict[str, Any]:
   """What `evaluate` wrote into a workdir."""
-  path = pathlib.Path(workdir) / RESULTS
+  path = pathlib.Path(workdir).expanduser() / RESULTS
   if not path.is_file():
     raise InputError(f'No {path}: give the --workdir of an evaluation.')
-  return json.loads(path.read_text())
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise InputError(f'{path} is damaged ({error}); evaluate again.') from error

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from byol_jax import parallel
+from byol_jax import hashing, parallel
 from byol_jax.datasets import Shards, Split
 from byol_jax.errors import InputError
 
@@ -26,15 +26,8 @@ PIPELINES = ('memory', 'tf_data')
 
 @functools.lru_cache(maxsize=1024)
 def shard_order(seed: int, epoch: int, shard: int, size: int) -> np.ndarray:
-  """A permutation of 0 ... size - 1, drawn from (seed, epoch, shard).
-
-  The places sorted by a hash (splitmix64) of each: the same on every machine and
-  with every version of NumPy, whose shuffles promise neither.
-  """
-  key = np.uint64(0)
-  for value in (seed, epoch, shard):
-    key = _mix(key + np.uint64(value))
-  order = np.argsort(_mix(key ^ _mix(np.arange(size, dtype=np.uint64))), kind='stable')
+  """A permutation of 0 ... size - 1, drawn from (seed, epoch, shard)."""
+  order = hashing.permutation(size, seed, epoch, shard)
   order.setflags(write=False)  # The cache hands out this very array.
   return order
 
@@ -148,12 +141,3 @@ def _with_tf_data(batches: Iterator[HostBatch], split: Split, **crops) -> Iterat
 
   dataset = tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
   return dataset.flat_map(crop).prefetch(2).as_numpy_iterator()
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-  """splitmix64 (Steele et al. 2014): a bijection of 64-bit words that spreads every bit."""
-  with np.errstate(over='ignore'):
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -6,9 +6,11 @@ lines after N, which it will write again.
 """
 
 from collections.abc import Mapping
+import contextlib
 import json
 import os
 import pathlib
+import shutil
 import sys
 
 import tensorboardX
@@ -35,6 +37,9 @@ class MetricLog:
       return
     path = pathlib.Path(workdir) / FILE_NAME
     kept = [record for record in read(workdir) if record['step'] <= first_step]
+    if path.exists() and len(read(workdir)) < len(path.read_bytes().splitlines()):
+      # Unreadable lines are dropped from the log, so they are kept beside it.
+      shutil.copy(path, path.with_suffix('.jsonl.damaged'))
     # Written beside and renamed: a kill in between must not lose the records.
     partial = path.with_suffix('.partial')
     partial.write_text(''.join(json.dumps(record) + '\n' for record in kept))
@@ -78,15 +83,15 @@ class MetricLog:
 def read(workdir: str | pathlib.Path) -> list[dict[str, float]]:
   """The records of a run in the order of their steps; empty without a file.
 
-  A last line that a kill has cut off is left out.
+  Lines that are no record, such as one that a kill has cut off, are left out.
   """
   path = pathlib.Path(workdir) / FILE_NAME
   if not path.exists():
     return []
   records = []
-  for line in path.read_text().splitlines():
-    try:
-      records.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
+  for line in path.read_text(errors='replace').splitlines():
+    with contextlib.suppress(json.JSONDecodeError):
+      record = json.loads(line)
+      if isinstance(record, dict) and 'step' in record:
+        records.append(record)
   return records

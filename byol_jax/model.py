@@ -42,7 +42,8 @@ class Model(NamedTuple):
   apply: (params, state, images, is_training) -> (Outputs, state), with images
     [B, H, W, 3] in [0, 1]. With `is_training`, BatchNorm uses the statistics of
     the batch, over all devices, and moves its averages; without, it uses those.
-  encode: (params, state, images) -> embeddings [B, D] in evaluation mode.
+  encode: (params, state, images) -> embeddings [B, D] in evaluation mode; needs the
+    parameters of the encoder only.
   """
 
   init: Callable[..., Any]
@@ -82,6 +83,36 @@ def build(
     InputError: the predictor's output size differs from the projector's, or the
       dtype cannot be had.
   """
+  _check(projector, predictor, compute_dtype)
+
+  def batch_norm(name=None, **kwargs):
+    # Parameters are made outside of any device map, where the axis has no meaning.
+    axis = None if hk.running_init() else parallel.AXIS
+    return hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=batch_norm_decay,
+                        eps=batch_norm_epsilon, cross_replica_axis=axis, name=name, **kwargs)
+
+  def embed(images, is_training):
+    images = augment.normalize(images, image_mean, image_std)
+    return plugins.function('encoders', encoder, 'build', encoder_options)(
+        batch_norm=batch_norm, **encoder_options)(images, is_training)
+
+  def forward(images, is_training):
+    embedding = embed(images, is_training)
+    projection = _MLP(projector, batch_norm, name='projector')(embedding, is_training)
+    prediction = _MLP(predictor, batch_norm, name='predictor')(projection, is_training)
+    logits = None
+    if num_classes:
+      # The classifier reads the representation without teaching it.
+      logits = hk.Linear(num_classes, name='classifier')(jax.lax.stop_gradient(embedding))
+    return Outputs(embedding, projection, prediction, logits)
+
+  whole, encoder_alone = (_at_precision(f, compute_dtype) for f in (forward, embed))
+  return Model(
+      init=lambda key, images: whole.init(key, images, True), apply=whole.apply,
+      encode=lambda params, state, images: encoder_alone.apply(params, state, images, False)[0])
+
+
+def _check(projector, predictor, compute_dtype) -> None:
   if compute_dtype not in ('float32', 'bfloat16', 'float64'):
     raise InputError(f'model.compute_dtype is {compute_dtype!r}; it can be float32, bfloat16 or '
                      'float64.')
@@ -91,27 +122,6 @@ def build(
   if predictor[-1] != projector[-1]:
     raise InputError(f'The predictor ends in {predictor[-1]} units and the projector in '
                      f'{projector[-1]}; they must agree: the one predicts the other.')
-  encoder_module = plugins.load('encoders', encoder)
-
-  def batch_norm(name=None, **kwargs):
-    # Parameters are made outside of any device map, where the axis has no meaning.
-    axis = None if hk.running_init() else parallel.AXIS
-    return hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=batch_norm_decay,
-                        eps=batch_norm_epsilon, cross_replica_axis=axis, name=name, **kwargs)
-
-  def forward(images, is_training):
-    images = augment.normalize(images, image_mean, image_std)
-    embedding = encoder_module.build(batch_norm=batch_norm, **encoder_options)(
-        images, is_training)
-    projection = _MLP(projector, batch_norm, name='projector')(embedding, is_training)
-    prediction = _MLP(predictor, batch_norm, name='predictor')(projection, is_training)
-    logits = None
-    if num_classes:
-      # The classifier reads the representation without teaching it.
-      logits = hk.Linear(num_classes, name='classifier')(jax.lax.stop_gradient(embedding))
-    return Outputs(embedding, projection, prediction, logits)
-
-  return _transform(forward, compute_dtype)
 
 
 class _MLP(hk.Module):
@@ -128,8 +138,8 @@ class _MLP(hk.Module):
     return hk.Linear(self._sizes[-1], with_bias=False)(out)
 
 
-def _transform(forward, compute_dtype: str) -> Model:
-  """Makes the pure functions, computing in `compute_dtype` where that is safe."""
+def _at_precision(function, compute_dtype: str) -> hk.TransformedWithState:
+  """Transforms f(images, is_training), computing in `compute_dtype` where that is safe."""
   compute = jnp.dtype(compute_dtype)
   full = jnp.promote_types(compute, jnp.float32)
   layers = jmp.Policy(param_dtype=full, compute_dtype=compute, output_dtype=compute)
@@ -141,17 +151,10 @@ def _transform(forward, compute_dtype: str) -> Model:
     chex.assert_rank(images, 4)
     push = hk.mixed_precision.push_policy
     with push(hk.Conv2D, layers), push(hk.Linear, layers), push(hk.BatchNorm, norms):
-      outputs = forward(images.astype(full), is_training)
+      outputs = function(images.astype(full), is_training)
     return jax.tree.map(lambda x: x.astype(full), outputs)
 
-  transformed = hk.without_apply_rng(hk.transform_with_state(at_precision))
-
-  def encode(params, state, images):
-    outputs, _ = transformed.apply(params, state, images, False)
-    return outputs.embedding
-
-  return Model(lambda key, images: transformed.init(key, images, True),
-               transformed.apply, encode)
+  return hk.without_apply_rng(hk.transform_with_state(at_precision))
 
 
 def count_parameters(params: Params, prefix: str = '') -> int:

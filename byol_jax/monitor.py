@@ -38,6 +38,12 @@ class NonFiniteLoss(RuntimeError):
     self.step = step
 
 
+def check_finite(step: int, params: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+  """Raises NonFiniteLoss if a parameter after `step` is not finite: the next loss would be."""
+  if not all(np.isfinite(array).all() for arrays in params.values() for array in arrays.values()):
+    raise NonFiniteLoss(step + 1, np.nan)
+
+
 class Monitor:
   """The last steps of a run, averaged into what is logged."""
 
@@ -88,11 +94,10 @@ class Monitor:
 
   def report(self, step: int) -> dict[str, float]:
     """Logs the average of the steps since the last report, and the collapse statistics."""
-    self._last_moments = parallel.fetch(self._unread[-1][1]['projections'])
+    moments = parallel.fetch(self._unread[-1][1]['projections'])
     self.settle()
     averaged = {name: float(np.mean([scalars[name] for scalars in self._read]))
                 for name in self._read[0]}
-    moments = self._last_moments
     collapse = metrics.collapse_statistics(moments['mean'], moments['second'])
     values = {'epoch': step / self._steps_per_epoch,
               **{f'train/{name}': value for name, value in averaged.items()},

@@ -1,11 +1,17 @@
 """Parts found by name: a new encoder, data set, objective or evaluator is one file."""
 
+from collections.abc import Callable, Mapping
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 from types import ModuleType
+from typing import Any
 
 from byol_jax.errors import InputError
+
+# Arguments of the contracts' functions that are not options of a config.
+PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes')
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -32,3 +38,35 @@ def load(kind: str, name: str) -> ModuleType:
     raise InputError(f'No module {name!r} among the {kind}. There are: {known}; '
                      'or give the dotted path of a module of your own.')
   return importlib.import_module(path)
+
+
+def function(kind: str, name: str, function_name: str, options: Mapping[str, Any] = {},
+             given: int = 0) -> Callable[..., Any]:
+  """The contract's function of a module, checked against the options it will get.
+
+  Args:
+    kind: as in `load`.
+    name: as in `load`.
+    function_name: what the contract of the kind calls it.
+    options: keyword arguments that come from a config.
+
+  Raises:
+    InputError: no such function, or options that it does not take or misses.
+  """
+  found = getattr(load(kind, name), function_name, None)
+  if found is None:
+    raise InputError(f'{name!r} is no module of the {kind}: it has no function {function_name}.')
+  parameters = inspect.signature(found).parameters.values()
+  if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    return found
+  keywords = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+  unknown = sorted(set(options) - set(keywords))
+  # What the code passes itself comes first in every contract, without a default.
+  missing = sorted(k for k, p in keywords.items() if p.default is p.empty
+                   and k not in options and k not in PASSED_BY_THE_CODE)
+  if unknown or missing:
+    raise InputError(f'Wrong options for {name!r} ({kind}): '
+                     + '; '.join(f'{what} {", ".join(names)}' for what, names in
+                                 (('it does not know', unknown), ('it misses', missing)) if names)
+                     + '.')
+  return found

@@ -34,12 +34,18 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
   seeds = ', '.join(str(r['seed']) for r in results)
   images = first['images']
   lines.append(
-      f'\nTop-1 in percent on {images["test"]} test images of {first["dataset"]}, read once; '
+      f'\nTop-1 in percent on {images["test"]} test images of {first["dataset"]}, '
+      f'{_reads(results)}; '
       f'{images["train"]} training images, choices on {images["validation"]} held-out ones; chance '
       f'{100 * first["chance"]:.1f}. Last checkpoint (step {first["step"]}), seed'
       f'{"s" if len(results) > 1 else ""} {seeds}'
       f'{"; mean and standard deviation over seeds" if len(results) > 1 else ""}.')
   return '\n'.join(lines) + '\n'
+
+
+def _reads(results: Sequence[Mapping[str, Any]]) -> str:
+  most = max(r['test_split_reads'] for r in results)
+  return 'read once' if most == 1 else f'read {most} times by evaluations in this workdir'
 
 
 def _percent(values: Sequence[float]) -> str:

@@ -27,7 +27,8 @@ from byol_jax.errors import InputError
 from byol_jax.evaluators import features, knn
 
 # Keys that may change when a run is resumed: they leave the weights alone.
-MAY_CHANGE = ('log.', 'checkpoint.', 'evals.')
+MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
+              'resolved.evaluate_every', 'resolved.devices')
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> byol.TrainState:
@@ -53,7 +54,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
   meta = dict(config=assembly.as_json(config), resolved=resolved._asdict(),
               versions=dict(jax=jax.__version__))
   if checkpoint.steps(workdir):
-    _check_same_config(workdir, meta['config'])
+    _check_same_run(workdir, meta)
     state, _ = checkpoint.restore(workdir, state)
   else:
     state = jax.jit(lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe))(
@@ -101,10 +102,12 @@ def _run(config, resolved, recipe, split, state, meta, workdir) -> byol.TrainSta
           results = evaluate(state)
         log.scalars(step, results)
         log.line(f'step {step}: kNN top-1 on held-out images {100 * results["knn/top1"]:.1f} %')
-      if due(resolved.checkpoint_every):
+      if due(resolved.checkpoint_every) or step == last_step:
         watch.settle()
         with watch.paused():
-          checkpoint.save(checkpoints, parallel.fetch(state), meta, results)
+          host_state = parallel.fetch(state)
+          monitor.check_finite(step, host_state.online_params)
+          checkpoint.save(checkpoints, host_state, meta, results)
   state = parallel.fetch(state)
   if parallel.is_first_process():
     _draw(workdir, recipe, split)
@@ -132,6 +135,11 @@ def _evaluation(config, networks, train_split, devices
   """kNN of the online encoder: training images as the bank, validation as queries."""
   validation_split = assembly.read_split(config.data, 'validation', purpose='kNN during the run')
   encode = assembly.encoder_function(networks, config.data.image_size)
+  k, images = config.evals.knn.k, len(train_split.images)
+  if not 1 <= k <= images or config.evals.batch_size < 1:
+    raise InputError(f'evals.knn.k is {k} with {images} training images, evals.batch_size '
+                     f'{config.evals.batch_size}; set them to 1 or more, k to at most {images}, or '
+                     'evals.every_epochs to 0.')
 
   def evaluate(state):
     variables = (state.online_params, state.online_state)
@@ -145,9 +153,12 @@ def _evaluation(config, networks, train_split, devices
   return evaluate
 
 
-def _check_same_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+def _check_same_run(workdir: pathlib.Path, meta: Mapping[str, Any]) -> None:
+  """The config, and what it comes to: another data set under the same path shows there."""
   saved = checkpoint.read_meta(workdir)
-  differing = [line for line in assembly.differing_keys(saved['config'], config)
+  # The JSON round trip turns tuples into lists, as in the saved one.
+  differing = [line for line in assembly.differing_keys(saved['config'], meta['config'])
+               + assembly.differing_keys(saved['resolved'], meta['resolved'], 'resolved.')
                if not line.startswith(MAY_CHANGE)]
   if differing:
     raise InputError(

@@ -43,8 +43,9 @@ def run(main: Callable[[], None], **help_texts: str) -> None:
 def _parse(arguments: list[str]) -> list[str]:
   """absl's parser, after a look at the overrides that says more than its own errors."""
   try:
-    joined = ' '.join(arguments).replace('--config ', '--config=').split()
-    path = next((a.removeprefix('--config=') for a in joined if a.startswith('--config=')), '')
+    path = next((a.removeprefix('--config=') for a in arguments if a.startswith('--config=')), '')
+    if '--config' in arguments[:-1]:
+      path = arguments[arguments.index('--config') + 1]
     if path:
       _check_overrides(path, arguments)
     return app.parse_flags_with_usage(arguments)

@@ -111,15 +111,46 @@ def test_a_checkpoint_of_another_architecture_names_the_tensors(pretrained, monk
     evaluate.load_encoder(pretrained)
 
 
-def test_unlabelled_data_is_refused(pretrained, tmp_path):
-  np.save(tmp_path / 'images.npy', np.zeros((10, 16, 16, 3), np.uint8))
-  config = tiny.eval_config().unlock()
+def arrays_config(images, labels=None, test_images=None, **changes):
+  config = tiny.eval_config(**changes).unlock()
   config.data.dataset = 'arrays'
   config.data.options = dict(
-      images=str(tmp_path / 'images.npy'), labels=None, test_images=None, test_labels=None,
+      images=str(images), labels=labels, test_images=test_images, test_labels=labels,
       validation_share=.2, num_classes=0)
+  return config
+
+
+def test_unlabelled_data_is_refused(pretrained, tmp_path):
+  path = str(tmp_path / 'images.npy')
+  np.save(path, np.zeros((10, 16, 16, 3), np.uint8))
   with pytest.raises(InputError, match='no labels'):
-    evaluate.evaluate(config, pretrained, tmp_path / 'out')
+    evaluate.evaluate(arrays_config(path, test_images=path), pretrained, tmp_path / 'out')
+
+
+def test_a_missing_test_split_is_said_before_anything_is_read(pretrained, tmp_path):
+  with pytest.raises(InputError, match='no test split'):
+    evaluate.evaluate(arrays_config(tmp_path / 'none.npy'), pretrained, tmp_path)
+  assert not (tmp_path / evaluate.ACCESS_LOG).exists()
+
+
+def test_an_encoder_is_judged_on_data_with_other_classes(pretrained, tmp_path):
+  rng = np.random.default_rng(0)
+  path = str(tmp_path / 'other.npz')
+  np.savez(path, images=rng.integers(0, 256, (40, 20, 20, 3), dtype=np.uint8),
+           labels=np.arange(40) % 3)
+  config = arrays_config(path, test_images=path, encoders=('pretrained', 'random'))
+  results = evaluate.evaluate(config, pretrained, tmp_path)
+  assert results['images'] == dict(train=32, validation=8, test=40)
+  assert results['chance'] == pytest.approx(1 / 3)
+  assert 0 <= results['encoders']['pretrained']['linear_features']['top1'] <= 1
+
+
+def test_a_second_evaluation_in_a_workdir_says_that_the_test_split_was_read_twice(
+    pretrained, tmp_path):
+  config = tiny.eval_config(encoders=('pixels',))
+  reads = [evaluate.evaluate(config, pretrained, tmp_path)['test_split_reads'] for _ in 'ab']
+  assert reads == [1, 2]
+  assert 'read 2 times' in (tmp_path / 'results.md').read_text()
 
 
 def test_unknown_encoders_and_empty_workdirs_are_said(pretrained, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {'errors', 'parallel', 'plugins'},
+    {'errors', 'hashing', 'parallel', 'plugins'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'encoders', 'objectives'},
     {'model', 'train_step'},
     {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'input_pipeline'},

@@ -107,3 +107,13 @@ def test_other_processes_write_nothing(tmp_path, capsys, monkeypatch):
   with MetricLog(tmp_path, first_step=0, last_step=10) as log:
     log.line('a line')
   assert list(tmp_path.iterdir()) == [] and capsys.readouterr() == ('', '')
+
+
+def test_lines_that_are_no_record_are_dropped_and_kept_beside_the_log(tmp_path):
+  path = tmp_path / metric_log.FILE_NAME
+  damaged = b'{"step": 1, "a": 1.0}\n{"st\xff\n[3]\n{"step": 2, "a": 2.0}\n'
+  path.write_bytes(damaged)
+  with metric_log.MetricLog(tmp_path, first_step=2, last_step=3):
+    pass
+  assert [record['step'] for record in metric_log.read(tmp_path)] == [1, 2]
+  assert path.with_suffix('.jsonl.damaged').read_bytes() == damaged

@@ -85,6 +85,18 @@ def test_resuming_with_another_config_lists_the_keys(finished):
   assert 'train.epochs' not in message
 
 
+def test_resuming_with_other_data_under_the_same_path_is_refused(tmp_path):
+  config = tiny.config(train__epochs=1.0, train__warmup_epochs=.5).unlock()
+  config.data.dataset = 'arrays'
+  config.data.options = array_options(tmp_path / 'images.npy')
+  images = np.random.default_rng(0).integers(0, 256, (48, 16, 16, 3), dtype=np.uint8)
+  np.save(tmp_path / 'images.npy', images)
+  train.pretrain(config, tmp_path / 'run')
+  np.save(tmp_path / 'images.npy', images[:40])
+  with pytest.raises(InputError, match='resolved.num_examples: 48 -> 40'):
+    train.pretrain(config, tmp_path / 'run')
+
+
 def test_logging_keys_may_change_on_resume(finished):
   assert train.pretrain(tiny.config(log__every_steps=5, checkpoint__keep_last=3),
                         finished[0]).step == 12
@@ -150,6 +162,11 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(
     (dict(view1__crop_area=(.5, 2.)), ['view1.crop_area']),
     (dict(view2__flip_probability=2.), ['view2.flip_probability']),
     (dict(model__predictor=(24, 8)), ['predictor', '8', '16']),
+    (dict(seed=-1), ['seed', '-1']),
+    (dict(data__dataset='arrays'), ['arrays', 'does not know', 'train_examples', 'misses',
+                                    'validation_share']),
+    (dict(model__encoder='os.path'), ['os.path', 'no function build']),
+    (dict(evals__knn__k=65), ['evals.knn.k', '65', '64']),
     (dict(data__dataset='shape'), ['shape', 'arrays, shapes']),
     (dict(data__pipeline='grain'), ['grain', 'memory or tf_data']),
     (dict(train__objective='moco'), ['moco', 'byol']),

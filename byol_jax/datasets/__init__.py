@@ -90,7 +90,7 @@ def read(
   """
   if split not in SPLITS:
     raise DataError(f'Unknown split {split!r}; the splits are {", ".join(SPLITS)}.')
-  data = plugins.load('datasets', name).load(split, shards=shards, **options)
+  data = plugins.function('datasets', name, 'load', options)(split, shards=shards, **options)
   _check(name, split, data)
   if access_log is not None:
     access_log(dict(dataset=name, split=split, purpose=purpose,
@@ -104,15 +104,16 @@ def _check(name: str, split: str, data: Split) -> None:
   if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
     raise DataError(f'{where}: images must be uint8 [N, H, W, 3], not '
                     f'{images.dtype} {list(images.shape)}.')
-  if not len(images):
-    raise DataError(f'{where} has no images.')
+  if not images.size:
+    raise DataError(f'{where} has no images: {list(images.shape)}.')
   if labels is not None:
     if labels.shape != images.shape[:1]:
       raise DataError(f'{where}: {len(images)} images but labels of shape '
                       f'{list(labels.shape)}; give one integer per image.')
     if labels.min() < 0 or labels.max() >= data.num_classes:
       raise DataError(f'{where}: labels run from {labels.min()} to {labels.max()}, '
-                      f'outside 0 ... {data.num_classes - 1}.')
+                      f'outside 0 ... {data.num_classes - 1}; number the classes from 0 and '
+                      'check num_classes.')
   chex.assert_shape(data.sample_id, images.shape[:1])
 
 

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 
+from byol_jax import hashing
 from byol_jax.datasets import DataError, Shards, Split
 
 
@@ -22,8 +23,8 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
     labels: path of an .npy of integer labels [N]; None for unlabelled data or an .npz.
     test_images: the same for the test split; None where there is none.
     test_labels: the same for the test split.
-    validation_share: the last ceil(share * N) images of `images` are the validation
-      split, in [0, 1); the others are the training split.
+    validation_share: in [0, 1); ceil(share * N) images of `images`, drawn by a hash
+      of their number, are the validation split, the others the training split.
     num_classes: number of classes; 0 takes the largest training label + 1.
 
   Raises:
@@ -32,26 +33,35 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
   if not 0 <= validation_share < 1:
     raise DataError(f'validation_share is {validation_share}, outside [0, 1).')
   if split == 'test':
-    if test_images is None:
-      raise DataError('There is no test split: set data.options.test_images.')
+    check_split(split, test_images=test_images)
     if num_classes == 0 and _has_labels(test_images, test_labels):
       num_classes = _count_classes(_read(images, labels)[1], images)
     all_images, all_labels = _read(test_images, test_labels)
-    first, last = 0, len(all_images)
+    rows = np.arange(len(all_images))
   else:
     all_images, all_labels = _read(images, labels)
-    boundary = len(all_images) - int(np.ceil(validation_share * len(all_images)))
-    first, last = (0, boundary) if split == 'train' else (boundary, len(all_images))
+    held_out = int(np.ceil(validation_share * len(all_images)))
+    # Drawn, since the last images of a file are often those of the last classes.
+    order = hashing.permutation(len(all_images), 0)
+    rows = np.sort(order[held_out:] if split == 'train' else order[:held_out])
     if num_classes == 0 and all_labels is not None:
       num_classes = _count_classes(all_labels, images)
-  if first == last:
+  if not len(rows):
     raise DataError(f'{images}: the {split} split is empty with {len(all_images)} images '
                     f'and data.options.validation_share {validation_share}.')
-  ids = shards.sample_ids(last - first)
-  return Split(ids, np.ascontiguousarray(all_images[first:last][ids]),
-               None if all_labels is None else all_labels[first:last][ids].astype(np.int32),
-               num_examples=last - first,
+  ids = shards.sample_ids(len(rows))
+  return Split(ids, np.ascontiguousarray(all_images[rows[ids]]),
+               None if all_labels is None else all_labels[rows[ids]].astype(np.int32),
+               num_examples=len(rows),
                num_classes=0 if all_labels is None else num_classes)
+
+
+def check_split(split: str, *, test_images: str | None, **_) -> None:
+  """Raises DataError if a split cannot exist, without reading it."""
+  if split == 'test' and test_images is None:
+    raise DataError('There is no test split: set data.options.test_images.')
+  if split == 'test' and not pathlib.Path(test_images).expanduser().is_file():
+    raise DataError(f'{test_images}: no such file (data.options.test_images).')
 
 
 def _read(images: str, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:

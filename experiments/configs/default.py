@@ -23,10 +23,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.train = _train()
   config.evals = _evals()
   config.log = ml_collections.ConfigDict(dict(
-      every_steps=100,  # a line in the log, and the collapse statistics
+      every_steps=100,  # a line in the log, and the collapse statistics; 0 for none
   ))
   config.checkpoint = ml_collections.ConfigDict(dict(
-      every_epochs=1.0,  # a checkpoint; the last step always makes one
+      every_epochs=1.0,  # a checkpoint; the last step always makes one, 0 only that
       keep_last=2,  # newest checkpoints kept
       keep_best=1,  # besides, the best by knn/top1 on the validation split
   ))
@@ -41,8 +41,8 @@ def _data() -> ml_collections.ConfigDict:
       # 'tf_data': tf.data crops on the host.
       pipeline='memory',
       image_size=224,  # pixels, side of a view (appendix B)
-      # The order of the images is drawn within this many fixed shards, of which
-      # each host owns an equal part. Hosts and the batch must be multiples of it.
+      # The order of the images is drawn within this many fixed shards, of which each
+      # host owns an equal part. It must divide the batch; the hosts must divide it.
       virtual_shards=8,
   ))
 
@@ -54,7 +54,7 @@ def _model() -> ml_collections.ConfigDict:
           depth=50,  # 10, 18, 34, 50, 101, 152 or 200 (section 3.3)
           width=1.0,  # multiplies all channels (section 3.3: 1 to 4)
           version=1,  # ResNet v1 or v2 (section 3.3: v1)
-          stem='imagenet',  # 'imagenet' (7x7 stride 2, max pool) or 'small' (3x3)
+          stem='imagenet',  # or 'medium' (3x3 stride 2), 'small' (3x3 stride 1), no pool
           padding='SAME',  # 'SAME' (reference) or 'torch'
           first_projection=True,  # projection shortcut in group 0 (reference)
           zero_init_last_scale=False,  # the paper used scale 1 (reference README)

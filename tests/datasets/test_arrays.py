@@ -73,14 +73,17 @@ def test_the_given_number_of_classes_wins(load):
 
 @pytest.mark.parametrize('share, validation', [
     (0., 0), (.01, 1), (.1, 1), (.25, 3), (.5, 5), (.85, 9)])
-def test_validation_is_the_end_of_the_training_file(load, share, validation):
+def test_train_and_validation_part_the_file_between_them(load, share, validation):
   images, labels = draw(10)
   parts = [load('train', **PAIR, validation_share=share)]
   if validation:
     parts.append(load('validation', **PAIR, validation_share=share))
   assert [part.num_examples for part in parts] == [10 - validation, validation][:len(parts)]
-  np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), images)
-  np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), labels)
+  rows = [[next(i for i in range(10) if np.array_equal(images[i], image)) for image in part.images]
+          for part in parts]
+  assert sorted(sum(rows, [])) == list(range(10)) and all(r == sorted(r) for r in rows)
+  for part, row in zip(parts, rows):
+    np.testing.assert_array_equal(part.labels, labels[row])
   assert {part.num_classes for part in parts} == {labels.max() + 1}
   for part in parts:
     np.testing.assert_array_equal(part.sample_id, np.arange(part.num_examples))
@@ -171,3 +174,19 @@ def test_labels_in_an_archive_without_labels_are_refused(load, tmp_path):
   np.savez(tmp_path / 'labels.npz', other=LABELS)
   with pytest.raises(DataError, match='labels'):
     load(images='train.npy', labels=tmp_path / 'labels.npz')
+
+
+def test_a_file_sorted_by_class_gives_a_validation_split_of_all_classes(tmp_path):
+  np.savez(tmp_path / 'sorted.npz', images=np.zeros((400, 2, 2, 3), np.uint8),
+           labels=np.repeat(np.arange(4), 100))
+  split = arrays.load('validation', shards=Shards(), images=str(tmp_path / 'sorted.npz'),
+                      labels=None, test_images=None, test_labels=None, validation_share=.1,
+                      num_classes=0)
+  assert np.bincount(split.labels, minlength=4).min() >= 4
+
+
+def test_a_test_split_that_cannot_exist_is_said_without_reading():
+  with pytest.raises(DataError, match='no test split: set data.options.test_images'):
+    arrays.check_split('test', images='anything', test_images=None)
+  with pytest.raises(DataError, match='none.npz: no such file'):
+    arrays.check_split('test', test_images='none.npz')
