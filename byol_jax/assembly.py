@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 import functools
+import json
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +13,8 @@ import ml_collections
 from byol_jax import augment, datasets, model, optimizers, parallel, plugins, schedules
 from byol_jax.errors import InputError
 from byol_jax.train_step import Recipe
+
+ACCESS_LOG = 'splits_read.jsonl'
 
 
 class Resolved(NamedTuple):
@@ -133,6 +137,15 @@ def read_split(data: Mapping[str, Any], split: str, *, purpose: str, access_log=
   """This host's part of a split of a config's `data` section."""
   return datasets.read(data['dataset'], split, purpose=purpose, access_log=access_log,
                        shards=host_shards(data), options=_plain(data['options']))
+
+
+def access_log(workdir: pathlib.Path):
+  """Appends a record of each access to a split to the workdir's splits_read.jsonl."""
+  def note(record):
+    if parallel.is_first_process():
+      with (workdir / ACCESS_LOG).open('a') as file:
+        file.write(json.dumps(record) + '\n')
+  return note
 
 
 def host_shards(data: Mapping[str, Any]) -> datasets.Shards:

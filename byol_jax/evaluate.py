@@ -21,7 +21,6 @@ from byol_jax.errors import InputError
 from byol_jax.evaluators import features, supervised
 
 RESULTS = 'results.json'
-ACCESS_LOG = 'splits_read.jsonl'
 
 
 class Encoder(NamedTuple):
@@ -110,7 +109,8 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
   data = dict(meta['config']['data'])
   if config.data.dataset:
     data.update(dataset=config.data.dataset, options=config.data.options.to_dict())
-  read = _reader(data, workdir / ACCESS_LOG)
+  log = assembly.access_log(workdir)
+  read = lambda split, purpose: assembly.read_split(data, split, purpose=purpose, access_log=log)
   _check_test_split(data)
   train, validation = read('train', 'fitting'), read('validation', 'choosing')
   if train.labels is None:
@@ -118,7 +118,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
                      'name a labelled one in config.data.')
   encoders = _encoders(config, trees, meta, train)
   rows = _judge(config, encoders, train, validation, lambda: read('test', 'final scores'))
-  reads = [json.loads(line) for line in (workdir / ACCESS_LOG).read_text().splitlines()]
+  reads = [json.loads(line) for line in (workdir / assembly.ACCESS_LOG).read_text().splitlines()]
   results = dict(
       pretrained=str(pathlib.Path(pretrained).absolute()), step=meta['step'],
       config=assembly.as_json(config),
@@ -221,14 +221,6 @@ def _check_test_split(data: Mapping[str, Any]) -> None:
   check = getattr(plugins.load('datasets', data['dataset']), 'check_split', None)
   if check:
     check('test', **data['options'])
-
-
-def _reader(data: Mapping[str, Any], log: pathlib.Path):
-  def note(record):
-    with log.open('a') as file:
-      file.write(json.dumps(record) + '\n')
-
-  return lambda split, purpose: assembly.read_split(data, split, purpose=purpose, access_log=note)
 
 
 def _write(workdir: pathlib.Path, results: Mapping[str, Any]) -> None:

@@ -45,7 +45,8 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     InputError: what the user can mend, a loss that is not finite among it.
   """
   workdir = parallel.writable_folder(workdir)
-  split = assembly.read_split(config.data, 'train', purpose='pretraining')
+  log = assembly.access_log(workdir)
+  split = assembly.read_split(config.data, 'train', purpose='pretraining', access_log=log)
   resolved = assembly.resolve(config, split)
   recipe = assembly.build_recipe(config, resolved)
   size = config.data.image_size
@@ -78,7 +79,9 @@ def _run(config, resolved, recipe, split, state, meta, workdir) -> byol.TrainSta
   state = parallel.replicate(state, devices)
   step_fn = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
   batches = input_pipeline.to_devices(_batches(config, resolved, split, first_step), devices)
-  evaluate = _evaluation(config, recipe.model, split, devices) if resolved.evaluate_every else None
+  evaluate = None
+  if resolved.evaluate_every:
+    evaluate = _evaluation(config, recipe.model, split, devices, workdir)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.manager(
         workdir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best))
@@ -130,10 +133,11 @@ def _batches(config, resolved, split, first_step) -> Iterator[input_pipeline.Hos
       shards=assembly.host_shards(config.data))
 
 
-def _evaluation(config, networks, train_split, devices
+def _evaluation(config, networks, train_split, devices, workdir
                 ) -> Callable[[byol.TrainState], dict[str, float]]:
   """kNN of the online encoder: training images as the bank, validation as queries."""
-  validation_split = assembly.read_split(config.data, 'validation', purpose='kNN during the run')
+  validation_split = assembly.read_split(config.data, 'validation', purpose='kNN during the run',
+                                         access_log=assembly.access_log(workdir))
   encode = assembly.encoder_function(networks, config.data.image_size)
   k, images = config.evals.knn.k, len(train_split.images)
   if not 1 <= k <= images or config.evals.batch_size < 1:

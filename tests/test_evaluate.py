@@ -130,7 +130,7 @@ def test_unlabelled_data_is_refused(pretrained, tmp_path):
 def test_a_missing_test_split_is_said_before_anything_is_read(pretrained, tmp_path):
   with pytest.raises(InputError, match='no test split'):
     evaluate.evaluate(arrays_config(tmp_path / 'none.npy'), pretrained, tmp_path)
-  assert not (tmp_path / evaluate.ACCESS_LOG).exists()
+  assert not (tmp_path / assembly.ACCESS_LOG).exists()
 
 
 def test_an_encoder_is_judged_on_data_with_other_classes(pretrained, tmp_path):

@@ -37,6 +37,11 @@ def test_a_run_leaves_what_it_promises(finished):
   assert set(resolved['parameters']) == {'encoder', 'projector', 'predictor', 'classifier'}
 
 
+def test_pretraining_never_reads_the_test_split(finished):
+  log = (finished[0] / 'splits_read.jsonl').read_text().splitlines()
+  assert {json.loads(line)['split'] for line in log} == {'train', 'validation'}
+
+
 def test_scalars_are_logged_at_their_steps(finished):
   records = metric_log.read(finished[0])
   steps = [record['step'] for record in records if 'train/loss' in record]
