@@ -1,4 +1,4 @@
-"""The view policy, on the device: crops, flips, colour, blur and solarization.
+"""The view policy, on the device: flips, colour, blur and solarization of the crops.
 
 Every operation is a deterministic function of one image [H, W, 3] with values in
 [0, 1] and of its parameters, in the reference's semantics. `random_view` draws the
@@ -7,13 +7,14 @@ parameters from the image's own key and applies the operations in the paper's or
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from byol_jax import crops
 from byol_jax.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -105,58 +106,6 @@ def normalize(images: jax.Array, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> jax.Ar
   return (images - jnp.array(mean, images.dtype)) / jnp.array(std, images.dtype)
 
 
-def crop_and_resize(image: jax.Array, window: 'Window', size: int) -> jax.Array:
-  """The window resized to [size, size, 3] with bicubic interpolation, clipped to [0, 1].
-
-  Keys' cubic with a = -0.5 at half-pixel centres, without antialiasing, the
-  weights renormalised at the border of the window: what `tf.image.resize` does.
-  """
-  rows = _cubic_weights(image.shape[0], window.top, window.height, size, image.dtype)
-  columns = _cubic_weights(image.shape[1], window.left, window.width, size, image.dtype)
-  resized = jnp.einsum('xw,ywc->yxc', columns, jnp.einsum('yh,hwc->ywc', rows, image))
-  return jnp.clip(resized, 0., 1.)
-
-
-def center_view(image: jax.Array, size: int) -> jax.Array:
-  """The central square of an image [H, W, 3], resized to [size, size, 3]; for evaluation."""
-  height, width, _ = image.shape
-  side = min(height, width)
-  window = Window((height - side) // 2, (width - side) // 2, side, side)
-  return crop_and_resize(image, window, size)
-
-
-class Window(NamedTuple):
-  """A crop in whole pixels: rows top ... top + height - 1, columns likewise."""
-
-  top: jax.Array
-  left: jax.Array
-  height: jax.Array
-  width: jax.Array
-
-
-def random_window(key: jax.Array, height: int, width: int, *, area: tuple[float, float],
-                  aspect: tuple[float, float]) -> Window:
-  """Draws a window of an image [height, width] (paper, appendix B).
-
-  Args:
-    key: this draw's own key.
-    height: rows of the image.
-    width: columns of the image.
-    area: least and largest share of the image's area, drawn uniformly.
-    aspect: least and largest width / height, drawn log-uniformly.
-
-  The window is drawn once and cut to the image, as in the reference.
-  """
-  area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
-  wanted = height * width * _uniform(area_key, *area)
-  ratio = jnp.exp(_uniform(aspect_key, np.log(aspect[0]), np.log(aspect[1])))
-  rows = jnp.clip(jnp.round(jnp.sqrt(wanted / ratio)), 1, height).astype(jnp.int32)
-  columns = jnp.clip(jnp.round(jnp.sqrt(wanted * ratio)), 1, width).astype(jnp.int32)
-  return Window(top=jax.random.randint(top_key, (), 0, height - rows + 1, jnp.int32),
-                left=jax.random.randint(left_key, (), 0, width - columns + 1, jnp.int32),
-                height=rows, width=columns)
-
-
 def random_color_jitter(key: jax.Array, image: jax.Array, *, brightness_delta: float,
                         contrast_delta: float, saturation_delta: float,
                         hue_delta: float) -> jax.Array:
@@ -167,7 +116,7 @@ def random_color_jitter(key: jax.Array, image: jax.Array, *, brightness_delta: f
   """
   order_key, *keys = jax.random.split(key, 5)
   deltas = (brightness_delta, contrast_delta, saturation_delta, hue_delta)
-  parameters = [_uniform(k, centre - delta, centre + delta).astype(image.dtype)
+  parameters = [crops.uniform(k, centre - delta, centre + delta).astype(image.dtype)
                 for k, delta, centre in zip(keys, deltas, (0., 1., 1., 0.))]
   operations = [lambda image, op=op, parameter=parameter: jnp.clip(op(image, parameter), 0., 1.)
                 for op, parameter in zip((brightness, contrast, saturation, hue), parameters)]
@@ -195,7 +144,7 @@ def random_view(key: jax.Array, image: jax.Array, policy: Policy) -> jax.Array:
     if probability == 0:
       return image
     changed = operation(parameter_key, image, *arguments)
-    return jnp.where(_uniform(choice_key, 0., 1.) < probability, changed, image)
+    return jnp.where(crops.uniform(choice_key, 0., 1.) < probability, changed, image)
 
   image = maybe(lambda _, x: x[:, ::-1], image, policy['flip_probability'])
   image = maybe(lambda k, x: random_color_jitter(
@@ -204,7 +153,7 @@ def random_view(key: jax.Array, image: jax.Array, policy: Policy) -> jax.Array:
       image, policy['jitter_probability'])
   image = maybe(lambda _, x: grayscale(x), image, policy['grayscale_probability'])
   image = maybe(lambda k, x: gaussian_blur(
-      x, _uniform(k, *policy['blur_sigma']).astype(x.dtype),
+      x, crops.uniform(k, *policy['blur_sigma']).astype(x.dtype),
       x.shape[0] / policy['blur_divider']), image, policy['blur_probability'])
   image = maybe(lambda _, x: solarize(x, policy['solarize_threshold']),
                 image, policy['solarize_probability'])
@@ -253,20 +202,12 @@ def two_views(batch: Mapping[str, jax.Array], *, seed: int, view1: Policy, view2
   """
   def view(number, key, record, policy):
     crop_key, view_key = jax.random.split(jax.random.fold_in(key, number))
-    if 'images' in record:
-      image = record['images'].astype(dtype) / 255
-      window = random_window(crop_key, *image.shape[:2], area=policy['crop_area'],
-                             aspect=policy['crop_aspect'])
-      image = crop_and_resize(image, window, image_size)
-    else:
-      image = record[f'crop{number}'].astype(dtype) / 255
-    chex.assert_shape(image, (image_size, image_size, 3))
-    return random_view(view_key, image, policy)
+    return random_view(
+        view_key, _cropped(crop_key, record, number, policy, image_size, dtype), policy)
 
   keys = sample_keys(seed, batch['epoch'], batch['sample_id'])
-  records = {name: batch[name] for name in ('images', 'crop1', 'crop2') if name in batch}
   return tuple(jax.vmap(lambda key, record, n=number, p=policy: view(n, key, record, p))(
-      keys, records) for number, policy in ((1, view1), (2, view2)))
+      keys, _pixels(batch)) for number, policy in ((1, view1), (2, view2)))
 
 
 def crop_and_flip(batch: Mapping[str, jax.Array], *, seed: int, policy: Policy,
@@ -274,36 +215,50 @@ def crop_and_flip(batch: Mapping[str, jax.Array], *, seed: int, policy: Policy,
   """One randomly cropped and flipped view, float32 [B, image_size, image_size, 3] in [0, 1].
 
   Args:
-    batch: as in `two_views`, with `images`.
+    batch: as in `two_views`, with `images` or `crop1`.
     seed: the run's seed.
     policy: `crop_area`, `crop_aspect` and `flip_probability`.
     image_size: side of the view in pixels.
   """
-  def view(key, image):
+  def view(key, record):
     crop_key, flip_key = jax.random.split(key)
-    image = image.astype(jnp.float32) / 255
-    window = random_window(crop_key, *image.shape[:2], area=policy['crop_area'],
-                           aspect=policy['crop_aspect'])
-    image = crop_and_resize(image, window, image_size)
-    flip = _uniform(flip_key, 0., 1.) < policy['flip_probability']
+    image = _cropped(crop_key, record, 1, policy, image_size, jnp.float32)
+    flip = crops.uniform(flip_key, 0., 1.) < policy['flip_probability']
     return jnp.where(flip, image[:, ::-1], image)
 
-  return jax.vmap(view)(sample_keys(seed, batch['epoch'], batch['sample_id']), batch['images'])
+  keys = sample_keys(seed, batch['epoch'], batch['sample_id'])
+  return jax.vmap(view)(keys, _pixels(batch))
 
 
-def _uniform(key: jax.Array, low: float, high: float) -> jax.Array:
-  # float32 also where the images are float64: the same draws in both.
-  return jax.random.uniform(key, (), jnp.float32, low, high)
+def _pixels(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  return {name: batch[name] for name in ('images', 'crop1', 'crop2') if name in batch}
 
 
-def _cubic_weights(in_size: int, start, extent, out_size: int, dtype) -> jax.Array:
-  """[out_size, in_size] interpolation weights of pixels start ... start + extent - 1."""
-  scale = jnp.asarray(extent, dtype) / out_size
-  centres = (jnp.arange(out_size, dtype=dtype) + .5) * scale + start - .5
-  pixels = jnp.arange(in_size, dtype=dtype)
-  x = jnp.abs(centres[:, None] - pixels[None, :])
-  near = (1.5 * x - 2.5) * x * x + 1.
-  far = ((-.5 * x + 2.5) * x - 4.) * x + 2.
-  weights = jnp.where(x < 1, near, jnp.where(x < 2, far, 0.))
-  weights = jnp.where((pixels >= start) & (pixels < start + extent), weights, 0.)
-  return weights / jnp.sum(weights, axis=1, keepdims=True)
+def _cropped(key, record, number: int, policy: Policy, size: int, dtype) -> jax.Array:
+  """A record's crop for the view `number`, taken here or by the input pipeline."""
+  if 'images' in record:
+    image = record['images'].astype(dtype) / 255
+    window = crops.random_window(key, *image.shape[:2], area=policy['crop_area'],
+                                 aspect=policy['crop_aspect'])
+    return crops.crop_and_resize(image, window, size)
+  image = record[f'crop{number}'].astype(dtype) / 255
+  chex.assert_shape(image, (size, size, 3))
+  return image
+
+
+def center_views(batch: Mapping[str, jax.Array], *, image_size: int, share: float, order: str
+                 ) -> jax.Array:
+  """The views for evaluation, float32 [B, image_size, image_size, 3] in [0, 1].
+
+  Args:
+    batch: `images`, uint8 [B, H, W, 3], of which `crops.center_view` is taken, or `crop1`,
+      uint8 [B, image_size, image_size, 3], which the input pipeline has taken.
+    image_size: side of the views in pixels.
+    share: of `crops.center_view`.
+    order: of `crops.center_view`.
+  """
+  if 'images' not in batch:
+    chex.assert_shape(batch['crop1'], (None, image_size, image_size, 3))
+    return batch['crop1'].astype(jnp.float32) / 255
+  return jax.vmap(lambda image: crops.center_view(
+      image.astype(jnp.float32) / 255, image_size, share, order))(batch['images'])

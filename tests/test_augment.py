@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import augment, parallel
+from byol_jax import augment, crops, parallel
 from byol_jax.errors import InputError
 
 NOTHING = dict(
@@ -84,100 +84,6 @@ def test_blur_is_a_zero_padded_correlation_with_a_normalised_gaussian():
   expected = sum(a * b * padded[i:i + 5, j:j + 4] for i, a in enumerate(taps)
                  for j, b in enumerate(taps)) / sum(taps) ** 2
   np.testing.assert_allclose(augment.gaussian_blur(image, sigma, 7.9), expected, atol=1e-6)
-
-
-# Crops.
-
-@functools.partial(jax.jit, static_argnums=2)
-def crop(image, windows, size):
-  return jax.vmap(lambda *w: augment.crop_and_resize(image, augment.Window(*w), size))(
-      *windows.T)
-
-
-WINDOWS = np.array([(0, 0, 13, 17), (3, 5, 8, 9), (12, 16, 1, 1), (0, 0, 1, 17), (2, 0, 11, 1),
-                    (4, 4, 6, 6), (10, 2, 3, 2)])
-
-
-@pytest.mark.parametrize('size', [6, 20])
-def test_crop_and_resize_equals_cubic_resizing_of_the_slice(size):
-  image = noise(13, 17, 3)
-  for (top, left, height, width), actual in zip(WINDOWS, crop(image, WINDOWS, size)):
-    window = image[top:top + height, left:left + width]
-    expected = jax.image.resize(window, (size, size, 3), 'cubic', antialias=False)
-    np.testing.assert_allclose(actual, np.clip(expected, 0, 1), atol=1e-5)
-
-
-def test_crop_and_resize_equals_tensorflow_up_to_its_table_of_weights():
-  tf = pytest.importorskip('tensorflow')
-  image = noise(13, 17, 3)
-  for (top, left, height, width), actual in zip(WINDOWS, crop(image, WINDOWS, 6)):
-    expected = tf.image.resize(image[top:top + height, left:left + width], (6, 6), 'bicubic')
-    np.testing.assert_allclose(actual, np.clip(expected, 0, 1), atol=1e-3)
-
-
-def test_the_full_window_at_equal_size_is_the_image():
-  image = noise(9, 9, 3)
-  np.testing.assert_array_equal(crop(image, np.array([(0, 0, 9, 9)]), 9)[0], image)
-
-
-@pytest.mark.parametrize('height, width, rows, columns', [
-    (4, 9, slice(0, 4), slice(2, 6)), (7, 4, slice(1, 5), slice(0, 4))])
-def test_center_view_is_the_central_square(height, width, rows, columns):
-  image = noise(height, width, 3)
-  view = jax.jit(augment.center_view, static_argnums=1)(image, 4)
-  np.testing.assert_array_equal(view, image[rows, columns])
-
-
-@functools.partial(jax.jit, static_argnames='aspect')
-def draw_windows(height, width, area, aspect):
-  return jax.vmap(lambda key: augment.random_window(
-      key, height, width, area=area, aspect=aspect))(keys(4000))
-
-
-def windows(*options):
-  return augment.Window(*map(np.asarray, draw_windows(*options)))
-
-
-def numpy_windows(height, width, area, aspect):
-  """Rows and columns drawn with another generator."""
-  random = np.random.default_rng(1)
-  wanted = height * width * random.uniform(*area, 4000)
-  ratio = np.exp(random.uniform(*np.log(aspect), 4000))
-  return (np.clip(np.round(np.sqrt(wanted / ratio)), 1, height),
-          np.clip(np.round(np.sqrt(wanted * ratio)), 1, width))
-
-
-WINDOW_OPTIONS = [(20, 30, (.08, 1.), (3 / 4, 4 / 3)), (32, 12, (.3, .5), (.5, 2.)),
-                  (32, 32, (.2, .2), (.5, 2.)), (1, 1, (.08, 1.), (3 / 4, 4 / 3)),
-                  (1, 40, (.08, 1.), (3 / 4, 4 / 3))]
-
-
-@pytest.mark.parametrize('options', WINDOW_OPTIONS)
-def test_windows_lie_inside_the_image(options):
-  top, left, height, width = windows(*options)
-  assert min(top.min(), left.min()) >= 0 and min(height.min(), width.min()) >= 1
-  assert (top + height).max() <= options[0] and (left + width).max() <= options[1]
-
-
-@pytest.mark.parametrize('options', WINDOW_OPTIONS)
-def test_areas_and_aspects_are_distributed_as_in_numpy(options):
-  window, (rows, columns) = windows(*options), numpy_windows(*options)
-  for ours, theirs in ((window.height * window.width, rows * columns),
-                       (np.log(window.width / window.height), np.log(columns / rows))):
-    error = 5 * math.sqrt(2 / len(ours)) * theirs.std() + 1e-6
-    np.testing.assert_allclose(ours.mean(), theirs.mean(), atol=error)
-    np.testing.assert_allclose(ours.std(), theirs.std(), atol=error)
-
-
-@pytest.mark.parametrize('options', WINDOW_OPTIONS[:3])
-def test_every_place_of_a_window_is_equally_likely(options):
-  window = windows(*options)
-  for start, extent, size in ((window.top, window.height, options[0]),
-                              (window.left, window.width, options[1])):
-    places = size - extent + 1
-    np.testing.assert_allclose(((start + .5) / places).mean(), .5,
-                               atol=5 / math.sqrt(12 * len(start)))
-    assert (start == 0).any() and (start + extent == size).any()
 
 
 # Colour jitter.
@@ -407,6 +313,40 @@ def test_crop_and_flip_depends_on_epoch_image_and_seed_only(batch):
   for other, seed in ((batch | dict(epoch=batch['epoch'] + 1), 0), (batch, 1)):
     changed = crop_and_flip(other, seed, *options)
     assert np.all(np.abs(changed - views).max(axis=(1, 2, 3)) > 1e-3)
+
+
+@pytest.mark.parametrize('probability, step', [(0., 1), (1., -1)])
+def test_crop_and_flip_only_flips_a_ready_crop(batch, probability, step):
+  ready = batch.pop('images')[:, :, :8]
+  batch['crop1'] = ready
+  np.testing.assert_allclose(crop_and_flip(batch, 0, (.1, .2), probability),
+                             ready[:, :, ::step] / 255, atol=1e-7)
+
+
+def test_crop_and_flip_and_center_views_refuse_ready_crops_of_another_size(batch):
+  batch['crop1'] = batch.pop('images')[:, :, :8]
+  with pytest.raises(AssertionError):
+    augment.crop_and_flip(batch, seed=0, policy=NOTHING, image_size=6)
+  with pytest.raises(AssertionError):
+    augment.center_views(batch, image_size=6, share=1., order='crop_first')
+
+
+@pytest.mark.parametrize('share, order', [(.875, 'resize_first'), (.5, 'crop_first')])
+def test_center_views_are_those_of_each_image(batch, share, order):
+  views = jax.jit(functools.partial(
+      augment.center_views, image_size=6, share=share, order=order))(batch)
+  center_view = jax.jit(functools.partial(
+      crops.center_view, size=6, share=share, order=order))
+  assert views.shape == (4, 6, 6, 3) and views.dtype == jnp.float32
+  for image, actual in zip(batch['images'], views):
+    np.testing.assert_allclose(actual, center_view(image / np.float32(255)), atol=1e-6)
+
+
+def test_center_views_of_ready_crops_are_the_crops(batch):
+  batch['crop1'] = batch.pop('images')[:, :, :8]
+  views = augment.center_views(batch, image_size=8, share=.875, order='resize_first')
+  assert views.dtype == jnp.float32
+  np.testing.assert_allclose(views, batch['crop1'] / 255, atol=1e-7)
 
 
 # Policies.
