@@ -19,6 +19,8 @@ setuptools.setup(
         'absl-py>=2.1',
         'chex>=0.1.92',
         'dm-haiku>=0.0.17',
+        # tensorflow-datasets 4.9.10 imports it when it prepares a set, undeclared.
+        'importlib_resources>=5',
         'jax>=0.10,<0.13',
         'jmp>=0.0.4',
         'matplotlib>=3.8',

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import functools
-import json
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +11,6 @@ import ml_collections
 from byol_jax import augment, datasets, model, optimizers, parallel, plugins, schedules
 from byol_jax.errors import InputError
 from byol_jax.train_step import Recipe
-
-ACCESS_LOG = 'splits_read.jsonl'
 
 
 class Resolved(NamedTuple):
@@ -42,7 +38,7 @@ class Resolved(NamedTuple):
   devices: int
 
 
-def resolve(config: ml_collections.ConfigDict, split: datasets.Split) -> Resolved:
+def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.Stream) -> Resolved:
   """Epochs to steps, learning rate to this batch; checks what must fit together.
 
   Raises:
@@ -59,6 +55,7 @@ def resolve(config: ml_collections.ConfigDict, split: datasets.Split) -> Resolve
       ('evals.every_epochs', config.evals.every_epochs, config.evals.every_epochs >= 0),
       ('log.every_steps', config.log.every_steps, config.log.every_steps >= 0),
       ('train.base_tau', train.base_tau, 0 <= train.base_tau <= 1),
+      ('train.stop_at_step', train.stop_at_step, train.stop_at_step >= 0),
       ('data.image_size', config.data.image_size, config.data.image_size >= 1),
       ('checkpoint.keep_last', config.checkpoint.keep_last, config.checkpoint.keep_last >= 1)):
     if not possible:
@@ -66,21 +63,21 @@ def resolve(config: ml_collections.ConfigDict, split: datasets.Split) -> Resolve
   for name in ('view1', 'view2'):
     augment.check_policy(name, config[name].to_dict())
   parallel.check_batch_size(batch_size, config.data.virtual_shards)
-  to_steps = functools.partial(schedules.num_steps, num_examples=split.num_examples,
+  to_steps = functools.partial(schedules.num_steps, num_examples=data.num_examples,
                                batch_size=batch_size)
   max_steps, warmup_steps = to_steps(train.epochs), to_steps(train.warmup_epochs)
   if max_steps < 1:
-    raise InputError(f'{train.epochs} epochs of {split.num_examples} images at batch '
+    raise InputError(f'{train.epochs} epochs of {data.num_examples} images at batch '
                      f'{batch_size} make no step; raise train.epochs or lower train.batch_size.')
   if warmup_steps >= max_steps:
     raise InputError(f'The warm-up of {train.warmup_epochs} epochs ({warmup_steps} steps) is not '
                      f'shorter than the run of {train.epochs} epochs ({max_steps} steps); lower '
                      'train.warmup_epochs.')
-  labelled = split.labels is not None
+  labelled = data.num_classes > 0
   evaluate_every = to_steps(config.evals.every_epochs) if labelled else 0
   return Resolved(
-      num_examples=split.num_examples, num_classes=split.num_classes,
-      steps_per_epoch=split.num_examples / batch_size, max_steps=max_steps,
+      num_examples=data.num_examples, num_classes=data.num_classes,
+      steps_per_epoch=data.num_examples / batch_size, max_steps=max_steps,
       warmup_steps=warmup_steps,
       peak_learning_rate=train.base_learning_rate * batch_size / 256,
       checkpoint_every=(max(1, to_steps(config.checkpoint.every_epochs))
@@ -92,7 +89,7 @@ def resolve(config: ml_collections.ConfigDict, split: datasets.Split) -> Resolve
 def build_model(config: Mapping[str, Any], num_classes: int) -> model.Model:
   """The networks of a config's `model` section, as a plain or a config dict."""
   return model.build(num_classes=num_classes,
-                     **{key: _plain(value) for key, value in config.items()})
+                     **{key: plain(value) for key, value in config.items()})
 
 
 def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recipe:
@@ -115,42 +112,22 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
                             max_steps=resolved.max_steps))
 
 
-def encoder_function(networks: model.Model, image_size: int):
-  """((params, state), images [B, H, W, 3] in [0, 1]) -> embeddings [B, D].
+def center_views(data: Mapping[str, Any]):
+  """batch -> the views for evaluation [B, H, W, 3] of a config's `data` section."""
+  return functools.partial(augment.center_views, image_size=data['image_size'],
+                           share=data['center_share'], order=data['center_order'])
 
-  Images are cropped to the central square and resized to `image_size`.
-  """
-  def encode(variables, images):
-    views = jax.vmap(lambda image: augment.center_view(image, image_size))(images)
-    return networks.encode(*variables, views)
-  return encode
+
+def encoder_function(networks: model.Model, data: Mapping[str, Any]):
+  """((params, state), batch) -> embeddings [B, D] of the views for evaluation."""
+  views = center_views(data)
+  return lambda variables, batch: networks.encode(*variables, views(batch))
 
 
 def build_single_view(policy: Mapping[str, Any], seed: int, image_size: int):
   """batch -> one view of it [B, H, W, 3]: crop and flip, the supervised augmentation."""
-  return functools.partial(augment.crop_and_flip, seed=seed, policy=_plain(policy),
+  return functools.partial(augment.crop_and_flip, seed=seed, policy=plain(policy),
                            image_size=image_size)
-
-
-def read_split(data: Mapping[str, Any], split: str, *, purpose: str, access_log=None
-               ) -> datasets.Split:
-  """This host's part of a split of a config's `data` section."""
-  return datasets.read(data['dataset'], split, purpose=purpose, access_log=access_log,
-                       shards=host_shards(data), options=_plain(data['options']))
-
-
-def access_log(workdir: pathlib.Path):
-  """Appends a record of each access to a split to the workdir's splits_read.jsonl."""
-  def note(record):
-    if parallel.is_first_process():
-      with (workdir / ACCESS_LOG).open('a') as file:
-        file.write(json.dumps(record) + '\n')
-  return note
-
-
-def host_shards(data: Mapping[str, Any]) -> datasets.Shards:
-  """The virtual shards that this host owns."""
-  return datasets.one_host(jax.process_index(), jax.process_count(), data['virtual_shards'])
 
 
 def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ''
@@ -178,10 +155,10 @@ def _listed(value):
       value, str) else value
 
 
-def _plain(value):
+def plain(value):
   """Config and JSON values as the library takes them: dicts and tuples."""
   if isinstance(value, ml_collections.ConfigDict):
     value = value.to_dict()
   if isinstance(value, Mapping):
-    return {key: _plain(inner) for key, inner in value.items()}
-  return tuple(map(_plain, value)) if isinstance(value, list) else value
+    return {key: plain(inner) for key, inner in value.items()}
+  return tuple(map(plain, value)) if isinstance(value, list) else value

@@ -9,7 +9,7 @@ out of a pass, and the batch of any step is found without going through those be
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 from typing import Any
 
@@ -17,11 +17,13 @@ import jax
 import numpy as np
 
 from byol_jax import hashing, parallel
-from byol_jax.datasets import Shards, Split
+from byol_jax.datasets import DataError, Shards, Split, Stream, check_labels
 from byol_jax.errors import InputError
 
 HostBatch = dict[str, np.ndarray]
 PIPELINES = ('memory', 'tf_data')
+# Called with the ids of images that could not be read; may raise.
+Unreadable = Callable[[Sequence[int]], None]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -79,34 +81,124 @@ def host_batches(split: Split, *, first_step: int, last_step: int, seed: int, ba
     yield batch
 
 
-def train_batches(pipeline: str, split: Split, *, view1: Mapping[str, Any],
-                  view2: Mapping[str, Any], image_size: int, seed: int, **kwargs
-                  ) -> Iterator[HostBatch]:
-  """Batches as `augment.two_views` takes them.
+def train_batches(pipeline: str, data: Split | Stream, *, policies: Sequence[Mapping[str, Any]],
+                  image_size: int, seed: int, shards: Shards, workers: int,
+                  unreadable: Unreadable, **steps) -> Iterator[HostBatch]:
+  """Batches as `augment.two_views` and `augment.crop_and_flip` take them.
 
   Args:
     pipeline: 'memory' gives whole images, which the device crops; 'tf_data' gives
-      `crop1` and `crop2`, uint8 [b, image_size, image_size, 3], cropped by tf.data.
-    split: the training images.
-    view1: policy of the first view; its crop is used by tf_data.
-    view2: policy of the second view.
+      `crop1`, `crop2`, ..., uint8 [b, image_size, image_size, 3], cropped by tf.data.
+    data: the training images.
+    policies: one for each view, whose crops tf_data takes.
     image_size: side of the views in pixels.
     seed: the run's seed.
-    **kwargs: of `host_batches`.
+    shards: this host's part.
+    workers: images that tf_data decodes at once; 0 lets it decide.
+    unreadable: called with the ids of images that cannot be read. Their places in
+      the batch are filled with other images of it.
+    **steps: `first_step`, `last_step` and `batch_size`, as in `host_batches`.
 
   Raises:
     InputError: an unknown pipeline, or fewer images than virtual shards.
   """
+  check_pipeline(pipeline)
+  if data.num_examples < shards.total:
+    raise InputError(f'{data.num_examples} images cannot fill {shards.total} virtual shards; '
+                     f'set data.virtual_shards to at most {data.num_examples}.')
+  if isinstance(data, Split):
+    batches = host_batches(data, seed=seed, shards=shards, **steps)
+    if pipeline == 'memory':
+      return batches
+  # Imported here: the memory path must run where TensorFlow is not installed.
+  from byol_jax import tf_pipeline
+
+  crop = tf_pipeline.random_crops(seed, policies, image_size)
+  if isinstance(data, Split):
+    return tf_pipeline.with_crops(batches, data, crop, workers)
+  records = tf_pipeline.train_records(data, crop, seed=seed, shards=shards, workers=workers,
+                                      **steps)
+  per_shard = steps['batch_size'] // shards.total
+  return (_filled(batch, per_shard, unreadable)
+          for batch in _checked(tf_pipeline.host_batches(records, data), data))
+
+
+def evaluation_batches(data: Split | Stream, *, image_size: int, share: float, order: str,
+                       batch_size: int, shards: Shards, workers: int, unreadable: Unreadable
+                       ) -> Iterator[HostBatch]:
+  """Each readable image of this host once, as `augment.center_views` takes them.
+
+  Args:
+    data: a split.
+    image_size: side of the views in pixels.
+    share: of `crops.center_view`.
+    order: of `crops.center_view`.
+    batch_size: images per batch on this host; the last batch may be smaller.
+    shards: this host's part.
+    workers: images decoded at once; 0 lets tf.data decide.
+    unreadable: called with the ids of images that cannot be read and are left out.
+  """
+  if isinstance(data, Split):
+    for start in range(0, len(data.images), batch_size):
+      rows = slice(start, start + batch_size)
+      batch = dict(sample_id=data.sample_id[rows], images=data.images[rows])
+      yield batch if data.labels is None else dict(batch, labels=data.labels[rows])
+    return
+  from byol_jax import tf_pipeline
+
+  records = tf_pipeline.evaluation_records(
+      data, tf_pipeline.center_crops(image_size, share, order), batch_size=batch_size,
+      shards=shards, workers=workers)
+  for batch in _checked(tf_pipeline.host_batches(records, data), data):
+    readable = batch.pop('readable')
+    if not readable.all():
+      unreadable(batch['sample_id'][~readable].tolist())
+      batch = {name: array[readable] for name, array in batch.items()}
+    if len(batch['sample_id']):
+      yield batch
+
+
+def check_pipeline(pipeline: str) -> None:
+  """Raises InputError for a pipeline that does not exist."""
   if pipeline not in PIPELINES:
     raise InputError(f'data.pipeline is {pipeline!r}; it can be {" or ".join(PIPELINES)}.')
-  shards = kwargs['shards']
-  if split.num_examples < shards.total:
-    raise InputError(f'{split.num_examples} images cannot fill {shards.total} virtual shards; '
-                     f'set data.virtual_shards to at most {split.num_examples}.')
-  batches = host_batches(split, seed=seed, **kwargs)
-  if pipeline == 'memory':
-    return batches
-  return _with_tf_data(batches, split, seed=seed, view1=view1, view2=view2, size=image_size)
+
+
+def _checked(batches: Iterator[HostBatch], stream: Stream) -> Iterator[HostBatch]:
+  """The batches, after a look at their labels."""
+  for batch in batches:
+    if 'labels' in batch:
+      labels = batch['labels'][batch['readable']]
+      ids = batch['sample_id'][batch['readable']]
+      if len(labels) and (labels.min() < 0 or labels.max() >= stream.num_classes):
+        wrong = ids[(labels < 0) | (labels >= stream.num_classes)][0]
+        check_labels(stream.source(int(wrong)), labels, stream.num_classes)
+    yield batch
+
+
+def _filled(batch: HostBatch, per_shard: int, unreadable: Unreadable) -> HostBatch:
+  """The batch with copies of readable images in the places of those that are not.
+
+  The next readable image of the same virtual shard's part is taken, which does not
+  depend on the number of hosts; failing that, the next of this host's batch.
+  """
+  readable = batch.pop('readable')
+  if readable.all():
+    return batch
+  bad = np.flatnonzero(~readable)
+  unreadable(batch['sample_id'][bad].tolist())
+  if not readable.any():
+    raise DataError(f'None of the {len(readable)} images of a batch can be read; the first is '
+                    f'sample {batch["sample_id"][0]}.')
+  source = np.arange(len(readable))
+  for row in bad:
+    start = row // per_shard * per_shard
+    part = start + (row - start + np.arange(per_shard)) % per_shard
+    whole = (row + np.arange(len(readable))) % len(readable)
+    source[row] = next(r for r in (*part, *whole) if readable[r])
+  # The place keeps its own id and epoch, and so its own augmentations.
+  return {name: array if name in ('sample_id', 'epoch') else array[source]
+          for name, array in batch.items()}
 
 
 def to_devices(batches: Iterator[HostBatch], devices: Sequence[jax.Device], ahead: int = 2
@@ -118,26 +210,3 @@ def to_devices(batches: Iterator[HostBatch], devices: Sequence[jax.Device], ahea
     if len(queue) > ahead:
       yield queue.popleft()
   yield from queue
-
-
-def _with_tf_data(batches: Iterator[HostBatch], split: Split, **crops) -> Iterator[HostBatch]:
-  # Imported here: the memory path must run where TensorFlow is not installed.
-  import tensorflow as tf
-
-  from byol_jax import preprocess
-
-  tf.config.set_visible_devices([], 'GPU')
-  signature = dict(sample_id=tf.TensorSpec([None], tf.int32),
-                   epoch=tf.TensorSpec([None], tf.int32),
-                   images=tf.TensorSpec([None, *split.images.shape[1:]], tf.uint8))
-  if split.labels is not None:
-    signature['labels'] = tf.TensorSpec([None], tf.int32)
-
-  def crop(batch):
-    return tf.data.Dataset.from_tensor_slices(batch).map(
-        lambda record: preprocess.two_crops(record, **crops),
-        num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(
-            tf.shape(batch['sample_id'], tf.int64)[0])
-
-  dataset = tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
-  return dataset.flat_map(crop).prefetch(2).as_numpy_iterator()

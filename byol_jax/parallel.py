@@ -52,7 +52,10 @@ def replicate(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
   A donated array that was not placed like this makes pmap fail in multi-process
   runs, so every state passes here before its first step.
   """
-  return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
+  # From a copy: device_put shares the buffer of an array that lies on the device
+  # already, and a donated state would take the caller's array with it.
+  return jax.device_put(jax.tree.map(np.array, tree),
+                        NamedSharding(_mesh(devices), PartitionSpec()))
 
 
 def shard_batch(batch: Tree, devices: Sequence[jax.Device]) -> Tree:
@@ -76,7 +79,7 @@ def fetch(tree: Tree) -> Tree:
   return jax.tree.map(lambda x: np.array(x.addressable_shards[0].data), tree)
 
 
-def check_batch_size(batch_size: int, virtual_shards: int) -> None:
+def check_batch_size(batch_size: int, virtual_shards: int, name: str = 'train.batch_size') -> None:
   """Raises InputError unless devices and virtual shards divide the global batch."""
   for divisor, what in ((jax.device_count(), 'devices'),
                         (virtual_shards, 'virtual shards (data.virtual_shards)')):
@@ -84,7 +87,7 @@ def check_batch_size(batch_size: int, virtual_shards: int) -> None:
       both = math.lcm(jax.device_count(), virtual_shards)
       lower = batch_size - batch_size % both
       nearest = f'{lower} or {lower + both}' if lower else f'{both}'
-      raise InputError(f'train.batch_size is {batch_size}, which {divisor} {what} do not divide; '
+      raise InputError(f'{name} is {batch_size}, which {divisor} {what} do not divide; '
                        f'the nearest sizes that work are {nearest}.')
 
 

@@ -1,12 +1,36 @@
 """One record -> crops: TensorFlow functions of one image, for the tf.data path.
 
-The crops follow the distribution of `augment.random_window`; the draws differ,
-because TensorFlow's generator is another one.
+An image is decoded once and cropped as often as there are views. The crops follow
+the distribution of `crops.random_window`; the draws differ, because TensorFlow's
+generator is another one.
 """
 
+from collections.abc import Mapping, Sequence
 import math
+from typing import Any
 
 import tensorflow as tf
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+  """The bytes of an image file -> uint8 [H, W, 3].
+
+  JPEG, PNG, GIF (its first frame), BMP, WebP. Gray and CMYK become RGB, transparency
+  is dropped, 16 bits become 8. Animated WebP and BMP with a palette are refused.
+  """
+  padded = tf.strings.join([tf.strings.substr(encoded, 0, 32), bytes(32)])
+  head = tf.io.decode_raw(padded, tf.uint8)
+  starts = lambda at, text: tf.reduce_all(head[at:at + len(text)] == list(text))
+  webp = starts(0, b'RIFF') & starts(8, b'WEBP')
+  animated = webp & starts(12, b'VP8X') & (tf.bitwise.bitwise_and(head[20], 2) > 0)
+  # With TensorFlow 2.21 the one can end the process, the other gives wrong colours.
+  palette = starts(0, b'BM') & (head[28] <= 8)
+  tf.debugging.Assert(~(animated | palette), ['animated WebP or BMP with a palette'])
+  # A WebP with transparency decodes to its own four channels only.
+  image = tf.cond(
+      webp, lambda: tf.io.decode_image(encoded, expand_animations=False)[..., :3],
+      lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False))
+  return tf.ensure_shape(image, [None, None, 3])
 
 
 def random_resized_crop(image: tf.Tensor, seed: tf.Tensor, *, area: tuple[float, float],
@@ -34,24 +58,41 @@ def random_resized_crop(image: tf.Tensor, seed: tf.Tensor, *, area: tuple[float,
   left = tf.floor(draws[3] * (width - columns + 1.))
   window = tf.image.crop_to_bounding_box(
       image, *(tf.cast(x, tf.int32) for x in (top, left, rows, columns)))
-  resized = tf.image.resize(window, [size, size], tf.image.ResizeMethod.BICUBIC)
-  return tf.cast(tf.round(tf.clip_by_value(resized, 0., 255.)), tf.uint8)
+  return _resize(window, [size, size])
 
 
-def two_crops(record: dict[str, tf.Tensor], *, seed: int, view1, view2, size: int
-              ) -> dict[str, tf.Tensor]:
-  """Replaces a record's `images` by `crop1` and `crop2`.
+def crops(image: tf.Tensor, seed: tf.Tensor, *, policies: Sequence[Mapping[str, Any]],
+          size: int) -> dict[str, tf.Tensor]:
+  """One crop for each view policy: `crop1`, `crop2`, ..., uint8 [size, size, 3].
 
-  Each crop's seed is a function of the run's seed, the epoch, the sample's id and
-  the view, so that workers and hosts have no part in it.
+  Args:
+    image: uint8 [H, W, 3].
+    seed: int32 [2], the sample's own; each view folds its number in.
+    policies: with `crop_area` and `crop_aspect`.
+    size: side of the crops in pixels.
   """
-  record = dict(record)
-  image = record.pop('images')
-  sample = tf.random.experimental.stateless_fold_in(
-      tf.random.experimental.stateless_fold_in(tf.constant([seed, 0]), record['epoch']),
-      record['sample_id'])
-  for number, policy in ((1, view1), (2, view2)):
-    record[f'crop{number}'] = random_resized_crop(
-        image, tf.random.experimental.stateless_fold_in(sample, number),
-        area=policy['crop_area'], aspect=policy['crop_aspect'], size=size)
-  return record
+  return {f'crop{number}': random_resized_crop(
+      image, tf.random.experimental.stateless_fold_in(seed, number),
+      area=policy['crop_area'], aspect=policy['crop_aspect'], size=size)
+          for number, policy in enumerate(policies, 1)}
+
+
+def center_view(image: tf.Tensor, *, size: int, share: float, order: str) -> tf.Tensor:
+  """`crops.center_view` of a uint8 image [H, W, 3], uint8 [size, size, 3]."""
+  height, width = tf.unstack(tf.shape(image)[:2])
+  short = tf.minimum(height, width)
+  if order == 'resize_first':
+    scale = round(size / share) / short
+    shape = [tf.cast(tf.round(tf.cast(side, tf.float64) * scale), tf.int32)
+             for side in (height, width)]
+    image, side = tf.image.resize(image, shape, tf.image.ResizeMethod.BICUBIC), size
+  else:
+    shape = [height, width]
+    side = tf.maximum(1, tf.cast(share * tf.cast(short, tf.float64), tf.int32))
+  top, left = ((length - side + 1) // 2 for length in shape)
+  return _resize(tf.image.crop_to_bounding_box(image, top, left, side, side), [size, size])
+
+
+def _resize(image: tf.Tensor, shape) -> tf.Tensor:
+  resized = tf.image.resize(image, shape, tf.image.ResizeMethod.BICUBIC)
+  return tf.cast(tf.round(tf.clip_by_value(resized, 0., 255.)), tf.uint8)

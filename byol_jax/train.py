@@ -1,8 +1,9 @@
 """The run: config -> parts -> restore -> loop."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import functools
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from byol_jax import (
   assembly,
   checkpoint,
   input_pipeline,
+  loading,
   metric_log,
   model,
   monitor,
@@ -28,7 +29,9 @@ from byol_jax.evaluators import features, knn
 
 # Keys that may change when a run is resumed: they leave the weights alone.
 MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
-              'resolved.evaluate_every', 'resolved.devices')
+              'resolved.evaluate_every', 'resolved.devices', 'train.stop_at_step',
+              'data.workers', 'data.unreadable', 'data.options.data_dir',
+              'data.options.download')
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> byol.TrainState:
@@ -45,9 +48,8 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
     InputError: what the user can mend, a loss that is not finite among it.
   """
   workdir = parallel.writable_folder(workdir)
-  log = assembly.access_log(workdir)
-  split = assembly.read_split(config.data, 'train', purpose='pretraining', access_log=log)
-  resolved = assembly.resolve(config, split)
+  loader = loading.load(config.data, 'train', purpose='pretraining', workdir=workdir)
+  resolved = assembly.resolve(config, loader.data)
   recipe = assembly.build_recipe(config, resolved)
   size = config.data.image_size
   state = jax.eval_shape(
@@ -63,7 +65,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
   if parallel.is_first_process():
     _announce(workdir, config, resolved, state)
   try:
-    return _run(config, resolved, recipe, split, state, meta, workdir)
+    return _run(config, resolved, recipe, loader, state, meta, workdir)
   except monitor.NonFiniteLoss as error:
     saved = checkpoint.steps(workdir)
     good = (f'the last good checkpoint is {workdir}/checkpoints/{saved[-1]}' if saved
@@ -73,15 +75,16 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
         'train.warmup_epochs in a new workdir.') from error
 
 
-def _run(config, resolved, recipe, split, state, meta, workdir) -> byol.TrainState:
+def _run(config, resolved, recipe, loader, state, meta, workdir) -> byol.TrainState:
   """The loop over steps, from the step of `state` to the last."""
-  devices, first_step, last_step = jax.local_devices(), int(state.step), resolved.max_steps
+  devices, first_step = jax.local_devices(), int(state.step)
+  last_step = min(resolved.max_steps, config.train.stop_at_step or resolved.max_steps)
   state = parallel.replicate(state, devices)
   step_fn = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
-  batches = input_pipeline.to_devices(_batches(config, resolved, split, first_step), devices)
+  first_batch, batches = _batches(config, loader, first_step, last_step, devices)
   evaluate = None
   if resolved.evaluate_every:
-    evaluate = _evaluation(config, recipe.model, split, devices, workdir)
+    evaluate = _evaluation(config, recipe.model, loader, devices, workdir)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.manager(
         workdir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best))
@@ -113,33 +116,38 @@ def _run(config, resolved, recipe, split, state, meta, workdir) -> byol.TrainSta
           checkpoint.save(checkpoints, host_state, meta, results)
   state = parallel.fetch(state)
   if parallel.is_first_process():
-    _draw(workdir, recipe, split)
+    _conclude(workdir, recipe, loader, first_batch)
   return state
 
 
-def _draw(workdir, recipe, split) -> None:
-  """The picture of curves and augmented pairs."""
-  batch = dict(images=split.images[:12], sample_id=split.sample_id[:12],
-               epoch=np.zeros(len(split.sample_id[:12]), np.int32))
-  report.picture(workdir / 'report.png', metric_log.read(workdir), *recipe.two_views(batch))
-  print(f'Curves and augmented pairs: {workdir}/report.png')
+def _batches(config, loader, first_step: int, last_step: int, devices):
+  """The first batch on the host, None if there is none, and all of them on the devices."""
+  batches = loader.train_batches(
+      (config.view1.to_dict(), config.view2.to_dict()), seed=config.seed,
+      batch_size=config.train.batch_size, first_step=first_step, last_step=last_step)
+  first = next(batches, None)
+  batches = itertools.chain([] if first is None else [first], batches)
+  return first, input_pipeline.to_devices(batches, devices)
 
 
-def _batches(config, resolved, split, first_step) -> Iterator[input_pipeline.HostBatch]:
-  return input_pipeline.train_batches(
-      config.data.pipeline, split, view1=config.view1.to_dict(), view2=config.view2.to_dict(),
-      image_size=config.data.image_size, seed=config.seed, first_step=first_step,
-      last_step=resolved.max_steps, batch_size=config.train.batch_size,
-      shards=assembly.host_shards(config.data))
+def _conclude(workdir, recipe, loader, batch) -> None:
+  """The picture of curves and augmented pairs, and what was left out."""
+  if batch:
+    batch = {name: array[:12] for name, array in batch.items()}
+    report.picture(workdir / 'report.png', metric_log.read(workdir), *recipe.two_views(batch))
+    print(f'Curves and augmented pairs: {workdir}/report.png')
+  if loader.names:
+    print(f'{len(loader.names)} images could not be read and were left out: '
+          f'{workdir / loading.UNREADABLE}')
 
 
-def _evaluation(config, networks, train_split, devices, workdir
+def _evaluation(config, networks, train, devices, workdir
                 ) -> Callable[[byol.TrainState], dict[str, float]]:
   """kNN of the online encoder: training images as the bank, validation as queries."""
-  validation_split = assembly.read_split(config.data, 'validation', purpose='kNN during the run',
-                                         access_log=assembly.access_log(workdir))
-  encode = assembly.encoder_function(networks, config.data.image_size)
-  k, images = config.evals.knn.k, len(train_split.images)
+  validation = loading.load(config.data, 'validation', purpose='kNN during the run',
+                            workdir=workdir)
+  encode = assembly.encoder_function(networks, config.data)
+  k, images = config.evals.knn.k, train.data.num_examples
   if not 1 <= k <= images or config.evals.batch_size < 1:
     raise InputError(f'evals.knn.k is {k} with {images} training images, evals.batch_size '
                      f'{config.evals.batch_size}; set them to 1 or more, k to at most {images}, or '
@@ -147,12 +155,13 @@ def _evaluation(config, networks, train_split, devices, workdir
 
   def evaluate(state):
     variables = (state.online_params, state.online_state)
-    train, validation = (
-        features.extract(encode, variables, split, batch_size=config.evals.batch_size,
-                         devices=devices) for split in (train_split, validation_split))
-    fitted = knn.fit(train, validation, num_classes=train_split.num_classes,
+    bank, queries = (
+        features.extract(encode, variables, part.evaluation_batches(config.evals.batch_size),
+                         batch_size=config.evals.batch_size, devices=devices)
+        for part in (train, validation))
+    fitted = knn.fit(bank, queries, num_classes=train.data.num_classes,
                      **config.evals.knn.to_dict())
-    return {f'knn/{name}': value for name, value in knn.evaluate(fitted, validation).items()}
+    return {f'knn/{name}': value for name, value in knn.evaluate(fitted, queries).items()}
 
   return evaluate
 

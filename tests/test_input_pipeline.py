@@ -29,8 +29,8 @@ def batches(first_step=0, last_step=6, *, pipeline='memory', shards=ONE_HOST, se
             split=None, batch_size=BATCH):
   split = make_split(shards) if split is None else split
   return list(input_pipeline.train_batches(
-      pipeline, split, view1=VIEW, view2=VIEW, image_size=4, seed=seed, first_step=first_step,
-      last_step=last_step, batch_size=batch_size, shards=shards))
+      pipeline, split, policies=[VIEW, VIEW], image_size=4, seed=seed, first_step=first_step,
+      last_step=last_step, batch_size=batch_size, shards=shards, workers=0, unreadable=None))
 
 
 def assert_same_batches(actual, expected):

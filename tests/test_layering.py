@@ -9,15 +9,16 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {'errors', 'hashing', 'parallel', 'plugins'},
+    {'crops', 'errors', 'hashing', 'parallel', 'plugins'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'encoders', 'objectives'},
     {'model', 'train_step'},
-    {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'input_pipeline'},
+    {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'tf_pipeline',
+     'input_pipeline'},
     {'evaluators'},
-    {'assembly', 'report', 'train', 'evaluate'},
+    {'assembly', 'loading', 'report', 'train', 'evaluate'},
 ]
 MAY_USE = dict(
-    tensorflow={'preprocess', 'input_pipeline'}, tensorflow_datasets={'datasets'},
+    tensorflow={'preprocess', 'tf_pipeline', 'datasets'}, tensorflow_datasets={'datasets'},
     ml_collections={'assembly', 'train', 'evaluate'}, matplotlib={'report'},
     orbax={'checkpoint'}, tensorboardX={'metric_log'})
 FILES = sorted((ROOT / 'byol_jax').rglob('*.py'))

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from byol_jax import augment
+from byol_jax import crops
 
 tf = pytest.importorskip('tensorflow')
 # After TensorFlow, which it imports.
-from byol_jax import preprocess
+from byol_jax import preprocess, tf_pipeline
 
 HEIGHT, WIDTH, COUNT = 20, 30, 2000
 AREA, ASPECT = (.3, 1.), (3 / 4, 4 / 3)
@@ -27,25 +27,25 @@ def windows():
   """Top, left, height and width of 2000 crops, read off an image of its own coordinates."""
   rows, columns = np.mgrid[:HEIGHT, :WIDTH] * 8
   image = tf.constant(np.stack([rows, columns, rows], axis=-1), tf.uint8)
-  crops = tf.function(lambda: tf.map_fn(
+  found_crops = tf.function(lambda: tf.map_fn(
       lambda seed: preprocess.random_resized_crop(image, seed, area=AREA, aspect=ASPECT, size=8),
       tf.constant(seeds(COUNT)), tf.uint8))().numpy() / 8
   # Away from the border, cubic interpolation reproduces the ramps: position i of the
   # result lies at start + (i + 1/2) extent / 8 - 1/2.
-  vertical, horizontal = crops[:, :, 4, 0], crops[:, 4, :, 1]
+  vertical, horizontal = found_crops[:, :, 4, 0], found_crops[:, 4, :, 1]
   found = {}
   for name, ramp in (('vertical', vertical), ('horizontal', horizontal)):
     extent = np.rint((ramp[:, 5] - ramp[:, 2]) * 8 / 3)
     found[name] = np.rint((ramp[:, 2] + ramp[:, 5]) / 2 + .5 - extent / 2), extent
   (top, height), (left, width) = found['vertical'], found['horizontal']
-  return augment.Window(top, left, height, width)
+  return crops.Window(top, left, height, width)
 
 
 @pytest.fixture(scope='module')
 def device_windows():
-  draw = jax.jit(jax.vmap(lambda key: augment.random_window(
+  draw = jax.jit(jax.vmap(lambda key: crops.random_window(
       key, HEIGHT, WIDTH, area=AREA, aspect=ASPECT)))
-  return augment.Window(*map(np.asarray, draw(jax.random.split(jax.random.key(0), COUNT))))
+  return crops.Window(*map(np.asarray, draw(jax.random.split(jax.random.key(0), COUNT))))
 
 
 def test_windows_lie_inside_the_image(windows):
@@ -69,8 +69,8 @@ def test_windows_are_distributed_as_on_the_device(windows, device_windows, quant
 @pytest.mark.parametrize('size', [7, 9])
 def test_the_whole_image_resized_equals_the_crop_on_the_device(size):
   image = np.random.default_rng(0).integers(0, 256, (7, 7, 3)).astype(np.uint8)
-  expected = jax.jit(augment.crop_and_resize, static_argnums=2)(
-      (image / 255).astype(np.float32), augment.Window(0, 0, 7, 7), size)
+  expected = jax.jit(crops.crop_and_resize, static_argnums=2)(
+      (image / 255).astype(np.float32), crops.Window(0, 0, 7, 7), size)
   actual = crop(image, (0, 0), (1., 1.), (1., 1.), size)
   assert actual.dtype == np.uint8
   np.testing.assert_allclose(actual / 255, expected, atol=1 / 255)
@@ -83,41 +83,45 @@ def test_an_image_of_one_pixel():
   np.testing.assert_array_equal(crop(image, (0, 0), AREA, ASPECT, 2), np.tile(image, (2, 2, 1)))
 
 
-@pytest.fixture(scope='module')
-def two_crops():
-  """(seed, epoch, sample_id) -> the record after cropping."""
-  image = tf.constant(np.random.default_rng(0).integers(0, 256, (9, 12, 3)), tf.uint8)
-  policy = dict(crop_area=(.1, .6), crop_aspect=ASPECT)
-
-  def crops(seed, epoch, sample_id):
-    record = dict(images=image, epoch=tf.constant(epoch), sample_id=tf.constant(sample_id),
-                  labels=tf.constant(7))
-    return {name: value.numpy() for name, value in preprocess.two_crops(
-        record, seed=seed, view1=policy, view2=policy, size=6).items()}
-  return crops
+POLICY = dict(crop_area=(.1, .6), crop_aspect=ASPECT)
 
 
-def test_two_crops_replace_the_image_and_keep_the_rest(two_crops):
-  record = two_crops(0, 1, 2)
-  assert record.keys() == {'crop1', 'crop2', 'epoch', 'sample_id', 'labels'}
-  assert (record['epoch'], record['sample_id'], record['labels']) == (1, 2, 7)
-  for name in ('crop1', 'crop2'):
-    assert record[name].shape == (6, 6, 3) and record[name].dtype == np.uint8
+def cropped(seed, policies=(POLICY, POLICY)):
+  image = np.random.default_rng(0).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+  found = preprocess.crops(tf.constant(image), tf.constant(seed, tf.int32), policies=policies,
+                           size=6)
+  return image, {name: value.numpy() for name, value in found.items()}
 
 
-def test_crops_are_a_function_of_seed_epoch_image_and_view(two_crops):
-  crops = [two_crops(*draw)[name] for draw in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
-           for name in ('crop1', 'crop2')]
-  assert len({crop.tobytes() for crop in crops}) == 8
-  for name, crop_before in zip(('crop1', 'crop2'), crops):
-    np.testing.assert_array_equal(two_crops(0, 0, 0)[name], crop_before)
+@pytest.mark.parametrize('views', [1, 2, 3])
+def test_there_is_a_crop_for_each_policy(views):
+  _, found = cropped((0, 0), [POLICY] * views)
+  assert list(found) == [f'crop{i + 1}' for i in range(views)]
+  for crop in found.values():
+    assert crop.shape == (6, 6, 3) and crop.dtype == np.uint8
+
+
+def test_crops_are_a_function_of_the_seed_and_the_view():
+  drawn = [crop.tobytes() for seed in ((0, 0), (0, 1), (1, 0))
+           for crop in cropped(seed)[1].values()]
+  assert len(set(drawn)) == 6
+  assert [crop.tobytes() for crop in cropped((0, 0))[1].values()] == drawn[:2]
 
 
 def test_each_view_follows_its_own_policy():
-  image = np.random.default_rng(0).integers(0, 256, (6, 6, 3)).astype(np.uint8)
   whole = dict(crop_area=(1., 1.), crop_aspect=(1., 1.))
-  record = preprocess.two_crops(
-      dict(images=tf.constant(image), epoch=tf.constant(0), sample_id=tf.constant(0)), seed=0,
-      view1=whole, view2=whole | dict(crop_area=(.02, .02)), size=6)
-  np.testing.assert_array_equal(record['crop1'], image)
-  np.testing.assert_array_equal(np.ptp(record['crop2'], axis=(0, 1)), 0)
+  image, found = cropped((0, 0), [whole, whole | dict(crop_area=(.02, .02))])
+  np.testing.assert_array_equal(found['crop1'], image)
+  np.testing.assert_array_equal(np.ptp(found['crop2'], axis=(0, 1)), 0)
+
+
+def test_the_pipelines_crops_depend_on_seed_epoch_and_sample_alone():
+  image = tf.constant(np.random.default_rng(0).integers(0, 256, (9, 12, 3)), tf.uint8)
+
+  def crop(seed, epoch, sample_id):
+    record = dict(epoch=tf.constant(epoch), sample_id=tf.constant(sample_id))
+    return tf_pipeline.random_crops(seed, [POLICY], 6)(image, record)['crop1'].numpy().tobytes()
+
+  draws = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+  assert len({crop(*draw) for draw in draws}) == 4
+  assert crop(0, 0, 0) == crop(0, 0, 0)

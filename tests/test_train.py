@@ -107,6 +107,17 @@ def test_logging_keys_may_change_on_resume(finished):
                         finished[0]).step == 12
 
 
+def test_a_run_that_was_told_to_stop_goes_on_as_if_it_had_not(finished, tmp_path):
+  assert train.pretrain(tiny.config(train__stop_at_step=5), tmp_path).step == 5
+  assert checkpoint.steps(tmp_path)[-1] == 5
+  # The schedules are those of all epochs.
+  rates = [next(r['train/learning_rate'] for r in metric_log.read(workdir) if r['step'] == 3)
+           for workdir in (tmp_path, finished[0])]
+  assert rates[0] == rates[1]
+  assert train.pretrain(tiny.config(), tmp_path).step == 12
+  assert digests(tmp_path) == digests(finished[0])
+
+
 def test_another_seed_is_another_run(finished, tmp_path):
   train.pretrain(tiny.config(seed=1), tmp_path)
   assert digests(tmp_path)['online'] != digests(finished[0])['online']
@@ -164,6 +175,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(
     (dict(train__warmup_epochs=3.0), ['warm-up', '12 steps', 'train.warmup_epochs']),
     (dict(train__epochs=.1, train__warmup_epochs=0.), ['no step', 'train.epochs']),
     (dict(train__base_tau=1.5), ['train.base_tau', '1.5']),
+    (dict(train__stop_at_step=-1), ['train.stop_at_step', '-1']),
     (dict(view1__crop_area=(.5, 2.)), ['view1.crop_area']),
     (dict(view2__flip_probability=2.), ['view2.flip_probability']),
     (dict(model__predictor=(24, 8)), ['predictor', '8', '16']),
@@ -172,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(
                                     'validation_share']),
     (dict(model__encoder='os.path'), ['os.path', 'no function build']),
     (dict(evals__knn__k=65), ['evals.knn.k', '65', '64']),
-    (dict(data__dataset='shape'), ['shape', 'arrays, shapes']),
+    (dict(data__dataset='shape'), ['shape', 'arrays, image_folder, shapes, stl10, tfds']),
     (dict(data__pipeline='grain'), ['grain', 'memory or tf_data']),
     (dict(train__objective='moco'), ['moco', 'byol']),
 ])

@@ -2,12 +2,14 @@
 
 A data set is a module with one function::
 
-    load(split, *, shards, **options) -> Split
+    load(split, *, shards, **options) -> Split or Stream
 
 `split` is 'train', 'validation' (held-out training images, on which choices are
-made) or 'test'. `shards` says which records this host owns; a module reads or
-makes only those. Options come from `config.data.options`. A module raises
-`DataError` with what is wrong, where, and what to do.
+made), 'test', or 'train+validation', the first two together. `shards` says which
+records this host owns; a module reads or makes only those. A `Split` holds its images
+in memory, all of one size; a `Stream` says how to read them from disk, of whatever
+size. Options come from `config.data.options`. A module raises `DataError` with what is
+wrong, where, and what to do.
 
 `read` is the one reader of the project: it loads the module by name (or by any
 dotted path) and notes every access to a split in the access log, so that a
@@ -23,7 +25,8 @@ import numpy as np
 from byol_jax import plugins
 from byol_jax.errors import InputError
 
-SPLITS = ('train', 'validation', 'test')
+TOGETHER = 'train+validation'
+SPLITS = ('train', 'validation', 'test', TOGETHER)
 
 
 class DataError(InputError):
@@ -63,6 +66,30 @@ class Split(NamedTuple):
   num_classes: int
 
 
+class Stream(NamedTuple):
+  """Records on disk, read as they are needed.
+
+  records: (shard, seed) -> tf.data.Dataset of the records of one virtual shard,
+    dicts of tensors with `sample_id`, int32. `shard` is a scalar tensor. `seed`, an
+    integer tensor [2], draws their order; None gives the order of ids.
+  read: record -> dict of `encoded`, the file's bytes, and `labels`, int32, if there
+    are any. Not called for the records that a resumed run skips.
+  shard_sizes: int64 [shards.total], records in each virtual shard.
+  source: sample_id -> where the record lies, for messages.
+  diagnose: () -> which file is damaged, after reading has failed; '' if none is found.
+  num_examples: records in the split over all hosts.
+  num_classes: classes in the data set; 0 for unlabelled data.
+  """
+
+  records: Callable[..., Any]
+  read: Callable[..., Any]
+  shard_sizes: np.ndarray
+  source: Callable[[int], str]
+  diagnose: Callable[[], str]
+  num_examples: int
+  num_classes: int
+
+
 def read(
     name: str,
     split: str,
@@ -71,11 +98,11 @@ def read(
     access_log: Callable[[Mapping[str, Any]], None] | None = None,
     shards: Shards = Shards(),
     options: Mapping[str, Any],
-) -> Split:
+) -> Split | Stream:
   """Loads a split of the data set `name` and notes the access.
 
   Args:
-    name: a module of this package ('shapes', 'arrays') or a dotted path.
+    name: a module of this package ('shapes', 'tfds', ...) or a dotted path.
     split: one of SPLITS.
     purpose: why the split is read, for the access log.
     access_log: called with one record per access; None keeps no log.
@@ -91,15 +118,17 @@ def read(
   if split not in SPLITS:
     raise DataError(f'Unknown split {split!r}; the splits are {", ".join(SPLITS)}.')
   data = plugins.function('datasets', name, 'load', options)(split, shards=shards, **options)
-  _check(name, split, data)
+  where = f'Data set {name!r}, split {split!r}'
+  if isinstance(data, Split):
+    _check(where, data)
+  elif data.num_examples < 1:
+    raise DataError(f'{where} has no images.')
   if access_log is not None:
-    access_log(dict(dataset=name, split=split, purpose=purpose,
-                    examples=len(data.sample_id)))
+    access_log(dict(dataset=name, split=split, purpose=purpose, examples=data.num_examples))
   return data
 
 
-def _check(name: str, split: str, data: Split) -> None:
-  where = f'Data set {name!r}, split {split!r}'
+def _check(where: str, data: Split) -> None:
   images, labels = data.images, data.labels
   if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
     raise DataError(f'{where}: images must be uint8 [N, H, W, 3], not '
@@ -110,11 +139,16 @@ def _check(name: str, split: str, data: Split) -> None:
     if labels.shape != images.shape[:1]:
       raise DataError(f'{where}: {len(images)} images but labels of shape '
                       f'{list(labels.shape)}; give one integer per image.')
-    if labels.min() < 0 or labels.max() >= data.num_classes:
-      raise DataError(f'{where}: labels run from {labels.min()} to {labels.max()}, '
-                      f'outside 0 ... {data.num_classes - 1}; number the classes from 0 and '
-                      'check num_classes.')
+    check_labels(where, labels, data.num_classes)
   chex.assert_shape(data.sample_id, images.shape[:1])
+
+
+def check_labels(where: str, labels: np.ndarray, num_classes: int) -> None:
+  """Raises DataError unless all labels lie in 0 ... num_classes - 1."""
+  if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
+    raise DataError(f'{where}: labels run from {labels.min()} to {labels.max()}, '
+                    f'outside 0 ... {num_classes - 1}; number the classes from 0 and '
+                    'check num_classes. (A split whose labels are secret has -1.)')
 
 
 def one_host(index: int, count: int, total: int) -> Shards:
@@ -127,4 +161,6 @@ def one_host(index: int, count: int, total: int) -> Shards:
   return Shards(total, tuple(range(index * each, (index + 1) * each)))
 
 
-__all__: Sequence[str] = ('DataError', 'SPLITS', 'Shards', 'Split', 'one_host', 'read')
+__all__: Sequence[str] = (
+    'DataError', 'SPLITS', 'Shards', 'Split', 'Stream', 'TOGETHER', 'check_labels', 'one_host',
+    'read')

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from byol_jax import hashing
-from byol_jax.datasets import DataError, Shards, Split
+from byol_jax.datasets import TOGETHER, DataError, Shards, Split
 
 
 def load(split: str, *, shards: Shards, images: str, labels: str | None,
@@ -16,7 +16,8 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
   """Loads a split.
 
   Args:
-    split: 'train' and 'validation' come from `images`, 'test' from `test_images`.
+    split: 'train', 'validation' and both together come from `images`, 'test' from
+      `test_images`.
     shards: the records this host owns.
     images: path of an .npz with `images` and, optionally, `labels`; or of an .npy of
       images, uint8 [N, H, W, 3].
@@ -43,7 +44,8 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
     held_out = int(np.ceil(validation_share * len(all_images)))
     # Drawn, since the last images of a file are often those of the last classes.
     order = hashing.permutation(len(all_images), 0)
-    rows = np.sort(order[held_out:] if split == 'train' else order[:held_out])
+    rows = np.sort({'train': order[held_out:], 'validation': order[:held_out],
+                    TOGETHER: order}[split])
     if num_classes == 0 and all_labels is not None:
       num_classes = _count_classes(all_labels, images)
   if not len(rows):

@@ -54,7 +54,8 @@ def load(
   """Draws the images of a split that this host owns.
 
   Args:
-    split: 'train', 'validation' or 'test'; their random streams are disjoint.
+    split: 'train', 'validation' or 'test', whose random streams are disjoint, or
+      'train+validation'.
     shards: the records to draw. Image i is the same whatever else is drawn.
     image_size: height and width in pixels, at least 16.
     train_examples, validation_examples, test_examples: images in each split
@@ -77,6 +78,10 @@ def load(
   if split not in datasets.SPLITS:
     raise datasets.DataError(f'Data set shapes: unknown split {split!r}; the splits are '
                              f'{", ".join(datasets.SPLITS)}.')
+  if split == datasets.TOGETHER:
+    options = dict(counts, image_size=image_size, seed=seed)
+    return _together(*(load(part, shards=datasets.Shards(), **options)
+                       for part in ('train', 'validation')), shards)
   num_examples = counts[f'{split}_examples']
   ids = shards.sample_ids(num_examples)
   stream = 2 * datasets.SPLITS.index(split)
@@ -86,6 +91,15 @@ def load(
     rows = slice(start, start + CHUNK)
     draws = _uniforms(ids[rows], seed, stream + 1, DRAWS + image_size ** 2)
     images[rows] = _draw(labels[rows], draws, image_size)
+  return datasets.Split(ids, images, labels, num_examples, len(CLASSES))
+
+
+def _together(train, validation, shards):
+  """Both splits as one; the held-out images have the ids after the training images."""
+  num_examples = train.num_examples + validation.num_examples
+  ids = shards.sample_ids(num_examples)
+  images, labels = (np.concatenate([getattr(part, name) for part in (train, validation)])[ids]
+                    for name in ('images', 'labels'))
   return datasets.Split(ids, images, labels, num_examples, len(CLASSES))
 
 

@@ -89,6 +89,13 @@ def test_train_and_validation_part_the_file_between_them(load, share, validation
     np.testing.assert_array_equal(part.sample_id, np.arange(part.num_examples))
 
 
+def test_train_and_validation_together_are_the_file(load):
+  images, labels = draw(10)
+  both = load('train+validation', **PAIR, validation_share=.3)
+  np.testing.assert_array_equal(both.images, images)
+  np.testing.assert_array_equal(both.labels, labels)
+
+
 def test_the_test_split_ignores_the_validation_share(load):
   assert load('test', **PAIR, validation_share=.5).num_examples == 4
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from byol_jax.datasets import SPLITS, DataError, Shards, shapes
+from byol_jax.datasets import TOGETHER, DataError, Shards, shapes
 
+PARTS = ('train', 'validation', 'test')
 OPTIONS = dict(image_size=24, train_examples=100, validation_examples=33, test_examples=50, seed=0)
 
 
@@ -23,7 +24,7 @@ def test_shapes_and_dtypes_are_the_contracts(train):
   assert len(shapes.CLASS_NAMES) == len(set(shapes.CLASS_NAMES)) == 10
 
 
-@pytest.mark.parametrize('split, count', list(zip(SPLITS, (100, 33, 50))))
+@pytest.mark.parametrize('split, count', list(zip(PARTS, (100, 33, 50))))
 def test_classes_are_balanced_to_within_one(split, count):
   counts = np.bincount(load(split).labels, minlength=10)
   assert counts.sum() == count and counts.max() - counts.min() <= 1
@@ -43,9 +44,19 @@ def test_an_image_does_not_depend_on_the_size_of_the_split():
 
 
 def test_splits_and_seeds_share_no_image():
-  images = [load(split, **{f'{split}_examples': 30}).images for split in SPLITS]
+  images = [load(split, **{f'{split}_examples': 30}).images for split in PARTS]
   images += [load(train_examples=30, seed=seed).images for seed in (1, -1)]
   assert len({image.tobytes() for part in images for image in part}) == 150
+
+
+@pytest.mark.parametrize('shards', [Shards(), Shards(5, (1, 3))])
+def test_training_and_held_out_images_together(shards):
+  parts, both = [load('train'), load('validation')], load(TOGETHER, shards)
+  assert both.num_examples == 133
+  np.testing.assert_array_equal(both.sample_id, shards.sample_ids(133))
+  for name in ('images', 'labels'):
+    expected = np.concatenate([getattr(part, name) for part in parts])[both.sample_id]
+    np.testing.assert_array_equal(getattr(both, name), expected)
 
 
 def test_classes_differ_in_no_first_order_statistic(train):

@@ -1,0 +1,148 @@
+"""Folders of image files: one subfolder per class, or unlabelled images at any depth.
+
+Read through TensorFlow's file system layer, so that `gs://` paths work like local ones.
+JPEG, PNG, GIF (first frame), BMP and WebP; gray, CMYK, 16-bit and transparent images
+become RGB. Files with other endings, and files and folders whose names start with a
+dot, are left out.
+"""
+
+import math
+import os
+import posixpath
+from typing import Any
+
+import numpy as np
+
+from byol_jax import hashing
+from byol_jax.datasets import TOGETHER, DataError, Shards, Stream
+
+ENDINGS = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp')
+LABELS = ('folders', 'none')
+
+
+def load(split: str, *, shards: Shards, train: str, validation: str | None, test: str | None,
+         labels: str, validation_share: float) -> Stream:
+  """Lists a split; no image is opened yet.
+
+  Args:
+    split: 'train', 'validation', 'test' or 'train+validation'.
+    shards: the records this host owns.
+    train: folder of the training images.
+    validation: folder of the held-out images; None draws them from `train`.
+    test: folder of the test images; None where there is none.
+    labels: 'folders': each subfolder of `train` is a class and holds its images at
+      any depth, classes are numbered in the order of their names; 'none': unlabelled
+      images at any depth.
+    validation_share: in [0, 1); ceil(share * N) images of `train`, drawn by a hash of
+      their place in the list, are held out unless `validation` is given.
+
+  Raises:
+    DataError: a folder is missing or has no images, a class has none, or the
+      classes of two folders differ.
+  """
+  if labels not in LABELS:
+    raise DataError(f"data.options.labels is {labels!r}; it can be 'folders' or 'none'.")
+  if not 0 <= validation_share < 1:
+    raise DataError(f'data.options.validation_share is {validation_share}, outside [0, 1).')
+  check_split(split, test=test)
+  folders = {'train': [train], 'validation': [validation or train], 'test': [test],
+             TOGETHER: [train, validation] if validation else [train]}[split]
+  classes = _subfolders(train) if labels == 'folders' else []
+  parts = [_images(folder) for folder in folders]
+  numbers = np.concatenate([_labels(folder, part, classes)
+                            for folder, part in zip(folders, parts)]) if classes else None
+  paths = np.concatenate(parts)
+  if split in ('train', 'validation') and not validation:
+    held_out = math.ceil(validation_share * len(paths))
+    order = hashing.permutation(len(paths), 0)
+    rows = np.sort(order[held_out:] if split == 'train' else order[:held_out])
+    if not len(rows):
+      raise DataError(f'{folders[0]}: the {split} split is empty with {len(paths)} images and '
+                      f'data.options.validation_share {validation_share}.')
+    paths, numbers = paths[rows], None if numbers is None else numbers[rows]
+  return _stream(paths, numbers, len(classes), shards)
+
+
+def check_split(split: str, *, test: str | None, **_) -> None:
+  """Raises DataError if a split cannot exist, without reading it."""
+  if split == 'test' and not test:
+    raise DataError('There is no test split: set data.options.test to its folder.')
+
+
+def _images(folder: str) -> np.ndarray:
+  """The paths of all images below a folder, sorted, as an object array of str."""
+  import tensorflow as tf
+
+  root = os.path.expanduser(folder)
+  if not tf.io.gfile.isdir(root):
+    raise DataError(f'{folder}: no such folder (data.options).')
+  found, others = [], 0
+  for parent, _, files in tf.io.gfile.walk(root):
+    hidden = '/.' in parent[len(root):]
+    for file in files:
+      if file.lower().endswith(ENDINGS) and not file.startswith('.') and not hidden:
+        found.append(posixpath.join(parent, file))
+      else:
+        others += 1
+  if not found:
+    raise DataError(f'{folder} has no images: {others} files, none with the ending '
+                    f'{", ".join(ENDINGS)}.')
+  return np.array(sorted(found), object)
+
+
+def _subfolders(folder: str) -> list[str]:
+  """The classes: names of the folders in `folder`, sorted."""
+  import tensorflow as tf
+
+  root = os.path.expanduser(folder)
+  if not tf.io.gfile.isdir(root):
+    raise DataError(f'{folder}: no such folder (data.options.train).')
+  names = [name.rstrip('/') for name in tf.io.gfile.listdir(root)]
+  return sorted(n for n in names
+                if not n.startswith('.') and tf.io.gfile.isdir(posixpath.join(root, n)))
+
+
+def _labels(folder: str, paths: np.ndarray, classes: list[str]) -> np.ndarray:
+  """The class number of each path, int32 [N]."""
+  root = os.path.expanduser(folder).rstrip('/') + '/'
+  names = [path[len(root):].split('/') for path in paths]
+  loose = [path for path, parts in zip(paths, names) if len(parts) == 1]
+  if loose:
+    raise DataError(f'{loose[0]} and {len(loose) - 1} more images lie outside of the class '
+                    "folders; move them, or set data.options.labels='none' for unlabelled images.")
+  own = {parts[0] for parts in names}
+  unknown = sorted(own - set(classes))
+  if unknown:
+    raise DataError(f'{folder} has the class {unknown[0]!r}, and {len(unknown) - 1} more, that '
+                    'the training folder has not.')
+  empty = sorted(set(_subfolders(folder)) - own)
+  if empty:
+    raise DataError(f'{posixpath.join(root, empty[0])} has no images, and {len(empty) - 1} more '
+                    'class folders have none; add images or remove the folders.')
+  number = {name: i for i, name in enumerate(classes)}
+  return np.array([number[parts[0]] for parts in names], np.int32)
+
+
+def _stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shards: Shards
+            ) -> Stream:
+  import tensorflow as tf
+
+  total = len(paths)
+  all_paths = tf.constant(paths)
+
+  def records(shard: Any, seed: Any):
+    # A small split may leave shards empty.
+    ids = tf.range(tf.minimum(tf.cast(shard, tf.int32), total), total, shards.total)
+    if seed is not None:
+      ids = tf.random.experimental.stateless_shuffle(ids, seed)
+    return tf.data.Dataset.from_tensor_slices(dict(sample_id=ids))
+
+  def read(record):
+    result = dict(encoded=tf.io.read_file(tf.gather(all_paths, record['sample_id'])))
+    if labels is not None:
+      result['labels'] = tf.gather(tf.constant(labels), record['sample_id'])
+    return result
+
+  sizes = np.array([len(range(v, total, shards.total)) for v in range(shards.total)])
+  return Stream(records, read, sizes, lambda sample_id: str(paths[sample_id]), lambda: '', total,
+                num_classes)

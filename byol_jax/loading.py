@@ -1,0 +1,122 @@
+"""From a config's `data` section to batches: the split, its pipeline, its bad images."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+
+from byol_jax import assembly, datasets, input_pipeline, parallel, plugins
+from byol_jax.errors import InputError
+
+ACCESS_LOG = 'splits_read.jsonl'
+UNREADABLE = 'unreadable_images.txt'
+ON_UNREADABLE = ('stop', 'skip')
+# Unreadable images named on the screen; all are in the file.
+NAMED = 20
+
+
+class Loader(NamedTuple):
+  """A split of a config's `data` section, as batches of this host.
+
+  data: the split.
+  config: the `data` section, plain.
+  unreadable: what the input pipeline calls with the ids of unreadable images.
+  names: the unreadable images so far.
+  """
+
+  data: datasets.Split | datasets.Stream
+  config: Mapping[str, Any]
+  unreadable: Callable[[Sequence[int]], None]
+  names: set[str]
+
+  def train_batches(self, policies: Sequence[Mapping[str, Any]], *, seed: int, batch_size: int,
+                    first_step: int, last_step: int) -> Iterator[input_pipeline.HostBatch]:
+    """Batches for the steps first_step ... last_step - 1; one policy for each view."""
+    return input_pipeline.train_batches(
+        self.config['pipeline'], self.data, policies=policies,
+        image_size=self.config['image_size'], seed=seed, shards=_shards(self.config),
+        workers=self.config['workers'], unreadable=self.unreadable, batch_size=batch_size,
+        first_step=first_step, last_step=last_step)
+
+  def evaluation_batches(self, batch_size: int) -> Iterator[input_pipeline.HostBatch]:
+    """Every readable image once."""
+    return input_pipeline.evaluation_batches(
+        self.data, image_size=self.config['image_size'], share=self.config['center_share'],
+        order=self.config['center_order'], batch_size=batch_size, shards=_shards(self.config),
+        workers=self.config['workers'], unreadable=self.unreadable)
+
+
+def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathlib.Path) -> Loader:
+  """Opens this host's part of a split.
+
+  Args:
+    config: a `data` section, as in `experiments/configs/default.py`.
+    split: 'train', 'validation' or 'test'.
+    purpose: why the split is read, for the workdir's splits_read.jsonl.
+    workdir: folder of the run.
+
+  Raises:
+    InputError: what the user can mend in the config or the data.
+  """
+  config = assembly.plain(config)
+  input_pipeline.check_pipeline(config['pipeline'])
+  for name, possible in (('unreadable', config['unreadable'] in ON_UNREADABLE),
+                         ('center_share', 0 < config['center_share'] <= 1),
+                         ('center_order', config['center_order'] in ('resize_first',
+                                                                     'crop_first')),
+                         ('workers', config['workers'] >= 0)):
+    if not possible:
+      raise InputError(f'data.{name} cannot be {config[name]!r}; see '
+                       'experiments/configs/default.py.')
+  data = datasets.read(config['dataset'], split, purpose=purpose, access_log=_access_log(workdir),
+                       shards=_shards(config), options=config['options'])
+  if config['pipeline'] == 'memory' and isinstance(data, datasets.Stream):
+    # Imported here: sets that are arrays already need no TensorFlow.
+    from byol_jax import tf_pipeline
+    data = tf_pipeline.in_memory(data, shards=_shards(config), workers=config['workers'])
+  names = set()
+  note = _note_unreadable(config['unreadable'], data, names, workdir)
+  return Loader(data, config, note, names)
+
+
+def check_test_split(config: Mapping[str, Any]) -> None:
+  """Before minutes are spent: whether there is a test split, which is not read for it."""
+  module = plugins.load('datasets', config['dataset'])
+  check = getattr(module, 'check_split', None)
+  if check:
+    check('test', **config['options'])
+
+
+def _note_unreadable(action: str, data, names: set[str], workdir: pathlib.Path):
+  def note(sample_ids):
+    for name in map(data.source, sample_ids):
+      if action == 'stop':
+        raise datasets.DataError(
+            f'{name} cannot be read as an image. Replace or remove it, or set '
+            'data.unreadable=skip to go on without such images.')
+      if name in names:
+        continue
+      names.add(name)
+      with (workdir / UNREADABLE).open('a') as file:
+        file.write(name + '\n')
+      if len(names) <= NAMED:
+        print(f'left out, cannot be read as an image: {name}', flush=True)
+      elif len(names) == NAMED + 1:
+        print(f'more images that cannot be read: see {workdir / UNREADABLE}', flush=True)
+  return note
+
+
+def _access_log(workdir: pathlib.Path):
+  """Appends a record of each access to a split to the workdir's splits_read.jsonl."""
+  def note(record):
+    if parallel.is_first_process():
+      with (workdir / ACCESS_LOG).open('a') as file:
+        file.write(json.dumps(record) + '\n')
+  return note
+
+
+def _shards(config: Mapping[str, Any]) -> datasets.Shards:
+  """The virtual shards that this host owns."""
+  return datasets.one_host(jax.process_index(), jax.process_count(), config['virtual_shards'])

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from byol_jax import datasets
+from byol_jax.datasets import DataError, Shards
+
+COUNTS = dict(train=40, test=20, unlabeled=30)
+
+
+@pytest.fixture(scope='module')
+def arrays():
+  """Images [N, 96, 96, 3] and labels 0 ... 9 of each file."""
+  rng = np.random.default_rng(0)
+  return {name: (rng.integers(0, 256, (count, 96, 96, 3), np.uint8), np.arange(count) % 10)
+          for name, count in COUNTS.items()}
+
+
+@pytest.fixture
+def folder(tmp_path, arrays):
+  for name, (images, labels) in arrays.items():
+    # The format: channels first, each channel column by column.
+    with (tmp_path / f'{name}_X.bin').open('wb') as file:
+      for image in images:
+        for channel in range(3):
+          file.write(image[:, :, channel].tobytes(order='F'))
+    if name != 'unlabeled':
+      (tmp_path / f'{name}_y.bin').write_bytes(bytes(int(label) + 1 for label in labels))
+  (tmp_path / 'fold_indices.txt').write_text('3 1 4 15 9\n26 5 35 8 7\n')
+  return tmp_path
+
+
+@pytest.fixture
+def load(folder):
+  def call(split, shards=Shards(), **changes):
+    options = dict(folder=str(folder), unlabelled=False, fold=None, validation_share=.25)
+    return datasets.read('stl10', split, purpose='a test', shards=shards,
+                         options=options | changes)
+  return call
+
+
+def test_images_and_labels_are_those_of_the_files(load, arrays):
+  data = load('test')
+  np.testing.assert_array_equal(data.images, arrays['test'][0])
+  np.testing.assert_array_equal(data.labels, arrays['test'][1])
+  assert (data.num_examples, data.num_classes) == (20, 10)
+
+
+def test_unlabelled_images_are_for_pretraining(load, arrays):
+  data = load('train+validation', unlabelled=True)
+  np.testing.assert_array_equal(data.images, arrays['unlabeled'][0])
+  assert data.labels is None and data.num_classes == 0
+  assert load('train', unlabelled=True).num_examples == 22
+
+
+@pytest.mark.parametrize('fold, rows', [(None, range(40)), (0, [1, 3, 4, 9, 15]),
+                                        (1, [5, 7, 8, 26, 35])])
+def test_a_fold_has_its_rows_which_train_and_validation_share(load, arrays, fold, rows):
+  both = load('train+validation', fold=fold)
+  np.testing.assert_array_equal(both.images, arrays['train'][0][list(rows)])
+  np.testing.assert_array_equal(both.labels, arrays['train'][1][list(rows)])
+  parts = [load(split, fold=fold) for split in ('train', 'validation')]
+  assert parts[1].num_examples == -(-len(rows) // 4)
+  images = np.concatenate([part.images for part in parts])
+  assert sorted(i.tobytes() for i in images) == sorted(i.tobytes() for i in both.images)
+
+
+def test_a_host_has_the_rows_it_owns(load):
+  whole, part = load('train'), load('train', Shards(4, (1, 2)))
+  rows = [i for i in range(whole.num_examples) if i % 4 in (1, 2)]
+  np.testing.assert_array_equal(part.sample_id, rows)
+  np.testing.assert_array_equal(part.images, whole.images[rows])
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(folder='/no/such'), r'/no/such/train_X.bin is missing .*stl10_binary.tar.gz'),
+    (dict(fold=2), r'fold is 2; .*fold_indices.txt has the folds 0 \.\.\. 1'),
+    (dict(validation_share=1.), 'validation_share is 1.0, outside'),
+])
+def test_wrong_options_are_said(load, changes, message):
+  with pytest.raises(DataError, match=message):
+    load('train', **changes)
+
+
+@pytest.mark.parametrize('name, content, message', [
+    ('train_X.bin', b'abc', 'has 3 bytes, no multiple of 27648'),
+    ('train_X.bin', b'', 'has 0 bytes'),
+    ('train_y.bin', b'\1\2', '40 images in train_X.bin, 2 labels in train_y.bin'),
+    ('train_y.bin', b'\1' * 39 + b'\13', r'labels run from 0 to 10, outside 0 \.\.\. 9'),
+    ('fold_indices.txt', b'1 2 x\n', 'line 1 is no list of numbers'),
+    ('fold_indices.txt', b'1 40\n', r'line 1: rows outside 0 \.\.\. 39'),
+])
+def test_damaged_files_are_named(load, folder, name, content, message):
+  (folder / name).write_bytes(content)
+  with pytest.raises(DataError, match=message):
+    load('train+validation', fold=0 if 'fold' in name else None)
+
+
+def test_missing_folds_are_said(load, folder):
+  (folder / 'fold_indices.txt').unlink()
+  with pytest.raises(DataError, match='fold_indices.txt is missing'):
+    load('train', fold=0)

@@ -1,0 +1,117 @@
+"""The `data` section of a config, with folders of real files, good and bad."""
+
+import io
+import json
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from byol_jax import datasets, evaluate, loading, train
+from byol_jax.errors import InputError
+from experiments.configs import default
+from tests import tiny
+
+GOOD, BAD = 70, 50
+
+
+def encoded(image, kind='PNG'):
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, kind)
+  return file.getvalue()
+
+
+def damaged(number, rng):
+  """Bytes that look more or less like an image."""
+  whole = encoded(rng.integers(0, 256, (30, 20, 3), np.uint8), 'JPEG')
+  return [whole[:len(whole) // 2], b'', b'no image at all', rng.bytes(300),
+          b'\x89PNG\r\n\x1a\n' + rng.bytes(50), whole[100:]][number % 6]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Two classes of images of several sizes, and fifty files that are none."""
+  root, rng = tmp_path_factory.mktemp('images'), np.random.default_rng(0)
+  for name in 'ab':
+    (root / name).mkdir()
+  for i in range(GOOD):
+    shape = (16 + i % 5, 20 - i % 3, 3)
+    (root / 'ab'[i % 2] / f'good{i:02}.png').write_bytes(encoded(
+        rng.integers(0, 256, shape, np.uint8)))
+  for i in range(BAD):
+    (root / 'ab'[i % 2] / f'bad{i:02}.jpg').write_bytes(damaged(i, rng))
+  return root
+
+
+@pytest.fixture
+def config(folder):
+  def make(**overrides):
+    config = tiny.config(train__epochs=1.0, train__warmup_epochs=.2, evals__every_epochs=1.0,
+                         **overrides).unlock()
+    config.data.update(dataset='image_folder', pipeline='tf_data', center_share=.875)
+    config.data.options = default.image_folder_options()
+    config.data.options.update(train=str(folder), test=str(folder))
+    return config
+  return make
+
+
+def named(text):
+  return {word.split('/')[-1] for word in text.split() if '/bad' in word}
+
+
+def test_a_run_with_fifty_damaged_files_ends_and_names_them(config, folder, tmp_path, capsys):
+  state = train.pretrain(config(data__unreadable='skip'), tmp_path)
+  assert int(state.step) == (GOOD + BAD) * 9 // 10 // 16
+  printed = capsys.readouterr().out
+  listed = (tmp_path / loading.UNREADABLE).read_text()
+  # A pass over all training images for kNN, and the held-out ones, find every one.
+  assert named(listed) == {f'bad{i:02}.jpg' for i in range(BAD)}
+  assert len(listed.splitlines()) == BAD
+  assert len(named(printed)) >= loading.NAMED and str(tmp_path / loading.UNREADABLE) in printed
+  found = evaluate.evaluate(tiny.eval_config(encoders=('pretrained',)), tmp_path,
+                            tmp_path / 'evaluation')
+  assert found['unreadable']['test'] == BAD
+  assert sum(found['unreadable'][part] for part in ('train', 'validation')) == BAD
+  row = found['encoders']['pretrained']['knn']
+  assert row['train_images'] + row['validation_images'] == GOOD
+
+
+def test_a_damaged_file_stops_the_run_with_its_name(config, tmp_path):
+  with pytest.raises(InputError, match=r'/bad\d\d\.jpg cannot be read as an image.*skip'):
+    train.pretrain(config(), tmp_path)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(unreadable='ignore'), "data.unreadable cannot be 'ignore'"),
+    (dict(center_share=0.), 'data.center_share cannot be 0.0'),
+    (dict(center_order='crop'), "data.center_order cannot be 'crop'"),
+    (dict(workers=-1), 'data.workers cannot be -1'),
+    (dict(pipeline='grain'), 'memory or tf_data')])
+def test_impossible_values_are_said(config, tmp_path, change, message):
+  data = config().data
+  data.update(change)
+  with pytest.raises(InputError, match=message):
+    loading.load(data, 'train', purpose='a test', workdir=tmp_path)
+
+
+def test_the_memory_pipeline_decodes_a_folder_of_one_size(tmp_path):
+  rng, folder = np.random.default_rng(0), tmp_path / 'images'
+  images = rng.integers(0, 256, (12, 9, 11, 3), np.uint8)
+  folder.mkdir()
+  for i, image in enumerate(images):
+    (folder / f'{i:02}.png').write_bytes(encoded(image))
+  data = tiny.config().unlock().data
+  data.dataset, data.options = 'image_folder', default.image_folder_options()
+  data.options.update(train=str(folder), labels='none', validation_share=0.)
+  loader = loading.load(data, 'train', purpose='a test', workdir=tmp_path)
+  assert isinstance(loader.data, datasets.Split) and loader.data.labels is None
+  np.testing.assert_array_equal(loader.data.images, images)
+  record = json.loads((tmp_path / loading.ACCESS_LOG).read_text())
+  assert record == dict(dataset='image_folder', split='train', purpose='a test', examples=12)
+
+
+def test_the_memory_pipeline_refuses_what_it_cannot_hold(config, tmp_path):
+  data = config().data
+  data.pipeline = 'memory'
+  with pytest.raises(InputError, match='data.pipeline=tf_data'):
+    loading.load(data, 'train', purpose='a test', workdir=tmp_path)
