@@ -6,7 +6,9 @@ once, and each fitted evaluator scores it.
 """
 
 from collections.abc import Callable, Mapping
+import functools
 import json
+import math
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -16,9 +18,17 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from byol_jax import assembly, augment, checkpoint, datasets, parallel, plugins, report
+from byol_jax import (
+  assembly,
+  checkpoint,
+  input_pipeline,
+  loading,
+  parallel,
+  plugins,
+  report,
+)
 from byol_jax.errors import InputError
-from byol_jax.evaluators import features, supervised
+from byol_jax.evaluators import Features, Images, features, supervised
 
 RESULTS = 'results.json'
 
@@ -106,47 +116,64 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
   if not config.encoders or not config.evaluators:
     raise InputError('config.encoders and config.evaluators must each name at least one.')
   trees, meta = checkpoint.restore_trees(pretrained, ('online', 'state'))
-  data = dict(meta['config']['data'])
-  if config.data.dataset:
-    data.update(dataset=config.data.dataset, options=config.data.options.to_dict())
-  log = assembly.access_log(workdir)
-  read = lambda split, purpose: assembly.read_split(data, split, purpose=purpose, access_log=log)
-  _check_test_split(data)
-  train, validation = read('train', 'fitting'), read('validation', 'choosing')
-  if train.labels is None:
+  data = _data_section(config, meta['config']['data'])
+  load = functools.partial(loading.load, data, workdir=workdir)
+  loading.check_test_split(data)
+  train, validation = load('train', purpose='fitting'), load('validation', purpose='choosing')
+  if not train.data.num_classes:
     raise InputError(f'Data set {data["dataset"]!r} has no labels, which every evaluator needs; '
                      'name a labelled one in config.data.')
   encoders = _encoders(config, trees, meta, train)
-  rows = _judge(config, encoders, train, validation, lambda: read('test', 'final scores'))
-  reads = [json.loads(line) for line in (workdir / assembly.ACCESS_LOG).read_text().splitlines()]
+  test = functools.cache(lambda: load('test', purpose='final scores'))
+  rows = _judge(config, encoders, train, validation, test,
+                lambda: load('train+validation', purpose='refit'))
+  reads = [json.loads(line) for line in (workdir / loading.ACCESS_LOG).read_text().splitlines()]
   results = dict(
       pretrained=str(pathlib.Path(pretrained).absolute()), step=meta['step'],
       config=assembly.as_json(config),
       # Evaluations in the same workdir share one log, so that none is forgotten.
       test_split_reads=sum(record['split'] == 'test' for record in reads),
-      digest=meta['digests']['online'], seed=meta['config']['seed'], dataset=data['dataset'],
-      images={r['split']: r['examples'] for r in reads}, chance=1 / train.num_classes,
-      encoders=rows)
+      digest=meta['digests']['online'], seed=meta['config']['seed'],
+      dataset=data['options'].get('name', data['dataset']),
+      images={r['split']: r['examples'] for r in reads},
+      unreadable=dict(train=len(train.names), validation=len(validation.names),
+                      test=len(test().names)),
+      chance=1 / train.data.num_classes, encoders=rows)
   _write(workdir, results)
   return results
 
 
-def _judge(config, encoders, train, validation, read_test) -> dict[str, dict[str, Any]]:
+def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
+  """The `data` section of the pretraining, with what the evaluation says otherwise."""
+  data = dict(pretraining)
+  own = config.data.to_dict()
+  if not own['dataset']:
+    del own['options']
+  data.update({key: value for key, value in own.items() if value or key == 'options'})
+  return assembly.plain(data)
+
+
+def _judge(config, encoders, train, validation, read_test, read_both) -> dict[str, dict[str, Any]]:
   """Fits every evaluator to every encoder; then reads the test split, and scores."""
-  extract = lambda encoder, split: features.extract(
-      *encoder, split, batch_size=config.batch_size, devices=jax.local_devices())
-  fitted = {}
-  for name, encoder in encoders.items():
+  views = assembly.center_views(train.config)
+  fitted, extractors = {}, {}
+  for name, (encode, variables) in encoders.items():
     print(f'judging {report.NAMES[name]}', flush=True)
-    parts = [extract(encoder, split) for split in (train, validation)]
+    extractors[name] = functools.partial(
+        _extract, lambda v, batch, encode=encode: encode(v, views(batch)), variables,
+        config.batch_size)
+    images = _images(encode, variables, train, read_both)
+    train_features = functools.cache(functools.partial(extractors[name], train))
+    held_out = extractors[name](validation)
     for evaluator, options in config.evaluators.items():
+      on_images = getattr(plugins.load('evaluators', evaluator), 'TRAINS_ON_IMAGES', False)
       fit = plugins.function('evaluators', evaluator, 'fit', options)
-      fitted[name, evaluator] = fit(*parts, num_classes=train.num_classes, **options.to_dict())
+      fitted[name, evaluator] = fit(images if on_images else train_features(), held_out,
+                                    num_classes=train.data.num_classes, **assembly.plain(options))
   # Nothing is chosen from here on.
-  test = read_test()
   rows = {name: {} for name in encoders}
-  for name, encoder in encoders.items():
-    tested = extract(encoder, test)
+  for name in encoders:
+    tested = extractors[name](read_test())
     for evaluator in config.evaluators:
       module = plugins.load('evaluators', evaluator)
       rows[name][evaluator] = dict(module.evaluate(fitted[name, evaluator], tested),
@@ -154,33 +181,28 @@ def _judge(config, encoders, train, validation, read_test) -> dict[str, dict[str
   return rows
 
 
-def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any, Any]]:
-  """(encode, variables) of every encoder that the config names, in its order."""
-  size = meta['config']['data']['image_size']
-  networks = assembly.build_model(meta['config']['model'], train.num_classes)
-  encode = assembly.encoder_function(networks, size)
+def _extract(encode, variables, batch_size: int, loader: loading.Loader) -> Features:
+  return features.extract(encode, variables, loader.evaluation_batches(batch_size),
+                          batch_size=batch_size, devices=jax.local_devices())
 
-  def random():
-    params, state = jax.jit(networks.init)(
-        jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
-    return _with_statistics(networks, params, state, train, config.batch_size, size)
 
-  def pixels(_, images):
-    views = jax.vmap(lambda image: augment.center_view(image, size))(images)
-    return views.reshape(len(views), -1)
+def _images(encode, variables, loader: loading.Loader, read_both) -> Images:
+  """The training images as evaluators take them that train on augmented views."""
+  return Images(encode, variables, loader.train_batches, loader.data.num_examples,
+                loader.config['image_size'], loader.config['virtual_shards'],
+                lambda: _images(encode, variables, read_both(), None))
 
-  def with_labels():
-    options = config.supervised.to_dict()
-    view = assembly.build_single_view(options.pop('view'), config.seed, size)
-    data = meta['config']['data']
-    parallel.check_batch_size(options['batch_size'], data['virtual_shards'])
-    shards = assembly.host_shards(data)
-    return tuple(supervised.train(networks, view, train, image_size=size, seed=config.seed,
-                                  shards=shards, devices=jax.local_devices(), **options))
 
-  makers = dict(pretrained=lambda: (encode, (trees['online'], trees['state']['online'])),
-                random=lambda: (encode, random()), pixels=lambda: (pixels, ()),
-                supervised=lambda: (encode, with_labels()))
+def _encoders(config, trees, meta, train: loading.Loader) -> dict[str, tuple[Any, Any]]:
+  """(function of variables and views, variables) of every encoder of the config, in its order."""
+  size = train.config['image_size']
+  networks = assembly.build_model(meta['config']['model'], train.data.num_classes)
+  encode = lambda variables, views: networks.encode(*variables, views)
+  makers = dict(
+      pretrained=lambda: (encode, (trees['online'], trees['state']['online'])),
+      random=lambda: (encode, _untrained(config, networks, train)),
+      pixels=lambda: (lambda _, views: views.reshape(len(views), -1), ()),
+      supervised=lambda: (encode, _with_labels(config, networks, train, size)))
   unknown = [name for name in config.encoders if name not in makers]
   if unknown:
     raise InputError(f'config.encoders names {unknown[0]!r}; it can name {", ".join(makers)}.')
@@ -191,36 +213,43 @@ def _encoders(config, trees, meta, train: datasets.Split) -> dict[str, tuple[Any
   return encoders
 
 
-def _with_statistics(networks, params, state, split: datasets.Split, batch_size: int,
-                     size: int):
-  """Untrained parameters, and BatchNorm statistics of 20 batches of training images.
+def _with_labels(config, networks, loader: loading.Loader, size: int):
+  """Parameters and statistics of the supervised run."""
+  options = assembly.plain(config.supervised)
+  policy = options.pop('view')
+  view = assembly.build_single_view(policy, config.seed, size)
+  parallel.check_batch_size(options['batch_size'], loader.config['virtual_shards'],
+                            'supervised.batch_size')
+  return tuple(supervised.train(
+      networks, view, functools.partial(loader.train_batches, [policy]),
+      loader.data.num_examples, image_size=size, seed=config.seed, devices=jax.local_devices(),
+      **options))
 
-  Those of the initialisation belong to no data, and would make the random encoder a
-  weaker baseline, or by chance a stronger one.
+
+def _untrained(config, networks, loader: loading.Loader):
+  """Parameters at initialisation, and BatchNorm statistics of 20 batches of training views.
+
+  Statistics as they are initialised belong to no data, and would make the random encoder
+  a weaker baseline, or by chance a stronger one.
   """
-  devices = jax.local_devices()
+  devices, size = jax.local_devices(), loader.config['image_size']
+  params, state = jax.jit(networks.init)(
+      jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
+  policy = assembly.plain(config.supervised.view)
+  view = assembly.build_single_view(policy, config.seed, size)
 
-  def step(carry, images):
+  def step(carry, batch):
     params, state = carry
-    images = images.astype(jnp.float32) / 255
-    views = jax.vmap(lambda image: augment.center_view(image, size))(images)
-    return params, networks.apply(params, state, views, True)[1]
+    return params, networks.apply(params, state, view(batch), True)[1]
 
   moved = parallel.pmap_step(step, devices)
   carry = parallel.replicate((params, state), devices)
-  batch_size = -(-batch_size // len(devices)) * len(devices)
-  rng = np.random.default_rng(0)
-  for _ in range(20):
-    rows = rng.integers(len(split.images), size=batch_size)
-    carry = moved(carry, parallel.shard_batch(split.images[np.sort(rows)], devices))
+  unit = math.lcm(jax.device_count(), loader.config['virtual_shards'])
+  batches = loader.train_batches([policy], seed=config.seed, first_step=0, last_step=20,
+                                 batch_size=-(-config.batch_size // unit) * unit)
+  for batch in input_pipeline.to_devices(batches, devices):
+    carry = moved(carry, batch)
   return parallel.fetch(carry)
-
-
-def _check_test_split(data: Mapping[str, Any]) -> None:
-  """Before minutes are spent: whether there is a test split, which is not read for it."""
-  check = getattr(plugins.load('datasets', data['dataset']), 'check_split', None)
-  if check:
-    check('test', **data['options'])
 
 
 def _write(workdir: pathlib.Path, results: Mapping[str, Any]) -> None:

@@ -12,7 +12,9 @@ from matplotlib import pyplot
 
 NAMES = dict(pretrained='BYOL, frozen', random='random encoder', pixels='raw pixels',
              supervised='supervised')
-COLUMNS = dict(linear_features='linear top-1', knn='kNN top-1')
+COLUMNS = dict(linear='linear (C.1)', linear_features='linear on features', knn='kNN')
+# Evaluators whose top-5 stands in the table too; results.json has all.
+WITH_TOP5 = ('linear',)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -25,22 +27,29 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     The table, with a line that says what was counted.
   """
   first = results[0]
-  evaluators = list(next(iter(first['encoders'].values())))
-  lines = ['| encoder | ' + ' | '.join(COLUMNS.get(e, e) for e in evaluators) + ' |',
-           '| --- |' + ' --- |' * len(evaluators)]
+  evaluators = next(iter(first['encoders'].values()))
+  columns = [(evaluator, metric) for evaluator in evaluators for metric in ('top1', 'top5')
+             if metric == 'top1' or evaluator in WITH_TOP5 and metric in evaluators[evaluator]]
+  titles = [f'{COLUMNS.get(e, e)} {m.replace("top", "top-")}' for e, m in columns]
+  lines = ['| encoder | ' + ' | '.join(titles) + ' |', '| --- |' + ' --- |' * len(columns)]
   for encoder in first['encoders']:
-    cells = [_percent([r['encoders'][encoder][e]['top1'] for r in results]) for e in evaluators]
+    cells = [_percent([r['encoders'][encoder][e][m] for r in results]) for e, m in columns]
     lines.append(f'| {NAMES.get(encoder, encoder)} | ' + ' | '.join(cells) + ' |')
   seeds = ', '.join(str(r['seed']) for r in results)
   images = first['images']
   lines.append(
-      f'\nTop-1 in percent on {images["test"]} test images of {first["dataset"]}, '
+      f'\nPercent of {images["test"]} test images of {first["dataset"]}{_left_out(first)}, '
       f'{_reads(results)}; '
       f'{images["train"]} training images, choices on {images["validation"]} held-out ones; chance '
       f'{100 * first["chance"]:.1f}. Last checkpoint (step {first["step"]}), seed'
       f'{"s" if len(results) > 1 else ""} {seeds}'
       f'{"; mean and standard deviation over seeds" if len(results) > 1 else ""}.')
   return '\n'.join(lines) + '\n'
+
+
+def _left_out(result: Mapping[str, Any]) -> str:
+  count = result.get('unreadable', {}).get('test', 0)
+  return f' ({count} of them unreadable and left out)' if count else ''
 
 
 def _reads(results: Sequence[Mapping[str, Any]]) -> str:

@@ -7,6 +7,8 @@ import sys
 
 # TensorFlow's start-up notices say nothing about a run; set before it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+# One more notice; decoding and cropping use nothing of it.
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from absl import app, flags, logging
 import ml_collections

@@ -11,7 +11,9 @@ import pytest
 from byol_jax import assembly
 from byol_jax import train_step as byol
 from byol_jax.datasets import Split
-from experiments.configs import default
+from byol_jax.errors import InputError
+from experiments.configs import cifar10, default, imagenet_r50
+from experiments.configs.eval import tfds as eval_tfds
 
 FOLDER = pathlib.Path(default.__file__).parent
 PRETRAIN = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
@@ -53,6 +55,37 @@ def test_default_is_the_papers_run():
   resolved = assembly.resolve(config, split)
   assert (resolved.max_steps, resolved.warmup_steps) == (312_784, 3_127)
   assert resolved.peak_learning_rate == pytest.approx(3.2)
+
+
+@pytest.mark.parametrize('epochs, steps, rate, decay, tau', [
+    (40, 12_511, 7.2, 1e-6, .97), (100, 31_278, 7.2, 1e-6, .99), (300, 93_835, 4.8, 1e-6, .99),
+    (1000, 312_784, 3.2, 1.5e-6, .996)])
+def test_imagenet_presets_are_the_papers_and_the_references(epochs, steps, rate, decay, tau):
+  config = imagenet_r50.get_config(f'epochs={epochs}')
+  split = Split(np.arange(1_281_167), np.broadcast_to(np.uint8(0), (1_281_167, 1, 1, 3)), None,
+                1_281_167, 1000)
+  resolved = assembly.resolve(config, split)
+  assert (resolved.max_steps, resolved.warmup_steps) == (steps, 3_127)
+  assert resolved.peak_learning_rate == pytest.approx(rate)
+  assert (config.train.weight_decay, config.train.base_tau) == (decay, tau)
+
+
+def test_arguments_after_the_colon_reach_the_config():
+  config = imagenet_r50.get_config('epochs=40,depth=101,width=2')
+  assert (config.model.encoder_options.depth, config.model.encoder_options.width) == (101, 2.)
+  assert cifar10.get_config('size=cpu,epochs=7').train.epochs == 7.
+  assert set(eval_tfds.get_config('linear').evaluators) == {'linear'}
+
+
+@pytest.mark.parametrize('get_config, argument, message', [
+    (imagenet_r50.get_config, 'epoch=100', "'epoch=100' after the colon .*epochs=1000, depth=50"),
+    (imagenet_r50.get_config, 'epochs=long', "'epochs=long' after the colon"),
+    (imagenet_r50.get_config, 'epochs=50', 'No preset for 50 epochs; there are 40, 100, 300, 1000'),
+    (cifar10.get_config, 'size=tpu', "size is 'tpu'; it can be gpu or cpu"),
+    (eval_tfds.get_config, 'linaer', "'linaer' after the colon .* linear, linear_features, knn")])
+def test_wrong_arguments_are_said(get_config, argument, message):
+  with pytest.raises(InputError, match=message):
+    get_config(argument)
 
 
 @pytest.mark.parametrize('name', EVALUATE)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import byol_jax
-from byol_jax import assembly, checkpoint, evaluate, report, train
+from byol_jax import assembly, checkpoint, datasets, evaluate, loading, report, train
 from byol_jax.errors import InputError
 from byol_jax.evaluators import features
 from tests import tiny
@@ -33,8 +33,10 @@ def test_results_state_protocol_choice_and_counts(evaluated, pretrained):
   assert results['images'] == dict(train=64, validation=20, test=30)
   assert list(results['encoders']) == ['pretrained', 'random', 'pixels', 'supervised']
   for row in results['encoders'].values():
-    assert set(row) == {'linear_features', 'knn'}
-    assert 'C.1' in row['linear_features']['protocol']
+    assert set(row) == {'linear_features', 'knn', 'linear'}
+    assert 'not the paper' in row['linear_features']['protocol']
+    assert 'appendix C.1 of the paper' in row['linear']['protocol']
+    assert row['linear']['learning_rate'] in (.1, 1.) and row['linear']['train_images'] == 64
     assert row['linear_features']['l2'] in (1e-2, 1.)
     assert row['linear_features']['train_images'] == row['knn']['train_images'] == 64
     assert 0 <= row['knn']['top1'] <= row['knn']['top5'] <= 1
@@ -50,13 +52,13 @@ def test_the_test_split_is_read_once_and_last(evaluated):
 
 def test_the_test_split_has_no_part_in_the_choices(evaluated, pretrained, tmp_path, monkeypatch):
   """Other test images change the scores and nothing else."""
-  read = assembly.read_split
+  read = datasets.read
 
-  def corrupted(data, split, **kwargs):
-    result = read(data, split, **kwargs)
+  def corrupted(name, split, **kwargs):
+    result = read(name, split, **kwargs)
     return result._replace(labels=(result.labels + 1) % 10) if split == 'test' else result
 
-  monkeypatch.setattr(assembly, 'read_split', corrupted)
+  monkeypatch.setattr(datasets, 'read', corrupted)
   other = evaluate.evaluate(tiny.eval_config(encoders=('pretrained',)), pretrained, tmp_path)
   row, before = (r['encoders']['pretrained']['linear_features'] for r in (other, evaluated[1]))
   assert row['candidates'] == before['candidates'] and row['l2'] == before['l2']
@@ -76,11 +78,11 @@ def test_the_table_has_a_row_per_encoder_and_spread_over_seeds(evaluated):
   assert f'{mean:.1f} +- {100 * np.std([0, .1], ddof=1):.1f}' in both
 
 
-def test_load_encoder_gives_the_embeddings_of_the_evaluation(pretrained):
+def test_load_encoder_gives_the_embeddings_of_the_evaluation(pretrained, tmp_path):
   encoder = byol_jax.load_encoder(pretrained)
   meta = checkpoint.read_meta(pretrained)
-  split = assembly.read_split(meta['config']['data'], 'test', purpose='test')
-  images = split.images.astype(np.float32) / 255
+  loader = loading.load(meta['config']['data'], 'test', purpose='a test', workdir=tmp_path)
+  images = loader.data.images.astype(np.float32) / 255
   embeddings = encoder(images)
   assert embeddings.shape == (30, encoder.embedding_size) == (30, 64)
   assert encoder.image_size == 16
@@ -88,8 +90,9 @@ def test_load_encoder_gives_the_embeddings_of_the_evaluation(pretrained):
   networks = assembly.build_model(meta['config']['model'], 10)
   trees, _ = checkpoint.restore_trees(pretrained, ('online', 'state'))
   extracted = features.extract(
-      assembly.encoder_function(networks, 16), (trees['online'], trees['state']['online']), split,
-      batch_size=7, devices=jax.devices())
+      assembly.encoder_function(networks, meta['config']['data']),
+      (trees['online'], trees['state']['online']), loader.evaluation_batches(7), batch_size=7,
+      devices=jax.devices())
   np.testing.assert_allclose(embeddings, extracted.embeddings, rtol=1e-4, atol=1e-5)
 
 
@@ -130,7 +133,7 @@ def test_unlabelled_data_is_refused(pretrained, tmp_path):
 def test_a_missing_test_split_is_said_before_anything_is_read(pretrained, tmp_path):
   with pytest.raises(InputError, match='no test split'):
     evaluate.evaluate(arrays_config(tmp_path / 'none.npy'), pretrained, tmp_path)
-  assert not (tmp_path / assembly.ACCESS_LOG).exists()
+  assert not (tmp_path / loading.ACCESS_LOG).exists()
 
 
 def test_an_encoder_is_judged_on_data_with_other_classes(pretrained, tmp_path):

@@ -16,7 +16,18 @@ def test_one_result_is_printed_as_it_is():
   text = report.table([results(3, pretrained=.5, random=.25)])
   assert '| BYOL, frozen | 50.0 |\n| random encoder | 25.0 |' in text
   assert '20 test images of shapes' in text and 'chance 10.0' in text and 'seed 3.' in text
-  assert '+-' not in text
+  assert '+-' not in text and 'unreadable' not in text
+
+
+def test_columns_are_named_and_linear_evaluation_has_its_top5():
+  result = results(0, pretrained=.5)
+  result['encoders']['pretrained'] |= dict(linear=dict(top1=.25, top5=.75),
+                                           linear_features=dict(top1=.3, top5=.8))
+  text = report.table([result | dict(unreadable=dict(test=3))])
+  assert ('| encoder | kNN top-1 | linear (C.1) top-1 | linear (C.1) top-5 '
+          '| linear on features top-1 |') in text
+  assert '| BYOL, frozen | 50.0 | 25.0 | 75.0 | 30.0 |' in text
+  assert '(3 of them unreadable and left out)' in text
 
 
 def test_several_results_give_mean_and_sample_standard_deviation():

@@ -8,6 +8,7 @@ def config(**overrides):
   """The config, with overrides such as train__epochs=2.0 for config.train.epochs."""
   config = default.get_config().unlock()
   config.data.update(
+      center_share=1.0,
       dataset='shapes', image_size=16, virtual_shards=4,
       options=dict(image_size=16, train_examples=64, validation_examples=20, test_examples=30,
                    seed=0))
@@ -36,6 +37,8 @@ def eval_config(**overrides):
   config.evaluators.linear_features.update(l2_values=(1e-2, 1.), max_iterations=20)
   config.evaluators.knn = eval_default.knn()
   config.evaluators.knn.k = 5
+  config.evaluators.linear = eval_default.linear()
+  config.evaluators.linear.update(epochs=2.0, batch_size=16, learning_rates=(.1, 1.))
   config.supervised.update(epochs=1.0, batch_size=16)
   config.update(overrides)
   return config.lock()

@@ -6,7 +6,9 @@ An evaluator judges frozen embeddings. It is a module with three functions::
     evaluate(fitted, test) -> dict[str, float]
     describe(fitted) -> dict
 
-`train`, `validation` and `test` are `Features`, made by `features.extract`.
+`train`, `validation` and `test` are `Features`, made by `features.extract`. A module
+with `TRAINS_ON_IMAGES = True` gets `Images` as `train`: the encoder and augmented
+batches of the training images.
 `fit` makes every choice, on `validation`: training images held out from
 `train`. `evaluate` chooses nothing, so the caller can read the test split once,
 last. It returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5'
@@ -17,7 +19,7 @@ Options come from the configuration. A module raises InputError with what is
 wrong, the numbers, and the way out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import chex
@@ -37,6 +39,29 @@ class Features(NamedTuple):
   embeddings: np.ndarray
   labels: np.ndarray | None
   sample_id: np.ndarray
+
+
+class Images(NamedTuple):
+  """Training images in front of a frozen encoder, for evaluators that augment them.
+
+  encode: pure function of (variables, views [B, H, W, 3] in [0, 1]) -> embeddings
+    [B, D], in evaluation mode.
+  variables: the parameters and state of the encoder.
+  batches: (policies, seed, batch_size, first_step, last_step) -> labelled batches, as
+    `augment.crop_and_flip` takes them; all but the first by keyword.
+  num_examples: training images over all hosts.
+  image_size: side of the views in pixels.
+  virtual_shards: must divide a batch.
+  with_validation: () -> the same of training and held-out images together.
+  """
+
+  encode: Callable[..., chex.Array]
+  variables: chex.ArrayTree
+  batches: Callable[..., Iterator[Mapping[str, np.ndarray]]]
+  num_examples: int
+  image_size: int
+  virtual_shards: int
+  with_validation: Callable[[], 'Images']
 
 
 def check_features(name: str, features: Features, num_classes: int) -> None:
@@ -107,4 +132,4 @@ def accuracy(ranks: np.ndarray, num_classes: int) -> dict[str, float]:
   return {f'top{size}': float(np.mean(ranks < size)) for size in sizes}
 
 
-__all__: Sequence[str] = ('Features', 'accuracy', 'check_features', 'label_ranks')
+__all__: Sequence[str] = ('Features', 'Images', 'accuracy', 'check_features', 'label_ranks')

@@ -6,7 +6,7 @@ RandAugment and label smoothing are left out). The result is an encoder, judged 
 every other by the evaluators.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import optax
 
 from byol_jax import input_pipeline, optimizers, parallel
-from byol_jax.datasets import Shards, Split
 from byol_jax.model import Model, Params
 
 
@@ -26,16 +25,17 @@ class Trained(NamedTuple):
   state: Params
 
 
-def train(networks: Model, views: Callable[[Mapping[str, jax.Array]], jax.Array], split: Split, *,
+def train(networks: Model, views: Callable[[Mapping[str, jax.Array]], jax.Array],
+          batches: Callable[..., Iterator[Mapping[str, Any]]], num_examples: int, *,
           image_size: int, seed: int, epochs: float, batch_size: int, base_learning_rate: float,
-          momentum: float, weight_decay: float, shards: Shards,
-          devices: Sequence[jax.Device]) -> Trained:
+          momentum: float, weight_decay: float, devices: Sequence[jax.Device]) -> Trained:
   """Trains encoder and classifier from random initialisation.
 
   Args:
     networks: the model; its projector and predictor take no part.
     views: batch -> augmented images [B, H, W, 3] in [0, 1].
-    split: labelled training images.
+    batches: (seed, batch_size, first_step, last_step) -> labelled training batches.
+    num_examples: training images over all hosts.
     image_size: side of the views in pixels.
     seed: of the parameters and of the order of the images.
     epochs: passes over the images.
@@ -43,10 +43,9 @@ def train(networks: Model, views: Callable[[Mapping[str, jax.Array]], jax.Array]
     base_learning_rate: the peak for a batch of 256; then a cosine to 0, no warm-up.
     momentum: of Nesterov's method.
     weight_decay: l2 coefficient on all weights but biases and normalisation.
-    shards: this host's part of the images.
     devices: of this host.
   """
-  max_steps = max(1, int(epochs * split.num_examples // batch_size))
+  max_steps = max(1, int(epochs * num_examples // batch_size))
   schedule = optax.cosine_decay_schedule(base_learning_rate * batch_size / 256, max_steps)
   optimizer = optax.chain(
       optax.add_decayed_weights(weight_decay, mask=optimizers.is_adapted),
@@ -56,9 +55,8 @@ def train(networks: Model, views: Callable[[Mapping[str, jax.Array]], jax.Array]
   carry = parallel.replicate((params, state, optimizer.init(params)), devices)
   step = parallel.pmap_step(functools.partial(
       _step, networks=networks, views=views, optimizer=optimizer), devices)
-  batches = input_pipeline.host_batches(split, first_step=0, last_step=max_steps, seed=seed,
-                                        batch_size=batch_size, shards=shards)
-  for batch in input_pipeline.to_devices(batches, devices):
+  host_batches = batches(seed=seed, batch_size=batch_size, first_step=0, last_step=max_steps)
+  for batch in input_pipeline.to_devices(host_batches, devices):
     carry = step(carry, batch)
   params, state, _ = parallel.fetch(carry)
   return Trained(params, state)

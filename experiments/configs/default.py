@@ -9,6 +9,8 @@ both from the size of the data set, prints them and saves them.
 
 import ml_collections
 
+from byol_jax.errors import InputError
+
 
 def get_config() -> ml_collections.ConfigDict:
   """All keys, locked: an unknown key is an error."""
@@ -33,14 +35,87 @@ def get_config() -> ml_collections.ConfigDict:
   return config.lock()
 
 
+def arguments(text: str, **defaults):
+  """The values after the colon of `--config=FILE:name=value,name=value`.
+
+  Args:
+    text: what follows the colon; '' gives the defaults.
+    **defaults: every name with its default, whose type the value takes.
+
+  Raises:
+    InputError: an unknown name, or a value of another type.
+  """
+  values = dict(defaults)
+  for part in filter(None, (text or '').split(',')):
+    name, _, value = part.partition('=')
+    try:
+      values[name] = type(defaults[name])(value)
+    except (KeyError, ValueError):
+      known = ', '.join(f'{key}={value}' for key, value in defaults.items())
+      raise InputError(f'{part!r} after the colon of --config is not understood; there are, with '
+                       f'their defaults: {known}.') from None
+  return values
+
+
+def tfds_options() -> ml_collections.ConfigDict:
+  """Of byol_jax/datasets/tfds.py: any set of TensorFlow Datasets."""
+  return ml_collections.ConfigDict(dict(
+      name='imagenet2012',  # with config and version if wanted: 'imagenette/160px-v2'
+      data_dir=ml_collections.config_dict.placeholder(str),  # None: TFDS's own folder
+      train_split='train',  # in TFDS syntax, as are the next two
+      validation_split='',  # '': held out of train_split
+      test_split='validation',  # '': none. ImageNet's public validation set is the test
+      held_out='last',  # images of train_split (appendix D.1), or 'first' (reference)
+      held_out_images=10_009,  # (appendix C.1; reference 10,000)
+      held_out_share=0.1,  # at most this share of train_split; decides for small sets
+      image_key='image',  # features of the set
+      label_key='label',  # '': unlabelled
+      # Encoded records that a virtual shard keeps to draw the next one from: with 64
+      # shards 16,384 over all hosts.
+      shuffle_buffer=256,
+      download=False,  # prepare the set first, if TFDS can
+  ))
+
+
+def stl10_options() -> ml_collections.ConfigDict:
+  """Of byol_jax/datasets/stl10.py: the binary files of STL-10."""
+  return ml_collections.ConfigDict(dict(
+      folder='stl10_binary',  # of the files
+      unlabelled=True,  # the 100,000 images without labels, for pretraining
+      fold=ml_collections.config_dict.placeholder(int),  # 0 ... 9; None: all 5,000
+      validation_share=0.1,  # of the training images, held out
+  ))
+
+
+def image_folder_options() -> ml_collections.ConfigDict:
+  """Of byol_jax/datasets/image_folder.py: folders of image files."""
+  return ml_collections.ConfigDict(dict(
+      train='images',  # folder of the training images
+      validation=ml_collections.config_dict.placeholder(str),  # of held-out images
+      test=ml_collections.config_dict.placeholder(str),  # of test images
+      labels='folders',  # 'folders': one subfolder per class; 'none': unlabelled
+      validation_share=0.1,  # of the images in `train`, unless `validation` is given
+  ))
+
+
 def _data() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
       dataset='shapes',  # a module of byol_jax/datasets, or a dotted path
       options=ml_collections.ConfigDict(dict(), convert_dict=True),  # of its load function
-      # 'memory': uint8 images go to the device and are cropped there; no TensorFlow.
-      # 'tf_data': tf.data crops on the host.
+      # 'memory': images of one size are held in memory as uint8 and cropped on the
+      # device. 'tf_data': tf.data reads, decodes and crops on the host.
       pipeline='memory',
+      workers=0,  # images that tf_data decodes at once; 0: as many as it finds useful
+      # An image file that cannot be read: 'stop' with its name, or 'skip' it, name it
+      # in the log and fill its place in the batch with another image.
+      unreadable='stop',
       image_size=224,  # pixels, side of a view (appendix B)
+      # The view for evaluation: the middle square of this share of the shorter side
+      # (224 of 256 pixels, section 3.3), ...
+      center_share=0.875,
+      # ... resized before it is cut ('resize_first', section 3.3) or after
+      # ('crop_first', reference).
+      center_order='resize_first',
       # The order of the images is drawn within this many fixed shards, of which each
       # host owns an equal part. It must divide the batch; the hosts must divide it.
       virtual_shards=8,
@@ -100,6 +175,9 @@ def _train() -> ml_collections.ConfigDict:
       eta=1e-3,  # trust coefficient of LARS (appendix J)
       momentum=0.9,  # (appendix J)
       base_tau=0.996,  # rises to 1 along a cosine (section 3.3)
+      # Ends the run at this step, with a checkpoint, as an interruption would: the
+      # schedules are those of all epochs, and the same command with 0 goes on.
+      stop_at_step=0,
   ))
 
 

@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
       seed=1,  # of the images, not of the run; the recipe was chosen on those of seed 0
   )
   config.data.image_size = 32
+  config.data.center_share = 1.0  # small images are seen whole
   config.model.encoder_options.update(depth=10, width=0.25, stem='medium',
                                       first_projection=False)
   config.model.projector = (256, 64)

@@ -1,32 +1,44 @@
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax.datasets import Split
+from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, accuracy, check_features, features, label_ranks
 
 NUM_IMAGES = 11
 
 
-def encode(variables, images):
+def encode(variables, batch):
+  images = batch['images'].astype(jnp.float32) / 255
   return jnp.tanh(images.reshape(len(images), -1) @ variables['weights'])
 
 
-def reference(variables, split):
-  images = split.images.reshape(NUM_IMAGES, -1) / 255.
-  return np.tanh(images @ np.asarray(variables['weights'], np.float64))
+def reference(variables, images):
+  return np.tanh(images.reshape(len(images), -1) / 255. @
+                 np.asarray(variables['weights'], np.float64))
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def split():
   random = np.random.default_rng(0)
-  return Split(
+  return dict(
       sample_id=np.arange(1, 4 * NUM_IMAGES, 4, dtype=np.int32),
       images=random.integers(0, 256, (NUM_IMAGES, 4, 5, 3), dtype=np.uint8),
-      labels=random.integers(0, 3, NUM_IMAGES, dtype=np.int32),
-      num_examples=4 * NUM_IMAGES, num_classes=3)
+      labels=random.integers(0, 3, NUM_IMAGES, dtype=np.int32))
+
+
+def batches(split, *sizes):
+  """Batches of these sizes, then of the last of them until the end."""
+  start = 0
+  for size in itertools.chain(sizes, itertools.repeat(sizes[-1])):
+    yield {name: array[start:start + size] for name, array in split.items()}
+    start += size
+    if start >= NUM_IMAGES:
+      return
 
 
 def make_variables(seed):
@@ -36,58 +48,87 @@ def make_variables(seed):
 @pytest.mark.parametrize('num_devices', [1, 4])
 @pytest.mark.parametrize('batch_size', [1, 3, 4, 11, 64])
 def test_every_image_once_in_order(split, num_devices, batch_size):
-  found = features.extract(encode, make_variables(0), split, batch_size=batch_size,
-                           devices=jax.devices()[:num_devices])
+  found = features.extract(encode, make_variables(0), batches(split, batch_size),
+                           batch_size=batch_size, devices=jax.devices()[:num_devices])
   assert found.embeddings.dtype == np.float32
-  np.testing.assert_allclose(found.embeddings, reference(make_variables(0), split), atol=1e-5)
-  np.testing.assert_array_equal(found.labels, split.labels)
-  np.testing.assert_array_equal(found.sample_id, split.sample_id)
+  np.testing.assert_allclose(found.embeddings, reference(make_variables(0), split['images']),
+                             atol=1e-5)
+  np.testing.assert_array_equal(found.labels, split['labels'])
+  np.testing.assert_array_equal(found.sample_id, split['sample_id'])
 
 
-@pytest.mark.parametrize('num_devices', [1, 4])
-def test_images_reach_the_encoder_as_fractions(split, num_devices):
-  def pixels(unused_variables, images):
-    chex.assert_type(images, jnp.float32)
-    return images.reshape(len(images), -1)
+@pytest.mark.parametrize('name', ['images', 'crop1'])
+def test_pixels_reach_the_encoder_as_they_are(split, devices, name):
+  def pixels(unused_variables, batch):
+    assert batch.keys() == {name}
+    chex.assert_type(batch[name], jnp.uint8)
+    return batch[name].reshape(len(batch[name]), -1)
 
-  found = features.extract(pixels, {}, split, batch_size=4, devices=jax.devices()[:num_devices])
-  expected = (split.images / np.float32(255)).reshape(NUM_IMAGES, -1)
-  np.testing.assert_allclose(found.embeddings, expected, rtol=1e-6)
+  renamed = {name if key == 'images' else key: array for key, array in split.items()}
+  found = features.extract(pixels, {}, batches(renamed, 4), batch_size=4, devices=devices)
+  np.testing.assert_array_equal(found.embeddings, split['images'].reshape(NUM_IMAGES, -1))
 
 
-@pytest.mark.parametrize('num_devices', [1, 4])
-def test_new_parameters_compile_nothing(split, num_devices):
+@pytest.fixture
+def counted():
+  """The encoder, and a list that grows whenever it is traced."""
   traces = []
 
-  def counted(variables, images):
+  def counted(variables, batch):
     traces.append(1)
-    return encode(variables, images)
+    return encode(variables, batch)
+  return counted, traces
 
-  options = dict(batch_size=4, devices=jax.devices()[:num_devices])
-  features.extract(counted, make_variables(0), split, **options)
+
+def test_new_parameters_compile_nothing(split, devices, counted):
+  counted, traces = counted
+  options = dict(batch_size=4, devices=devices)
+  features.extract(counted, make_variables(0), batches(split, 4), **options)
   first = len(traces)
-  found = features.extract(counted, make_variables(1), split, **options)
+  found = features.extract(counted, make_variables(1), batches(split, 4), **options)
   assert len(traces) == first
-  np.testing.assert_allclose(found.embeddings, reference(make_variables(1), split), atol=1e-5)
+  np.testing.assert_allclose(found.embeddings, reference(make_variables(1), split['images']),
+                             atol=1e-5)
+
+
+def test_batches_from_which_images_are_missing_compile_nothing(split, devices, counted):
+  counted, traces = counted
+  options = dict(batch_size=4, devices=devices)
+  features.extract(counted, make_variables(0), batches(split, 4), **options)
+  first = len(traces)
+  found = features.extract(counted, make_variables(0), batches(split, 3, 1, 4, 2), **options)
+  assert len(traces) == first
+  np.testing.assert_allclose(found.embeddings, reference(make_variables(0), split['images']),
+                             atol=1e-5)
+  np.testing.assert_array_equal(found.labels, split['labels'])
+  np.testing.assert_array_equal(found.sample_id, split['sample_id'])
 
 
 def test_parameters_committed_to_one_device(split):
   variables = jax.device_put(make_variables(0), jax.devices()[0])
-  found = features.extract(encode, variables, split, batch_size=8, devices=jax.devices()[:4])
-  np.testing.assert_allclose(found.embeddings, reference(variables, split), atol=1e-5)
+  found = features.extract(encode, variables, batches(split, 8), batch_size=8,
+                           devices=jax.devices()[:4])
+  np.testing.assert_allclose(found.embeddings, reference(variables, split['images']), atol=1e-5)
 
 
 def test_unlabelled_images(split):
-  found = features.extract(encode, make_variables(0), split._replace(labels=None), batch_size=8,
+  unlabelled = {name: array for name, array in split.items() if name != 'labels'}
+  found = features.extract(encode, make_variables(0), batches(unlabelled, 8), batch_size=8,
                            devices=jax.devices()[:1])
   assert found.labels is None
+  np.testing.assert_array_equal(found.sample_id, split['sample_id'])
 
 
 @pytest.mark.parametrize('batch_size, num_devices', [(0, 1), (8, 0)])
 def test_rejects_empty_batches(split, batch_size, num_devices):
-  with pytest.raises(ValueError, match=f'batch_size is {batch_size} on {num_devices} devices'):
-    features.extract(encode, make_variables(0), split, batch_size=batch_size,
+  with pytest.raises(InputError, match=f'batch_size is {batch_size} on {num_devices} devices'):
+    features.extract(encode, make_variables(0), batches(split, 8), batch_size=batch_size,
                      devices=jax.devices()[:num_devices])
+
+
+def test_rejects_a_split_without_a_batch(devices):
+  with pytest.raises(InputError, match='no readable image'):
+    features.extract(encode, make_variables(0), iter(()), batch_size=8, devices=devices)
 
 
 def test_accuracy_against_sorting():

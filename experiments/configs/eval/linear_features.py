@@ -3,7 +3,8 @@
   python -m experiments.evaluate --config=experiments/configs/eval/linear_features.py \
       --checkpoint=DIR --workdir=DIR2
 
-Not the paper's linear evaluation (appendix C.1), which trains on augmented images.
+Not the paper's linear evaluation (appendix C.1), which trains on augmented images: that is
+eval/linear.py.
 """
 
 import ml_collections
@@ -12,7 +13,4 @@ from experiments.configs.eval import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-  config = default.get_config().unlock()
-  config.evaluators.linear_features = default.linear_features()
-  config.evaluators.knn = default.knn()
-  return config.lock()
+  return default.with_evaluators(default.get_config().unlock(), 'linear_features,knn').lock()

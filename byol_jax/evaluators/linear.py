@@ -1,0 +1,183 @@
+"""Linear evaluation as in the paper (appendix C.1).
+
+A linear classifier on the frozen encoder, trained on randomly cropped and flipped
+images: SGD with Nesterov momentum, no regularisation, a learning rate chosen on
+held-out training images. The classifiers of all learning rates are trained side by
+side in one pass over the data, since the encoder's work is the same for all.
+
+Where the paper is silent the reference decides: the learning rate follows a cosine to
+0 without warm-up, and is given per 256 images.
+"""
+
+from collections.abc import Mapping, Sequence
+import functools
+import time
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from byol_jax import augment, input_pipeline, parallel
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Features, Images, accuracy, check_features, label_ranks
+
+TRAINS_ON_IMAGES = True
+PROTOCOL = (
+    'Linear evaluation as in appendix C.1 of the paper: linear classifier on the frozen encoder, '
+    'BatchNorm in evaluation mode, random crop and flip in training, middle crop in testing, SGD '
+    'with Nesterov momentum, no regularisation; the learning rate is chosen by top-1 on held-out '
+    'training images. Cosine schedule without warm-up and learning rates per 256 images, as in '
+    'the reference.')
+REFIT = (' The classifier was trained once more on training and held-out images together with the '
+         'learning rate chosen; this refit is not in the paper.')
+
+
+class Classifiers(NamedTuple):
+  """One classifier per learning rate. weights: float32 [L, D, C]; bias: float32 [L, C]."""
+
+  weights: chex.Array
+  bias: chex.Array
+
+
+class Fitted(NamedTuple):
+  """The classifier of the chosen learning rate, L = 1, and how it was chosen.
+
+  candidates: (learning rate, validation accuracies), in the order given.
+  chosen: an index into them.
+  """
+
+  classifier: Classifiers
+  candidates: tuple[tuple[float, dict[str, float]], ...]
+  chosen: int
+  options: Mapping[str, Any]
+  train_images: int
+  validation_images: int
+
+
+def fit(train: Images, validation: Features, *, num_classes: int,
+        learning_rates: Sequence[float], epochs: float, batch_size: int, momentum: float,
+        view: Mapping[str, Any], seed: int, refit: bool) -> Fitted:
+  """Trains one classifier per learning rate, keeps the best on `validation`.
+
+  Args:
+    train: labelled images in front of the encoder.
+    validation: M labelled images, which choose the learning rate.
+    num_classes: classes in the data set.
+    learning_rates: peaks for a batch of 256 images; {0.4, 0.3, 0.2, 0.1, 0.05} in the
+      paper.
+    epochs: passes over the training images; 80 in the paper.
+    batch_size: images per step over all devices; 1024 in the paper.
+    momentum: of Nesterov's method; 0.9 in the paper.
+    view: `crop_area`, `crop_aspect` and `flip_probability`.
+    seed: of the order of the images and the augmentation.
+    refit: train once more on training and held-out images; not in the paper.
+
+  Raises:
+    InputError: an option out of its range, or unusable features.
+  """
+  check_features('validation', validation, num_classes)
+  if not learning_rates or not all(0 < rate < np.inf for rate in learning_rates):
+    raise InputError(f'learning_rates is {learning_rates}; give one or more above 0.')
+  if epochs <= 0 or not 0 <= momentum < 1:
+    raise InputError(f'epochs is {epochs} and momentum {momentum}; set epochs above 0 and '
+                     'momentum to 0 ... 1.')
+  parallel.check_batch_size(batch_size, train.virtual_shards, 'evaluators.linear.batch_size')
+  options = dict(epochs=epochs, batch_size=batch_size, momentum=momentum, view=view, seed=seed)
+  classifiers = _train(train, learning_rates, num_classes, **options)
+  scores = [_accuracy(_only(classifiers, i), validation) for i in range(len(learning_rates))]
+  chosen = int(np.argmax([score['top1'] for score in scores]))
+  classifier = _only(classifiers, chosen)
+  images = train.num_examples
+  if refit:
+    both = train.with_validation()
+    classifier = _train(both, learning_rates[chosen:chosen + 1], num_classes, **options)
+    images = both.num_examples
+  return Fitted(classifier, tuple(zip(learning_rates, scores)), chosen,
+                dict(options, refit=refit), images, len(validation.labels))
+
+
+def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
+  """Accuracy in [0, 1] on `test`: 'top1' and, for more than five classes, 'top5'."""
+  check_features('test', test, fitted.classifier.bias.shape[-1])
+  return _accuracy(fitted.classifier, test)
+
+
+def describe(fitted: Fitted) -> dict[str, Any]:
+  """The protocol in words, the choice, options and counts of images."""
+  rate, score = fitted.candidates[fitted.chosen]
+  return dict(
+      protocol=PROTOCOL + (REFIT if fitted.options['refit'] else ''),
+      learning_rate=rate, validation_top1=score['top1'],
+      candidates=[dict(learning_rate=r, **s) for r, s in fitted.candidates],
+      train_images=fitted.train_images, validation_images=fitted.validation_images,
+      **fitted.options)
+
+
+def _train(images: Images, learning_rates: Sequence[float], num_classes: int, *, epochs: float,
+           batch_size: int, momentum: float, view: Mapping[str, Any], seed: int) -> Classifiers:
+  """The classifiers after all epochs, on the host."""
+  devices = jax.local_devices()
+  max_steps = max(1, int(epochs * images.num_examples // batch_size))
+  views = functools.partial(augment.crop_and_flip, seed=seed, policy=view,
+                            image_size=images.image_size)
+  dimension = jax.eval_shape(images.encode, images.variables, jnp.zeros(
+      (1, images.image_size, images.image_size, 3))).shape[-1]
+  count = len(learning_rates)
+  start = Classifiers(jnp.zeros((count, dimension, num_classes)), jnp.zeros((count, num_classes)))
+  optimizer = optax.trace(decay=momentum, nesterov=True)
+  carry = parallel.replicate(
+      (jnp.zeros((), jnp.int32), start, optimizer.init(start), images.variables), devices)
+  schedule = optax.cosine_decay_schedule(batch_size / 256, max_steps)
+  step_fn = parallel.pmap_step(functools.partial(
+      _step, encode=images.encode, views=views, optimizer=optimizer,
+      learning_rates=jnp.array(learning_rates), schedule=schedule), devices)
+  batches = images.batches([view], seed=seed, batch_size=batch_size, first_step=0,
+                           last_step=max_steps)
+  began = time.monotonic()
+  for step, batch in enumerate(input_pipeline.to_devices(batches, devices), 1):
+    carry, loss = step_fn(carry, batch)
+    if step % -(-max_steps // 10) == 0 or step == max_steps:
+      speed = step * batch_size / (time.monotonic() - began)
+      print(f'linear evaluation: step {step}/{max_steps}  best loss '
+            f'{float(np.nanmin(parallel.fetch(loss))):.4f}  {speed:.0f} images/s', flush=True)
+  return parallel.fetch(carry[1])
+
+
+def _step(carry: Any, batch: Mapping[str, jax.Array], *, encode, views, optimizer,
+          learning_rates: chex.Array, schedule) -> Any:
+  """One step of all classifiers; returns the new carry and their losses [L]."""
+  step, classifiers, momentum, variables = carry
+  embeddings = encode(variables, views(batch)).astype(jnp.float32)
+
+  def loss_fn(classifiers):
+    losses = jax.vmap(lambda logits: optax.softmax_cross_entropy_with_integer_labels(
+        logits, batch['labels']).mean())(_logits(classifiers, embeddings))
+    # The classifiers share nothing, so the gradient of the sum is that of each.
+    return losses.sum(), losses
+
+  gradients, losses = jax.grad(loss_fn, has_aux=True)(classifiers)
+  gradients, losses = parallel.mean_over_devices((gradients, losses))
+  updates, momentum = optimizer.update(gradients, momentum)
+  rates = schedule(step) * learning_rates
+  classifiers = Classifiers(
+      classifiers.weights - rates[:, None, None] * updates.weights,
+      classifiers.bias - rates[:, None] * updates.bias)
+  return (step + 1, classifiers, momentum, variables), losses
+
+
+def _logits(classifiers: Classifiers, embeddings: chex.Array) -> chex.Array:
+  """[L, B, C] of embeddings [B, D]."""
+  return jnp.einsum('bd,ldc->lbc', embeddings, classifiers.weights) + classifiers.bias[:, None]
+
+
+def _only(classifiers: Classifiers, index: int) -> Classifiers:
+  return jax.tree.map(lambda x: x[index:index + 1], classifiers)
+
+
+def _accuracy(classifier: Classifiers, features: Features) -> dict[str, float]:
+  """Of a single classifier, L = 1."""
+  logits = features.embeddings @ classifier.weights[0] + classifier.bias[0]
+  return accuracy(label_ranks(logits, features.labels), classifier.bias.shape[-1])

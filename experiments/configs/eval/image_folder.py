@@ -1,0 +1,20 @@
+"""A frozen encoder on your own folders of images, one subfolder per class.
+
+  python -m experiments.evaluate --config=experiments/configs/eval/image_folder.py \
+      --checkpoint=DIR --workdir=DIR2 --config.data.options.train=FOLDER \
+      --config.data.options.test=FOLDER2
+
+Quick forms; `eval/image_folder.py:linear` is the paper's linear evaluation.
+"""
+
+import ml_collections
+
+from experiments.configs import default as pretraining
+from experiments.configs.eval import default
+
+
+def get_config(evaluators='linear_features,knn') -> ml_collections.ConfigDict:
+  config = default.with_evaluators(default.get_config().unlock(), evaluators)
+  config.data.update(dataset='image_folder', options=pretraining.image_folder_options(),
+                     pipeline='tf_data')
+  return config.lock()

@@ -1,0 +1,21 @@
+"""A frozen encoder on STL-10's labelled images: all 5,000, or one of the ten folds.
+
+  python -m experiments.evaluate --config=experiments/configs/eval/stl10.py \
+      --checkpoint=DIR --workdir=DIR2 --config.data.options.folder=stl10_binary
+
+A fold: --config.data.options.fold=0 to 9. The set's own protocol trains on each fold and
+gives the mean of the ten test accuracies. Quick forms; `eval/stl10.py:linear` is the
+paper's linear evaluation.
+"""
+
+import ml_collections
+
+from experiments.configs import default as pretraining
+from experiments.configs.eval import default
+
+
+def get_config(evaluators='linear_features,knn') -> ml_collections.ConfigDict:
+  config = default.with_evaluators(default.get_config().unlock(), evaluators)
+  config.data.update(dataset='stl10', options=pretraining.stl10_options(), pipeline='memory')
+  config.data.options.unlabelled = False
+  return config.lock()

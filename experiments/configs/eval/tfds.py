@@ -1,0 +1,19 @@
+"""A frozen encoder on any labelled set of TensorFlow Datasets.
+
+  python -m experiments.evaluate --config=experiments/configs/eval/tfds.py \
+      --checkpoint=DIR --workdir=DIR2 --config.data.options.name=NAME \
+      --config.data.options.test_split=test
+
+Quick forms; `eval/tfds.py:linear` is the paper's linear evaluation.
+"""
+
+import ml_collections
+
+from experiments.configs import default as pretraining
+from experiments.configs.eval import default
+
+
+def get_config(evaluators='linear_features,knn') -> ml_collections.ConfigDict:
+  config = default.with_evaluators(default.get_config().unlock(), evaluators)
+  config.data.update(dataset='tfds', options=pretraining.tfds_options(), pipeline='tf_data')
+  return config.lock()

@@ -1,0 +1,26 @@
+"""Pretraining on a folder of image files, at any depth, of any size.
+
+  python -m experiments.pretrain --config=experiments/configs/image_folder.py --workdir=DIR \
+      --config.data.options.train=FOLDER
+
+Unlabelled; with one subfolder per class, --config.data.options.labels=folders adds the
+probe and kNN to the log. Bad files stop the run with their name;
+--config.data.unreadable=skip goes on without them.
+
+A starting point, not a tuned recipe: ResNet-50 at 224 pixels with the values of the
+paper's 300 epochs, and the learning rate for batch 512; no result is claimed for it.
+"""
+
+import ml_collections
+
+from experiments.configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = default.get_config().unlock()
+  config.data.update(dataset='image_folder', options=default.image_folder_options(),
+                     pipeline='tf_data', virtual_shards=16)
+  config.data.options.labels = 'none'
+  config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99,
+                      weight_decay=1e-6)
+  return config.lock()
