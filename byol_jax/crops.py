@@ -65,7 +65,7 @@ def center_view(image: jax.Array, size: int, share: float, order: str) -> jax.Ar
     share: side of the middle square over the image's shorter side; 0.875 for
       ImageNet, 1 for the whole square.
     order: 'resize_first': the shorter side to size / share pixels, then the middle
-      size x size pixels (paper, section 3.3); 'crop_first': the middle square, then
+      size x size pixels (paper, appendix B); 'crop_first': the middle square, then
       to size (reference).
   """
   height, width, _ = image.shape

@@ -31,6 +31,8 @@ from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, Images, features, supervised
 
 RESULTS = 'results.json'
+# Keys that older checkpoints lack, as the code was then.
+OLDER = dict(workers=0, unreadable='stop', center_share=1., center_order='crop_first')
 
 
 class Encoder(NamedTuple):
@@ -115,6 +117,11 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
   workdir = parallel.writable_folder(workdir)
   if not config.encoders or not config.evaluators:
     raise InputError('config.encoders and config.evaluators must each name at least one.')
+  if jax.process_count() > 1:
+    raise InputError('An evaluation runs in one process; several would each see a part of the '
+                     'images.')
+  for evaluator, options in config.evaluators.items():
+    plugins.function('evaluators', evaluator, 'fit', options)
   trees, meta = checkpoint.restore_trees(pretrained, ('online', 'state'))
   data = _data_section(config, meta['config']['data'])
   load = functools.partial(loading.load, data, workdir=workdir)
@@ -145,7 +152,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
 
 def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
   """The `data` section of the pretraining, with what the evaluation says otherwise."""
-  data = dict(pretraining)
+  data = OLDER | pretraining
   own = config.data.to_dict()
   if not own['dataset']:
     del own['options']

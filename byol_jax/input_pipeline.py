@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 
@@ -75,6 +76,7 @@ def host_batches(split: Split, *, first_step: int, last_step: int, seed: int, ba
     sample_id, epoch = samples_of_step(step, seed=seed, num_examples=split.num_examples,
                                        batch_size=batch_size, shards=shards)
     rows = np.searchsorted(split.sample_id, sample_id)
+    chex.assert_trees_all_equal(split.sample_id[rows], sample_id)
     batch = dict(sample_id=sample_id, epoch=epoch, images=split.images[rows])
     if split.labels is not None:
       batch['labels'] = split.labels[rows]

@@ -66,19 +66,37 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
                          ('center_share', 0 < config['center_share'] <= 1),
                          ('center_order', config['center_order'] in ('resize_first',
                                                                      'crop_first')),
-                         ('workers', config['workers'] >= 0)):
+                         ('workers', config['workers'] >= 0),
+                         ('virtual_shards', config['virtual_shards'] >= 1),
+                         ('image_size', config['image_size'] >= 1)):
     if not possible:
       raise InputError(f'data.{name} cannot be {config[name]!r}; see '
                        'experiments/configs/default.py.')
   data = datasets.read(config['dataset'], split, purpose=purpose, access_log=_access_log(workdir),
                        shards=_shards(config), options=config['options'])
   if config['pipeline'] == 'memory' and isinstance(data, datasets.Stream):
-    # Imported here: sets that are arrays already need no TensorFlow.
-    from byol_jax import tf_pipeline
-    data = tf_pipeline.in_memory(data, shards=_shards(config), workers=config['workers'])
+    data = _in_memory(config, split)
   names = set()
   note = _note_unreadable(config['unreadable'], data, names, workdir)
   return Loader(data, config, note, names)
+
+
+def _in_memory(config: Mapping[str, Any], split: str) -> datasets.Split:
+  """The owned images of a stream.
+
+  A stream's shards may hold other ids than those in memory do, which are v modulo their
+  number; so every host decodes the whole set and keeps its part.
+  """
+  # Imported here: sets that are arrays already need no TensorFlow.
+  from byol_jax import tf_pipeline
+
+  everything = datasets.Shards()
+  stream = datasets.read(config['dataset'], split, purpose='', shards=everything,
+                         options=config['options'])
+  whole = tf_pipeline.in_memory(stream, shards=everything, workers=config['workers'])
+  ids = _shards(config).sample_ids(whole.num_examples)
+  return whole._replace(sample_id=ids, images=whole.images[ids],
+                        labels=None if whole.labels is None else whole.labels[ids])
 
 
 def check_test_split(config: Mapping[str, Any]) -> None:
@@ -99,13 +117,29 @@ def _note_unreadable(action: str, data, names: set[str], workdir: pathlib.Path):
       if name in names:
         continue
       names.add(name)
-      with (workdir / UNREADABLE).open('a') as file:
-        file.write(name + '\n')
-      if len(names) <= NAMED:
+      # The file outlives the process and serves all splits of a workdir.
+      known = unreadable_images(workdir)
+      if name in known:
+        continue
+      with _unreadable_file(workdir).open('a') as file:
+        file.write(json.dumps(name) + '\n')
+      if len(known) < NAMED:
         print(f'left out, cannot be read as an image: {name}', flush=True)
-      elif len(names) == NAMED + 1:
-        print(f'more images that cannot be read: see {workdir / UNREADABLE}', flush=True)
+      elif len(known) == NAMED:
+        print(f'more images that cannot be read: see {_unreadable_file(workdir)}', flush=True)
   return note
+
+
+def unreadable_images(workdir: pathlib.Path) -> list[str]:
+  """The images that this host could not read, by all runs in a workdir."""
+  path = _unreadable_file(workdir)
+  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _unreadable_file(workdir: pathlib.Path) -> pathlib.Path:
+  if parallel.is_first_process():
+    return workdir / UNREADABLE
+  return workdir / f'{UNREADABLE}.{jax.process_index()}'
 
 
 def _access_log(workdir: pathlib.Path):

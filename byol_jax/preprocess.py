@@ -11,6 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
+# Times the shorter side: what is looked at of a strip, before the middle is cut out.
+LONGEST = 8
+
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
   """The bytes of an image file -> uint8 [H, W, 3].
@@ -25,7 +28,11 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
   animated = webp & starts(12, b'VP8X') & (tf.bitwise.bitwise_and(head[20], 2) > 0)
   # With TensorFlow 2.21 the one can end the process, the other gives wrong colours.
   palette = starts(0, b'BM') & (head[28] <= 8)
-  tf.debugging.Assert(~(animated | palette), ['animated WebP or BMP with a palette'])
+  check = tf.debugging.Assert(~(animated | palette), ['animated WebP or BMP with a palette'])
+  # In a graph nothing else would keep the decoder from starting before the check ends;
+  # it is None outside of one.
+  with tf.control_dependencies([check] if check is not None else []):
+    encoded = tf.identity(encoded)
   # A WebP with transparency decodes to its own four channels only.
   image = tf.cond(
       webp, lambda: tf.io.decode_image(encoded, expand_animations=False)[..., :3],
@@ -82,15 +89,23 @@ def center_view(image: tf.Tensor, *, size: int, share: float, order: str) -> tf.
   height, width = tf.unstack(tf.shape(image)[:2])
   short = tf.minimum(height, width)
   if order == 'resize_first':
+    # Of a strip only the middle is resized: the whole could fill the memory.
+    height, width = (tf.minimum(side, LONGEST * short) for side in (height, width))
+    image = _middle(image, height, width)
     scale = round(size / share) / short
     shape = [tf.cast(tf.round(tf.cast(side, tf.float64) * scale), tf.int32)
              for side in (height, width)]
     image, side = tf.image.resize(image, shape, tf.image.ResizeMethod.BICUBIC), size
   else:
-    shape = [height, width]
     side = tf.maximum(1, tf.cast(share * tf.cast(short, tf.float64), tf.int32))
-  top, left = ((length - side + 1) // 2 for length in shape)
-  return _resize(tf.image.crop_to_bounding_box(image, top, left, side, side), [size, size])
+  return _resize(_middle(image, side, side), [size, size])
+
+
+def _middle(image: tf.Tensor, height, width) -> tf.Tensor:
+  """The middle rows and columns; the extra one of an odd margin is before them."""
+  top, left = ((length - side + 1) // 2
+               for length, side in zip(tf.unstack(tf.shape(image)[:2]), (height, width)))
+  return tf.image.crop_to_bounding_box(image, top, left, height, width)
 
 
 def _resize(image: tf.Tensor, shape) -> tf.Tensor:

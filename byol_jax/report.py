@@ -32,6 +32,9 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
              if metric == 'top1' or evaluator in WITH_TOP5 and metric in evaluators[evaluator]]
   titles = [f'{COLUMNS.get(e, e)} {m.replace("top", "top-")}' for e, m in columns]
   lines = ['| encoder | ' + ' | '.join(titles) + ' |', '| --- |' + ' --- |' * len(columns)]
+  notes = [f'\n{COLUMNS.get(e, e)} differs from the paper, whose values are in brackets: '
+           + '; '.join(row['differs_from_paper']) + '.'
+           for e, row in evaluators.items() if row.get('differs_from_paper')]
   for encoder in first['encoders']:
     cells = [_percent([r['encoders'][encoder][e][m] for r in results]) for e, m in columns]
     lines.append(f'| {NAMES.get(encoder, encoder)} | ' + ' | '.join(cells) + ' |')
@@ -44,7 +47,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
       f'{100 * first["chance"]:.1f}. Last checkpoint (step {first["step"]}), seed'
       f'{"s" if len(results) > 1 else ""} {seeds}'
       f'{"; mean and standard deviation over seeds" if len(results) > 1 else ""}.')
-  return '\n'.join(lines) + '\n'
+  return '\n'.join(lines + notes) + '\n'
 
 
 def _left_out(result: Mapping[str, Any]) -> str:

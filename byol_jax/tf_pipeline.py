@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_jax import preprocess
-from byol_jax.datasets import DataError, Shards, Split, Stream
+from byol_jax.datasets import DataError, Shards, Split, Stream, check_labels
 
 HostBatch = dict[str, np.ndarray]
 Record = dict[str, tf.Tensor]
@@ -80,7 +80,7 @@ def train_records(stream: Stream, crop: Crop, *, first_step: int, last_step: int
           shard_stream, cycle_length=len(shards.owned), block_length=per_shard,
           num_parallel_calls=len(shards.owned), deterministic=True)
   own = per_shard * len(shards.owned)
-  records = records.take((last_step - first_step) * own)
+  records = records.take(max(0, last_step - first_step) * own)
   return _cropped(records, stream, crop, workers).batch(own).prefetch(2)
 
 
@@ -94,26 +94,21 @@ def evaluation_records(stream: Stream, crop: Crop, *, batch_size: int, shards: S
 
 def _cropped(records: tf.data.Dataset, stream: Stream, crop: Crop, workers: int
              ) -> tf.data.Dataset:
-  """Reads, decodes and crops each record; `readable` says whether that went well."""
-  def good(record):
-    found = dict(stream.read(record))
-    image = preprocess.decode(found.pop('encoded'))
-    return dict(_keys(record), **found, **crop(image, record), readable=True)
+  """Reads, decodes and crops each record; `readable` says whether the image is one."""
+  def good(encoded, record):
+    return dict(record, **crop(preprocess.decode(encoded), record), readable=True)
 
-  def blank(record):
-    extra = dict(labels=tf.constant(-1)) if stream.num_classes else {}
-    return dict(_keys(record), **extra, **crop(tf.zeros([1, 1, 3], tf.uint8), record),
-                readable=False)
+  def blank(_, record):
+    return dict(record, **crop(tf.zeros([1, 1, 3], tf.uint8), record), readable=False)
 
   def attempt(record):
-    one = tf.data.Dataset.from_tensors(record)
+    # Outside of what may fail: a disk that cannot be read is no bad image.
+    found = dict(stream.read(record))
+    keys = {name: record[name] for name in ('sample_id', 'epoch') if name in record}
+    one = tf.data.Dataset.from_tensors((found.pop('encoded'), dict(keys, **found)))
     return one.map(good).ignore_errors().concatenate(one.map(blank)).take(1).get_single_element()
 
   return records.map(attempt, num_parallel_calls=workers or tf.data.AUTOTUNE, deterministic=True)
-
-
-def _keys(record: Record) -> Record:
-  return {name: record[name] for name in ('sample_id', 'epoch') if name in record}
 
 
 def with_crops(batches: Iterator[HostBatch], split: Split, crop: Crop, workers: int
@@ -148,7 +143,8 @@ def host_batches(dataset: tf.data.Dataset, stream: Stream) -> Iterator[HostBatch
     except StopIteration:
       return
     except tf.errors.OpError as error:
-      reason = error.message.splitlines()[0].split('}} ')[-1]
+      reason = error.message.splitlines()[0].split('}} ')[-1].split(' [Op:')[0]
+      print('Reading failed; looking for the file.', flush=True)
       raise DataError(f'Reading the data set failed ({type(error).__name__}): {reason}. '
                       f'{stream.diagnose()}'.strip()) from error
     yield batch
@@ -177,6 +173,8 @@ def in_memory(stream: Stream, *, shards: Shards, workers: int) -> Split:
                       'sizes need data.pipeline=tf_data.')
   ids = np.array(sorted(rows), np.int32)
   labels = np.array([rows[i][1] for i in ids], np.int32) if stream.num_classes else None
+  if stream.num_classes:
+    check_labels('The data set', labels, stream.num_classes)
   return Split(ids, np.stack([rows[i][0] for i in ids]), labels, stream.num_examples,
                stream.num_classes)
 

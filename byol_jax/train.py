@@ -31,7 +31,8 @@ from byol_jax.evaluators import features, knn
 MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
               'resolved.evaluate_every', 'resolved.devices', 'train.stop_at_step',
               'data.workers', 'data.unreadable', 'data.options.data_dir',
-              'data.options.download')
+              'data.options.download', 'data.options.folder', 'data.options.test',
+              'data.options.test_split', 'data.options.test_images', 'data.options.test_labels')
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> byol.TrainState:
@@ -136,8 +137,8 @@ def _conclude(workdir, recipe, loader, batch) -> None:
     batch = {name: array[:12] for name, array in batch.items()}
     report.picture(workdir / 'report.png', metric_log.read(workdir), *recipe.two_views(batch))
     print(f'Curves and augmented pairs: {workdir}/report.png')
-  if loader.names:
-    print(f'{len(loader.names)} images could not be read and were left out: '
+  if unreadable := loading.unreadable_images(workdir):
+    print(f'{len(unreadable)} images could not be read and were left out: '
           f'{workdir / loading.UNREADABLE}')
 
 

@@ -60,7 +60,7 @@ def _check_overrides(path: str, arguments: list[str]) -> None:
   file = path.split(':')[0]
   if not os.path.isfile(file):
     raise InputError(f'No config file {file} (--config).')
-  known = list(_keys(ConfigFileFlagParser('config').parse(path)))
+  known = list(_keys(_parsed(path)))
   for argument in arguments:
     if not argument.startswith('--config.'):
       continue
@@ -71,6 +71,24 @@ def _check_overrides(path: str, arguments: list[str]) -> None:
                  or difflib.get_close_matches(key, known, n=1, cutoff=0.))
       raise InputError(f'{file} has no key {key!r}; the nearest is {nearest[0]!r} '
                        f'(--config.{nearest[0]}=...).')
+
+
+def _parsed(path: str) -> ml_collections.ConfigDict:
+  """The config of a path with its argument; what its file raises becomes one line."""
+  try:
+    return ConfigFileFlagParser('config').parse(path)
+  except Exception as error:
+    # The parser wraps what it meets, with a traceback for a text.
+    cause = error
+    while cause.__context__ is not None and not isinstance(cause, InputError):
+      cause = cause.__context__
+    if isinstance(cause, InputError):
+      raise cause from error
+    file, _, argument = path.partition(':')
+    if argument and isinstance(cause, TypeError):
+      raise InputError(f'{file} takes no argument such as {argument!r} after the colon.') from error
+    raise InputError(f'{file} cannot be read as a config: {type(cause).__name__}: '
+                     f'{str(cause).splitlines()[0]}') from error
 
 
 def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[str]:

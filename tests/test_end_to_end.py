@@ -61,6 +61,11 @@ def test_a_second_run_with_the_same_flags_is_the_same_run(pretrained, tmp_path):
      ["'train.batchsize'", "'train.batch_size'"]),
     ('pretrain', dict(config=CONFIG, config__base_tau=.9), ["'base_tau'", "'train.base_tau'"]),
     ('pretrain', dict(config='no/such.py'), ['no/such.py']),
+    ('pretrain', dict(config='experiments/configs/cifar10.py:size=tpu'),
+     ["size is 'tpu'; it can be gpu or cpu"]),
+    ('pretrain', dict(config='experiments/configs/demo.py:fast'),
+     ["demo.py takes no argument such as 'fast'"]),
+    ('pretrain', dict(config='README.md'), ['README.md cannot be read as a config']),
     ('pretrain', dict(config=CONFIG, config__train__batch_size=30), ['30', '28 or 32']),
     ('evaluate', dict(config=f'{CONFIG}:eval', checkpoint='/no/run'), ['No checkpoint in']),
 ])

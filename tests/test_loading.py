@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -43,14 +44,19 @@ def folder(tmp_path_factory):
   return root
 
 
+@pytest.fixture(scope='module')
+def test_folder(folder):
+  return shutil.copytree(folder, folder.with_name('test'))
+
+
 @pytest.fixture
-def config(folder):
+def config(folder, test_folder):
   def make(**overrides):
     config = tiny.config(train__epochs=1.0, train__warmup_epochs=.2, evals__every_epochs=1.0,
                          **overrides).unlock()
     config.data.update(dataset='image_folder', pipeline='tf_data', center_share=.875)
     config.data.options = default.image_folder_options()
-    config.data.options.update(train=str(folder), test=str(folder))
+    config.data.options.update(train=str(folder), test=str(test_folder))
     return config
   return make
 
@@ -63,11 +69,11 @@ def test_a_run_with_fifty_damaged_files_ends_and_names_them(config, folder, tmp_
   state = train.pretrain(config(data__unreadable='skip'), tmp_path)
   assert int(state.step) == (GOOD + BAD) * 9 // 10 // 16
   printed = capsys.readouterr().out
-  listed = (tmp_path / loading.UNREADABLE).read_text()
+  listed = loading.unreadable_images(tmp_path)
   # A pass over all training images for kNN, and the held-out ones, find every one.
-  assert named(listed) == {f'bad{i:02}.jpg' for i in range(BAD)}
-  assert len(listed.splitlines()) == BAD
-  assert len(named(printed)) >= loading.NAMED and str(tmp_path / loading.UNREADABLE) in printed
+  assert sorted(name[-9:] for name in listed) == [f'bad{i:02}.jpg' for i in range(BAD)]
+  assert f'{BAD} images could not be read and were left out' in printed
+  assert len(named(printed)) == loading.NAMED and str(tmp_path / loading.UNREADABLE) in printed
   found = evaluate.evaluate(tiny.eval_config(encoders=('pretrained',)), tmp_path,
                             tmp_path / 'evaluation')
   assert found['unreadable']['test'] == BAD
@@ -86,6 +92,8 @@ def test_a_damaged_file_stops_the_run_with_its_name(config, tmp_path):
     (dict(center_share=0.), 'data.center_share cannot be 0.0'),
     (dict(center_order='crop'), "data.center_order cannot be 'crop'"),
     (dict(workers=-1), 'data.workers cannot be -1'),
+    (dict(virtual_shards=0), 'data.virtual_shards cannot be 0'),
+    (dict(image_size=0), 'data.image_size cannot be 0'),
     (dict(pipeline='grain'), 'memory or tf_data')])
 def test_impossible_values_are_said(config, tmp_path, change, message):
   data = config().data

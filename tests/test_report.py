@@ -27,7 +27,10 @@ def test_columns_are_named_and_linear_evaluation_has_its_top5():
   assert ('| encoder | kNN top-1 | linear (C.1) top-1 | linear (C.1) top-5 '
           '| linear on features top-1 |') in text
   assert '| BYOL, frozen | 50.0 | 25.0 | 75.0 | 30.0 |' in text
-  assert '(3 of them unreadable and left out)' in text
+  assert '(3 of them unreadable and left out)' in text and 'differs' not in text
+  result['encoders']['pretrained']['linear']['differs_from_paper'] = ['epochs 2.0 (80.0)']
+  assert ('linear (C.1) differs from the paper, whose values are in brackets: epochs 2.0 (80.0).'
+          in report.table([result]))
 
 
 def test_several_results_give_mean_and_sample_standard_deviation():

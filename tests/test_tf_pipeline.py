@@ -11,9 +11,10 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 
-from byol_jax import crops, input_pipeline, preprocess, tf_pipeline
+from byol_jax import crops, input_pipeline, loading, preprocess, tf_pipeline
 from byol_jax.datasets import DataError, Shards, image_folder, one_host
 from byol_jax.datasets import tfds as tfds_set
+from experiments.configs import default
 from tests.datasets.test_tfds import features, record_files, write_set
 
 TOTAL = 4  # virtual shards
@@ -292,6 +293,35 @@ def test_what_tensorflow_decodes_wrongly_is_refused(encoded):
     preprocess.decode(encoded)
 
 
+def test_an_animation_among_the_files_is_named_and_does_no_harm(tmp_path):
+  # Photographs in several frames end the process if the decoder sees them.
+  frames = [Image.fromarray(noise(48, 64, 3, seed=i)) for i in range(3)]
+  animation = encode(frames[0], 'WEBP', save_all=True, append_images=frames[1:])
+  write_images(tmp_path, {f'{i}.webp': animation if i % 2 else encode(frames[0], 'WEBP')
+                          for i in range(20)})
+  refused = []
+  batches = evaluation(open_folder(tmp_path, labels='none'), unreadable=refused.extend)
+  assert sum(len(batch['sample_id']) for batch in batches) == len(refused) == 10
+
+
+def test_a_strip_is_looked_at_in_its_middle(tmp_path):
+  """Resized as a whole, 1 x 100,000 pixels would need gigabytes."""
+  strip = np.zeros((1, 100_000, 3), np.uint8)
+  strip[:, 49_900:50_100] = 200
+  write_images(tmp_path, {'strip.png': encode(strip, 'PNG')})
+  (batch,) = evaluation(open_folder(tmp_path, Shards(), labels='none'), shards=Shards(),
+                        image_size=32, share=.875, order='resize_first')
+  np.testing.assert_array_equal(batch['crop1'], 200)
+
+
+def test_a_file_that_is_gone_is_no_bad_image(tmp_path):
+  write_images(tmp_path, {f'{i}.png': encode(noise(3, 2, 3), 'PNG') for i in range(4)})
+  stream = open_folder(tmp_path, labels='none')
+  (tmp_path / '2.png').unlink()
+  with pytest.raises(DataError, match=r'Reading the data set failed \(NotFoundError\): .*2\.png'):
+    evaluation(stream)
+
+
 def test_sixteen_bits_become_eight():
   deep = np.random.default_rng(0).integers(0, 1 << 16, (7, 9), np.uint16)
   image = preprocess.decode(encode(deep, 'PNG')).numpy()
@@ -494,6 +524,24 @@ def test_images_that_do_not_fit_into_memory_are_named(tmp_path, content, message
   write_images(tmp_path, {'2.png': content})
   with pytest.raises(DataError, match=f'^{re.escape(str(tmp_path))}{message}'):
     tf_pipeline.in_memory(open_folder(tmp_path, labels='none'), shards=ONE_HOST, workers=1)
+
+
+@pytest.mark.parametrize('hosts', [2, 4])
+def test_the_memory_pipeline_gives_every_host_its_part_of_a_tfds_set(
+    tmp_path, monkeypatch, hosts):
+  write_records(tmp_path, [encode(noise(5, 6, 3, seed=i), 'PNG') for i in range(NUM_EXAMPLES)],
+                'png')
+  data = dict(default.get_config().data.to_dict(), dataset='tfds', image_size=4,
+              virtual_shards=TOTAL, options=default.tfds_options().to_dict())
+  data['options'] |= dict(name='tiny', data_dir=str(tmp_path), test_split='', held_out_images=0)
+
+  def batches(index, count):
+    monkeypatch.setattr(jax, 'process_index', lambda: index)
+    monkeypatch.setattr(jax, 'process_count', lambda: count)
+    loader = loading.load(data, 'train', purpose='a test', workdir=tmp_path)
+    return list(loader.train_batches([VIEW], seed=0, batch_size=BATCH, first_step=0, last_step=4))
+
+  assert_same_batches(concatenated([batches(i, hosts) for i in range(hosts)]), batches(0, 1))
 
 
 @pytest.fixture

@@ -44,13 +44,15 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
     raise DataError(f"data.options.labels is {labels!r}; it can be 'folders' or 'none'.")
   if not 0 <= validation_share < 1:
     raise DataError(f'data.options.validation_share is {validation_share}, outside [0, 1).')
-  check_split(split, test=test)
+  _check_apart(train, validation=validation, test=test)
+  if split == 'test' and not test:
+    raise DataError('There is no test split: set data.options.test to its folder.')
   folders = {'train': [train], 'validation': [validation or train], 'test': [test],
              TOGETHER: [train, validation] if validation else [train]}[split]
   classes = _subfolders(train) if labels == 'folders' else []
   parts = [_images(folder) for folder in folders]
-  numbers = np.concatenate([_labels(folder, part, classes)
-                            for folder, part in zip(folders, parts)]) if classes else None
+  numbers = np.concatenate([_labels(folder, part, classes) for folder, part in zip(folders, parts)]
+                           ) if labels == 'folders' else None
   paths = np.concatenate(parts)
   if split in ('train', 'validation') and not validation:
     held_out = math.ceil(validation_share * len(paths))
@@ -63,27 +65,45 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
   return _stream(paths, numbers, len(classes), shards)
 
 
-def check_split(split: str, *, test: str | None, **_) -> None:
-  """Raises DataError if a split cannot exist, without reading it."""
-  if split == 'test' and not test:
-    raise DataError('There is no test split: set data.options.test to its folder.')
+def check_split(split: str, *, train: str, test: str | None, labels: str, **_) -> None:
+  """Raises DataError if a split cannot be read, without opening an image."""
+  if split == 'test':
+    load(split, shards=Shards(), train=train, validation=None, test=test, labels=labels,
+         validation_share=0.)
+
+
+def _check_apart(train: str, **others: str | None) -> None:
+  for name, folder in others.items():
+    if folder and (_root(folder) + '/').startswith(_root(train) + '/'):
+      raise DataError(f'data.options.{name} is {folder}, which lies in the training folder '
+                      f'{train}; the same images would be trained on and judged.')
+
+
+def _root(folder: str) -> str:
+  return os.path.expanduser(folder).rstrip('/')
 
 
 def _images(folder: str) -> np.ndarray:
   """The paths of all images below a folder, sorted, as an object array of str."""
   import tensorflow as tf
 
-  root = os.path.expanduser(folder)
+  root = _root(folder)
   if not tf.io.gfile.isdir(root):
     raise DataError(f'{folder}: no such folder (data.options).')
-  found, others = [], 0
-  for parent, _, files in tf.io.gfile.walk(root):
-    hidden = '/.' in parent[len(root):]
-    for file in files:
-      if file.lower().endswith(ENDINGS) and not file.startswith('.') and not hidden:
-        found.append(posixpath.join(parent, file))
-      else:
-        others += 1
+  found, others, seen = [], 0, set()
+  try:
+    for parent, _, files in tf.io.gfile.walk(root):
+      # A link to a folder above would give every image again and again.
+      place = parent if '://' in parent else os.path.realpath(parent)
+      if place in seen or '/.' in parent[len(root):]:
+        continue
+      seen.add(place)
+      images = [file for file in files
+                if file.lower().endswith(ENDINGS) and not file.startswith('.')]
+      found += [posixpath.join(parent, file) for file in images]
+      others += len(files) - len(images)
+  except UnicodeDecodeError as error:
+    raise DataError(f'{folder} has a file whose name is not UTF-8 ({error}); rename it.') from error
   if not found:
     raise DataError(f'{folder} has no images: {others} files, none with the ending '
                     f'{", ".join(ENDINGS)}.')
@@ -94,7 +114,7 @@ def _subfolders(folder: str) -> list[str]:
   """The classes: names of the folders in `folder`, sorted."""
   import tensorflow as tf
 
-  root = os.path.expanduser(folder)
+  root = _root(folder)
   if not tf.io.gfile.isdir(root):
     raise DataError(f'{folder}: no such folder (data.options.train).')
   names = [name.rstrip('/') for name in tf.io.gfile.listdir(root)]
@@ -104,7 +124,7 @@ def _subfolders(folder: str) -> list[str]:
 
 def _labels(folder: str, paths: np.ndarray, classes: list[str]) -> np.ndarray:
   """The class number of each path, int32 [N]."""
-  root = os.path.expanduser(folder).rstrip('/') + '/'
+  root = _root(folder) + '/'
   names = [path[len(root):].split('/') for path in paths]
   loose = [path for path, parts in zip(paths, names) if len(parts) == 1]
   if loose:

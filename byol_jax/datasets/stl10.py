@@ -64,6 +64,13 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
                0 if labels is None else CLASSES)
 
 
+def check_split(split: str, *, folder: str, **_) -> None:
+  """Raises DataError if a split cannot be read, without reading its images."""
+  if split == 'test':
+    for name, record in (('test_X.bin', 3 * SIDE * SIDE), ('test_y.bin', 1)):
+      _read(folder, name, record)
+
+
 def _read(folder: str, name: str, record: int) -> np.ndarray:
   """A file's bytes, uint8 [N, record]; mapped, so that a host reads what it owns."""
   path = pathlib.Path(folder).expanduser() / name

@@ -61,8 +61,11 @@ def load(split: str, *, shards: Shards, name: str, data_dir: str | None, train_s
   Raises:
     DataError: no such set, split or feature, or it has not been prepared.
   """
+  if shuffle_buffer < 1:
+    raise DataError(f'data.options.shuffle_buffer is {shuffle_buffer}; it must be 1 or more.')
   builder = _builder(name, data_dir, download)
   num_classes = _check_features(builder, image_key, label_key)
+  _check_apart(builder, train_split, validation_split, test_split)
   both = f'{train_split}+{validation_split}' if validation_split else train_split
   wanted = {'train': train_split, 'validation': validation_split or train_split,
             'test': test_split, TOGETHER: both}
@@ -72,13 +75,36 @@ def load(split: str, *, shards: Shards, name: str, data_dir: str | None, train_s
   if not slices:
     raise DataError(f'{name}: the {split} split is empty (data.options: {wanted[split]!r}, '
                     f'held_out_images {held_out_images}, held_out_share {held_out_share}).')
+  _check_files(builder, slices)
   return _stream(builder, slices, shards, num_classes, image_key, label_key, shuffle_buffer)
 
 
-def check_split(split: str, *, name: str, test_split: str, **_) -> None:
-  """Raises DataError if a split cannot exist, without reading it."""
-  if split == 'test' and not test_split:
-    raise DataError(f'{name} has no test split: set data.options.test_split.')
+def check_split(split: str, *, name: str, data_dir: str | None, download: bool, test_split: str,
+                **_) -> None:
+  """Raises DataError if a split cannot be read, without opening a record."""
+  if split != 'test':
+    return
+  builder = _builder(name, data_dir, download)
+  slices = _slices(builder, test_split, split)
+  if not slices:
+    raise DataError(f'{name}: the test split is empty (data.options.test_split: {test_split!r}).')
+  _check_files(builder, slices)
+
+
+def _check_apart(builder, train: str, validation: str, test: str) -> None:
+  """Raises DataError where a record is in two splits, or twice in one."""
+  taken = []
+  for what, split in (('train', train), ('validation', validation), ('test', test)):
+    try:
+      slices = _slices(builder, split, what)
+    except DataError:  # It matters when the split is read.
+      slices = []
+    for s in slices:
+      for other, t in taken:
+        if s.file == t.file and s.skip < t.skip + t.take and t.skip < s.skip + s.take:
+          raise DataError(f'data.options.{what}_split {split!r} has records of {other}_split: '
+                          f'both hold some of {s.file}.')
+      taken.append((what, s))
 
 
 def _builder(name: str, data_dir: str | None, download: bool) -> Any:
@@ -137,8 +163,6 @@ def _check_features(builder, image_key: str, label_key: str) -> int:
 
 def _slices(builder, split: str, what: str) -> list[Slice]:
   """The records of a split in TFDS syntax, numbered from 0."""
-  import tensorflow as tf
-
   if not split:
     raise DataError(f'{builder.name} has no {what} split: set data.options.{what}_split.')
   try:
@@ -148,12 +172,6 @@ def _slices(builder, split: str, what: str) -> list[Slice]:
   except (ValueError, KeyError) as error:
     raise DataError(f'{builder.name} has no split {split!r} (data.options.{what}_split): '
                     f'{str(error).splitlines()[0]}') from error
-  present = set(tf.io.gfile.listdir(str(builder.data_path)))
-  missing = [i.filename for i in instructions if os.path.basename(i.filename) not in present]
-  if missing:
-    raise DataError(f'{missing[0]} is missing, with {len(missing) - 1} more of the '
-                    f'{len(instructions)} files of {builder.name} {split!r}; copy them, or prepare '
-                    'the set again.')
   slices, first_id = [], 0
   for instruction in instructions:
     # TFDS writes -1 where a slice goes to the end of its file.
@@ -162,6 +180,18 @@ def _slices(builder, split: str, what: str) -> list[Slice]:
     slices.append(Slice(instruction.filename, instruction.skip, take, first_id))
     first_id += take
   return [s for s in slices if s.take]
+
+
+def _check_files(builder, slices: Sequence[Slice]) -> None:
+  """Raises DataError if a file is not there."""
+  import tensorflow as tf
+
+  present = set(tf.io.gfile.listdir(str(builder.data_path)))
+  files = sorted({s.file for s in slices})
+  missing = [file for file in files if os.path.basename(file) not in present]
+  if missing:
+    raise DataError(f'{missing[0]} is missing, with {len(missing) - 1} more of the {len(files)} '
+                    f'files of this split of {builder.name}; copy them, or prepare the set again.')
 
 
 def _part(slices: Sequence[Slice], split: str, held_out: str, images: int, share: float

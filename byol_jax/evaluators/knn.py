@@ -70,7 +70,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, k: int, temp
   """
   check_features('train', train, num_classes)
   if not 1 <= k <= len(train.embeddings):
-    raise InputError(f'k is {k} but there are {len(train.embeddings)} training images; '
+    raise InputError(f'knn.k is {k} but there are {len(train.embeddings)} training images; '
                      f'set k to 1 ... {len(train.embeddings)}, or give more images.')
   if not 0 < temperature < np.inf:
     raise InputError(f'temperature is {temperature}; set it above 0 (the paper has 0.07).')

@@ -29,8 +29,11 @@ PROTOCOL = (
     'Linear evaluation as in appendix C.1 of the paper: linear classifier on the frozen encoder, '
     'BatchNorm in evaluation mode, random crop and flip in training, middle crop in testing, SGD '
     'with Nesterov momentum, no regularisation; the learning rate is chosen by top-1 on held-out '
-    'training images. Cosine schedule without warm-up and learning rates per 256 images, as in '
-    'the reference.')
+    'training images, the first of equals. Cosine schedule without warm-up and learning rates per '
+    '256 images, as in the reference.')
+# What C.1 says of the options of `fit`.
+PAPER = dict(learning_rates=(0.4, 0.3, 0.2, 0.1, 0.05), epochs=80., batch_size=1024, momentum=0.9,
+             refit=False)
 REFIT = (' The classifier was trained once more on training and held-out images together with the '
          'learning rate chosen; this refit is not in the paper.')
 
@@ -85,9 +88,13 @@ def fit(train: Images, validation: Features, *, num_classes: int,
     raise InputError(f'epochs is {epochs} and momentum {momentum}; set epochs above 0 and '
                      'momentum to 0 ... 1.')
   parallel.check_batch_size(batch_size, train.virtual_shards, 'evaluators.linear.batch_size')
+  augment.check_policy('evaluators.linear.view', view)
   options = dict(epochs=epochs, batch_size=batch_size, momentum=momentum, view=view, seed=seed)
   classifiers = _train(train, learning_rates, num_classes, **options)
   scores = [_accuracy(_only(classifiers, i), validation) for i in range(len(learning_rates))]
+  if not any(np.isfinite(_only(classifiers, i).weights).all() for i in range(len(scores))):
+    raise InputError(f'All classifiers of the linear evaluation have diverged; give smaller '
+                     f'learning_rates than {tuple(learning_rates)}.')
   chosen = int(np.argmax([score['top1'] for score in scores]))
   classifier = _only(classifiers, chosen)
   images = train.num_examples
@@ -96,7 +103,8 @@ def fit(train: Images, validation: Features, *, num_classes: int,
     classifier = _train(both, learning_rates[chosen:chosen + 1], num_classes, **options)
     images = both.num_examples
   return Fitted(classifier, tuple(zip(learning_rates, scores)), chosen,
-                dict(options, refit=refit), images, len(validation.labels))
+                dict(options, learning_rates=tuple(learning_rates), refit=refit), images,
+                len(validation.labels))
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
@@ -108,7 +116,11 @@ def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
 def describe(fitted: Fitted) -> dict[str, Any]:
   """The protocol in words, the choice, options and counts of images."""
   rate, score = fitted.candidates[fitted.chosen]
+  rates = [r for r, _ in fitted.candidates]
   return dict(
+      differs_from_paper=[f'{key} {fitted.options[key]} ({value})' for key, value in PAPER.items()
+                          if fitted.options[key] != value],
+      chosen_at_edge=len(rates) > 1 and rate in (min(rates), max(rates)),
       protocol=PROTOCOL + (REFIT if fitted.options['refit'] else ''),
       learning_rate=rate, validation_top1=score['top1'],
       candidates=[dict(learning_rate=r, **s) for r, s in fitted.candidates],

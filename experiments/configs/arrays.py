@@ -6,7 +6,7 @@
 FILE.npz holds `images`, uint8 [N, H, W, 3], and optionally `labels`, integers [N].
 ResNet-18 with the small stem, for images of about 32 pixels. A starting point, not a
 tuned recipe: the learning rate and tau are those of the paper's 300 epochs, no result
-is claimed for it.
+is claimed for it, hardware and time are not measured.
 """
 
 import ml_collections

@@ -111,9 +111,9 @@ def _data() -> ml_collections.ConfigDict:
       unreadable='stop',
       image_size=224,  # pixels, side of a view (appendix B)
       # The view for evaluation: the middle square of this share of the shorter side
-      # (224 of 256 pixels, section 3.3), ...
+      # (224 of 256 pixels, appendix B), ...
       center_share=0.875,
-      # ... resized before it is cut ('resize_first', section 3.3) or after
+      # ... resized before it is cut ('resize_first', appendix B) or after
       # ('crop_first', reference).
       center_order='resize_first',
       # The order of the images is drawn within this many fixed shards, of which each

@@ -8,7 +8,8 @@ probe and kNN to the log. Bad files stop the run with their name;
 --config.data.unreadable=skip goes on without them.
 
 A starting point, not a tuned recipe: ResNet-50 at 224 pixels with the values of the
-paper's 300 epochs, and the learning rate for batch 512; no result is claimed for it.
+paper's 300 epochs, and the learning rate for batch 512; no result is claimed for it,
+hardware and time are not measured.
 """
 
 import ml_collections

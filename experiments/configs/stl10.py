@@ -9,8 +9,8 @@ The files are those of https://cs.stanford.edu/~acoates/stl10, unpacked; TFDS le
 folds out. Without labels there is neither probe nor kNN in the log.
 
 A starting point: learning rate, weight decay and tau of the paper's 300 epochs; no number
-is claimed for it. Published elsewhere with a smaller setting: 70.1 linear (ResNet-18,
-batch 64, 80 epochs, SGD; README of sthalles/PyTorch-BYOL).
+is claimed for it, hardware and time are not measured. Published elsewhere with a smaller
+setting: 70.1 linear (ResNet-18, batch 64, 80 epochs, SGD; README of sthalles/PyTorch-BYOL).
 """
 
 import ml_collections

@@ -1,6 +1,7 @@
 import collections
 import io
 import math
+import os
 import pathlib
 
 import numpy as np
@@ -251,14 +252,45 @@ def test_unusable_options_say_what_is_wrong(load, options, message):
     load(**options)
 
 
+def test_a_link_to_a_folder_above_gives_no_image_twice(load, tmp_path):
+  write(tmp_path / 'a' / '1.png')
+  (tmp_path / 'a' / 'again').symlink_to(tmp_path)
+  assert load(train=tmp_path, labels='none').num_examples == 1
+
+
+def test_a_folder_without_classes_is_no_labelled_one(load, tmp_path):
+  write(tmp_path / '1.png')
+  with pytest.raises(DataError, match="outside of the class folders.*labels='none'"):
+    load(train=tmp_path)
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+@pytest.mark.parametrize('options', [
+    dict(test='train'), dict(test='train/ant'), dict(validation='train/', test='held_out')])
+def test_training_images_are_not_judged(load, split, options):
+  with pytest.raises(DataError, match='lies in the training folder'):
+    load(split, **options)
+
+
+def test_names_that_are_no_text_are_said(load, tmp_path):
+  write(tmp_path / '1.png')
+  os.rename(tmp_path / '1.png', bytes(tmp_path) + b'/\xe9.png')
+  with pytest.raises(DataError, match='not UTF-8'):
+    load(train=tmp_path, labels='none')
+
+
 def test_hidden_folders_are_left_out(load, tmp_path):
   for file in ('a/1.png', '.thumbnails/1.png', 'a/.cache/1.png'):
     write(tmp_path / file)
   assert places(load(train=tmp_path)) == [str(tmp_path / 'a/1.png')]
 
 
-def test_a_test_split_that_cannot_exist_is_said_without_reading():
-  with pytest.raises(DataError, match='no test split: set data.options.test'):
-    image_folder.check_split('test', train='/missing', test=None)
-  image_folder.check_split('train', test=None)
-  image_folder.check_split('test', test='/missing')
+@pytest.mark.parametrize('test, message', [
+    (None, 'no test split: set data.options.test'), ('missing', 'no such folder'),
+    ('more', "has the class 'cow'"), ('texts', 'has no images')])
+def test_a_test_split_that_cannot_exist_is_said_without_reading(root, test, message):
+  options = OPTIONS | dict(train=str(root / 'train'), test=test and str(root / test))
+  with pytest.raises(DataError, match=message):
+    image_folder.check_split('test', **options)
+  image_folder.check_split('train', **options)
+  image_folder.check_split('test', **options | dict(test=str(root / 'test')))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from byol_jax import datasets
-from byol_jax.datasets import DataError, Shards
+from byol_jax.datasets import DataError, Shards, stl10
 
 COUNTS = dict(train=40, test=20, unlabeled=30)
 
@@ -93,6 +93,13 @@ def test_damaged_files_are_named(load, folder, name, content, message):
   (folder / name).write_bytes(content)
   with pytest.raises(DataError, match=message):
     load('train+validation', fold=0 if 'fold' in name else None)
+
+
+def test_the_test_files_can_be_looked_at_before_they_are_read(folder):
+  stl10.check_split('test', folder=str(folder))
+  (folder / 'test_y.bin').unlink()
+  with pytest.raises(DataError, match='test_y.bin is missing'):
+    stl10.check_split('test', folder=str(folder))
 
 
 def test_missing_folds_are_said(load, folder):

@@ -179,10 +179,10 @@ def test_imagenet_is_parted_as_in_the_paper_and_in_the_reference(
 
 @pytest.mark.parametrize('train, validation', [
     ('train[:50%]', 'train[50%:]'), ('train[10:]', 'train[:10]'), ('train[9:21]', 'test'),
-    ('train[30:]+test[:2]+train[:3]', 'train[-36:-30]'), ('train[5:8]', 'train[5:8]')])
+    ('train[30:]+test[:2]+train[:3]', 'train[-36:-30]')])
 def test_splits_in_the_syntax_of_tfds(load, reference, train, validation):
-  options = dict(train_split=train, validation_split=validation, test_split=train)
-  expected = dict(train=reference(train), validation=reference(validation), test=reference(train))
+  options = dict(train_split=train, validation_split=validation, test_split='')
+  expected = dict(train=reference(train), validation=reference(validation))
   expected['train+validation'] = expected['train'] + expected['validation']
   for split, records in expected.items():
     assert places(load(split, **options)) == [place for place, _, _ in records]
@@ -327,6 +327,23 @@ def test_unusable_options_say_what_is_wrong(load, options, message):
     load(**options)
 
 
+@pytest.mark.parametrize('options', [
+    dict(validation_split='test'), dict(train_split='train+test'), dict(train_split='train+train'),
+    dict(train_split='train[:60%]', validation_split='train[50%:]')])
+def test_records_in_two_splits_are_refused(load, options):
+  with pytest.raises(DataError, match='has records of (train|validation)_split'):
+    load(**dict(test_split='test') | options)
+
+
+def test_a_set_of_which_only_the_training_files_were_copied_can_be_trained_on(load, copy, tmp_path):
+  for path in record_files(copy, FILES['test'], 'test'):
+    path.unlink()
+  assert load(data_dir=str(tmp_path)).num_examples
+  with pytest.raises(DataError, match='is missing'):
+    tfds_set.check_split('test', name='tiny', data_dir=str(tmp_path), download=False,
+                         test_split='test')
+
+
 def test_a_set_that_is_not_prepared_tells_the_command(load, tmp_path):
   command = f'Prepare it with: tfds build mnist --data_dir={re.escape(str(tmp_path))} '
   with pytest.raises(DataError, match=f'^mnist is not prepared in .*/mnist/.*{command}'):
@@ -339,7 +356,7 @@ def test_missing_files_are_named(load, copy, tmp_path):
   load('test', data_dir=str(tmp_path))
   load('train', train_split='train[:9]', data_dir=str(tmp_path))
   with pytest.raises(DataError, match=f'^{re.escape(str(copy))}/tiny-train.tfrecord-00002-of-00005 '
-                                      "is missing, with 1 more of the 4 files of tiny 'train'"):
+                                      'is missing, with 1 more of the 4 files of this split'):
     load('train', data_dir=str(tmp_path))
 
 
@@ -350,8 +367,12 @@ def test_another_file_format_is_refused(load, copy, tmp_path):
     load(data_dir=str(tmp_path))
 
 
-def test_a_test_split_that_cannot_exist_is_said_without_reading():
-  with pytest.raises(DataError, match='nothing has no test split: set data.options.test_split'):
-    tfds_set.check_split('test', name='nothing', test_split='', data_dir='/missing')
-  tfds_set.check_split('train', name='nothing', test_split='')
-  tfds_set.check_split('test', name='nothing', test_split='test')
+@pytest.mark.parametrize('test_split, message', [
+    ('', 'tiny has no test split: set data.options.test_split'),
+    ('tset', "tiny has no split 'tset'"), ('test[:0]', 'the test split is empty')])
+def test_a_test_split_that_cannot_exist_is_said_without_reading(data_dir, test_split, message):
+  options = dict(OPTIONS, data_dir=str(data_dir), test_split=test_split)
+  with pytest.raises(DataError, match=message):
+    tfds_set.check_split('test', **options)
+  tfds_set.check_split('train', **options)
+  tfds_set.check_split('test', **options | dict(test_split='test'))

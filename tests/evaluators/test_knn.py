@@ -115,7 +115,7 @@ def test_describe(train, queries):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(k=101), r'k is 101 but there are 100 training images; set k to 1 \.\.\. 100'),
+    (dict(k=101), r'knn.k is 101 but there are 100 training images; set k to 1 \.\.\. 100'),
     (dict(k=0), 'k is 0'),
     (dict(temperature=0.), 'temperature is 0.0'),
     (dict(bank_chunk=0), 'bank_chunk is 0'),

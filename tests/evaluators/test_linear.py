@@ -230,6 +230,22 @@ def test_without_a_refit_the_training_images_are_all(images, validation):
   assert (described['train_images'], described['validation_images']) == (24, 200)
 
 
+def test_what_differs_from_the_paper_is_listed(images, validation):
+  described = linear.describe(linear.fit(images, validation, **OPTIONS))
+  differing = {text.split()[0] for text in described['differs_from_paper']}
+  assert differing == {key for key, value in linear.PAPER.items()
+                       if (OPTIONS | dict(learning_rates=tuple(RATES)))[key] != value}
+  assert described['chosen_at_edge'] == (described['learning_rate'] in (min(RATES), max(RATES)))
+
+
+def test_classifiers_that_all_diverge_are_an_error(images, validation, monkeypatch):
+  train = linear._train
+  monkeypatch.setattr(linear, '_train', lambda *args, **kwargs: jax.tree.map(
+      lambda x: x * np.nan, train(*args, **kwargs)))
+  with pytest.raises(InputError, match='All classifiers of the linear evaluation have diverged'):
+    linear.fit(images, validation, **OPTIONS)
+
+
 def test_describe_is_json(images, validation):
   described = json.loads(json.dumps(linear.describe(linear.fit(images, validation, **OPTIONS))))
   assert 'appendix C.1 of the paper' in described['protocol']
