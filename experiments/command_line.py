@@ -78,12 +78,14 @@ def _parsed(path: str) -> ml_collections.ConfigDict:
   try:
     return ConfigFileFlagParser('config').parse(path)
   except Exception as error:
-    # The parser wraps what it meets, with a traceback for a text.
-    cause = error
-    while cause.__context__ is not None and not isinstance(cause, InputError):
-      cause = cause.__context__
-    if isinstance(cause, InputError):
-      raise cause from error
+    # The parser raises what it meets once more, with a traceback for a text.
+    chain = [error]
+    while chain[-1].__context__ is not None:
+      chain.append(chain[-1].__context__)
+    own = [one for one in chain if isinstance(one, InputError)]
+    if own:
+      raise own[-1] from None
+    cause = chain[-1]
     file, _, argument = path.partition(':')
     if argument and isinstance(cause, TypeError):
       raise InputError(f'{file} takes no argument such as {argument!r} after the colon.') from error

@@ -223,7 +223,6 @@ def _cut(slices: Sequence[Slice], start: int, stop: int) -> list[Slice]:
 def _stream(builder, slices, shards: Shards, num_classes: int, image_key: str, label_key: str,
             shuffle_buffer: int) -> Stream:
   import tensorflow as tf
-  import tensorflow_datasets as tfds
 
   total = sum(s.take for s in slices)
   bounds = [total * v // shards.total for v in range(shards.total + 1)]
@@ -231,10 +230,6 @@ def _stream(builder, slices, shards: Shards, num_classes: int, image_key: str, l
                for v in range(shards.total)]
   table = [s for part in per_shard for s in part]
   first_row = np.cumsum([0, *map(len, per_shard)])
-  wanted = {image_key: tfds.decode.SkipDecoding()}
-  features = tfds.decode.PartialDecoding(
-      {key: True for key in (image_key, label_key) if key}, decoders=wanted)
-  parsed = features.extract_features(builder.info.features)
 
   def one_slice(row):
     column = lambda name, kind=tf.int64: tf.gather(
@@ -256,6 +251,25 @@ def _stream(builder, slices, shards: Shards, num_classes: int, image_key: str, l
     buffer_seed = tf.random.stateless_uniform([], seed, None, None, tf.int64)
     return mixed.shuffle(shuffle_buffer, seed=buffer_seed, reshuffle_each_iteration=False)
 
+  def source(sample_id):
+    s = next(s for s in slices if s.first_id <= sample_id < s.first_id + s.take)
+    return f'record {s.skip + sample_id - s.first_id} of {s.file}'
+
+  read = _parser(builder.info.features, image_key, label_key)
+  return Stream(records, read, np.diff(bounds), source, lambda: _damaged_file(table), total,
+                num_classes)
+
+
+def _parser(features, image_key: str, label_key: str):
+  """record -> `encoded` and `labels`; the other features of the set are not parsed."""
+  import tensorflow as tf
+  import tensorflow_datasets as tfds
+
+  wanted = {image_key: tfds.decode.SkipDecoding()}
+  parsed = tfds.decode.PartialDecoding(
+      {key: True for key in (image_key, label_key) if key}, decoders=wanted
+  ).extract_features(features)
+
   def read(record):
     example = parsed.deserialize_example(record['serialized'], decoders=wanted)
     result = dict(encoded=example[image_key])
@@ -263,12 +277,7 @@ def _stream(builder, slices, shards: Shards, num_classes: int, image_key: str, l
       result['labels'] = tf.cast(example[label_key], tf.int32)
     return result
 
-  def source(sample_id):
-    s = next(s for s in slices if s.first_id <= sample_id < s.first_id + s.take)
-    return f'record {s.skip + sample_id - s.first_id} of {s.file}'
-
-  return Stream(records, read, np.diff(bounds), source, lambda: _damaged_file(table), total,
-                num_classes)
+  return read
 
 
 def _damaged_file(slices: Sequence[Slice]) -> str:
