@@ -45,18 +45,18 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def test_folder(folder):
+def other_folder(folder):
   return shutil.copytree(folder, folder.with_name('test'))
 
 
 @pytest.fixture
-def config(folder, test_folder):
+def config(folder, other_folder):
   def make(**overrides):
     config = tiny.config(train__epochs=1.0, train__warmup_epochs=.2, evals__every_epochs=1.0,
                          **overrides).unlock()
     config.data.update(dataset='image_folder', pipeline='tf_data', center_share=.875)
     config.data.options = default.image_folder_options()
-    config.data.options.update(train=str(folder), test=str(test_folder))
+    config.data.options.update(train=str(folder), test=str(other_folder))
     return config
   return make
 
