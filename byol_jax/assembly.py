@@ -1,6 +1,7 @@
 """From a config to the parts of a run: what the numbers in it come to, and the functions."""
 
 from collections.abc import Mapping, Sequence
+import difflib
 import functools
 from typing import Any, NamedTuple
 
@@ -128,6 +129,40 @@ def build_single_view(policy: Mapping[str, Any], seed: int, image_size: int):
   """batch -> one view of it [B, H, W, 3]: crop and flip, the supervised augmentation."""
   return functools.partial(augment.crop_and_flip, seed=seed, policy=plain(policy),
                            image_size=image_size)
+
+
+def overridden(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
+               ) -> ml_collections.ConfigDict:
+  """The config with keys such as 'train.epochs' set; the config keeps its types.
+
+  Raises:
+    InputError: a key that the config has not, or a value of another type.
+  """
+  for path, value in overrides.items():
+    *sections, key = path.split('.')
+    section = config
+    try:
+      for name in sections:
+        section = section[name]
+      if key not in section:
+        raise KeyError(key)
+      with section.unlocked():
+        section[key] = value
+    except (KeyError, TypeError, AttributeError) as error:
+      known = [k for k in flat(as_json(config))]
+      nearest = difflib.get_close_matches(path, known, n=1, cutoff=0.)
+      raise InputError(f'config.{path} cannot be set to {value!r} ({type(error).__name__}); the '
+                       f'nearest key is config.{nearest[0]}.') from error
+  return config
+
+
+def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'train.epochs': 1.0} for {'train': {'epochs': 1.0}}."""
+  result = {}
+  for key, value in config.items():
+    inside = isinstance(value, Mapping) and value
+    result |= flat(value, f'{prefix}{key}.') if inside else {prefix + key: value}
+  return result
 
 
 def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ''

@@ -50,6 +50,20 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
   return '\n'.join(lines + notes) + '\n'
 
 
+def sweep_table(rows: Sequence[Mapping[str, Any]]) -> str:
+  """The rows of `sweep.table` as Markdown; columns that nobody fills are left out."""
+  columns = [name for name in dict.fromkeys(name for row in rows for name in row)
+             if name != 'folder' and any(row.get(name) is not None for row in rows)]
+  lines = ['| ' + ' | '.join(columns) + ' |', '|' + ' --- |' * len(columns)]
+  for row in rows:
+    lines.append('| ' + ' | '.join(_cell(row.get(name)) for name in columns) + ' |')
+  return '\n'.join(lines) + '\n'
+
+
+def _cell(value: Any) -> str:
+  return '' if value is None else f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
 def _left_out(result: Mapping[str, Any]) -> str:
   count = result.get('unreadable', {}).get('test', 0)
   return f' ({count} of them unreadable and left out)' if count else ''

@@ -22,7 +22,8 @@ def run(main: Callable[[], None], **help_texts: str) -> None:
   """Defines a required flag per keyword, parses the command line and runs main().
 
   The flag `config` takes a config file and overrides of its keys; the others take
-  strings. An InputError ends the process with its message and exit code 1.
+  strings. Optional flags are defined by the module itself. An InputError ends the
+  process with its message and exit code 1.
   """
   for name, text in help_texts.items():
     if name == 'config':

@@ -9,17 +9,18 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {'crops', 'errors', 'hashing', 'parallel', 'plugins'},
+    {'crops', 'devices', 'errors', 'hashing', 'hyper', 'parallel', 'plugins'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'encoders', 'objectives'},
     {'model', 'train_step'},
     {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'tf_pipeline',
      'input_pipeline'},
     {'evaluators'},
-    {'assembly', 'loading', 'report', 'train', 'evaluate'},
+    {'assembly', 'loading', 'report', 'train', 'evaluate',
+     'sweep'},
 ]
 MAY_USE = dict(
     tensorflow={'preprocess', 'tf_pipeline', 'datasets'}, tensorflow_datasets={'datasets'},
-    ml_collections={'assembly', 'train', 'evaluate'}, matplotlib={'report'},
+    ml_collections={'assembly', 'train', 'evaluate', 'sweep'}, matplotlib={'report'},
     orbax={'checkpoint'}, tensorboardX={'metric_log'})
 FILES = sorted((ROOT / 'byol_jax').rglob('*.py'))
 

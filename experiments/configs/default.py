@@ -187,4 +187,6 @@ def _evals() -> ml_collections.ConfigDict:
       every_epochs=10.0,
       batch_size=256,  # images per step over all devices
       knn=dict(k=200, temperature=0.07),  # Wu et al. 2018, section 3.4
+      # Configs of the evaluations that a sweep makes of the last checkpoint.
+      afterwards=('experiments/configs/eval/linear_features.py',),
   ))

@@ -1,0 +1,61 @@
+"""The points of a sweep: what a config's `get_hyper(hyper)` is written with.
+
+A point is a dict of overrides, {'config.seed': 1}; a sweep is a list of points::
+
+    def get_hyper(hyper):
+      return hyper.product([hyper.sweep('config.seed', range(3)),
+                            hyper.sweep('config.train.base_tau', [0.9, 0.99])])
+"""
+
+from collections.abc import Iterable, Sequence
+import itertools
+from typing import Any
+
+from byol_jax.errors import InputError
+
+Point = dict[str, Any]
+
+
+def sweep(key: str, values: Iterable[Any]) -> list[Point]:
+  """One point for each value of `key`, which starts with 'config.'."""
+  if not key.startswith('config.'):
+    raise InputError(f"A sweep is over keys such as 'config.seed', not {key!r}.")
+  return [{key: value} for value in values]
+
+
+def fixed(key: str, value: Any) -> list[Point]:
+  """A single point."""
+  return sweep(key, [value])
+
+
+def product(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
+  """Every combination; the last sweep varies fastest. Without sweeps the one point {}."""
+  return [_merged(points) for points in itertools.product(*sweeps)]
+
+
+def zipit(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
+  """The first points of all sweeps together, then the second ones, ...
+
+  Raises:
+    InputError: the sweeps differ in length; one point alone goes with all.
+  """
+  length = max(map(len, sweeps), default=0)
+  if any(len(points) not in (1, length) for points in sweeps):
+    raise InputError(f'zipit takes sweeps of one length, not {[len(s) for s in sweeps]}; a sweep '
+                     'of one point goes with all.')
+  return [_merged([s[i if len(s) > 1 else 0] for s in sweeps]) for i in range(length)]
+
+
+def chainit(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
+  """The points of one sweep after those of the other."""
+  return [dict(point) for points in sweeps for point in points]
+
+
+def _merged(points: Iterable[Point]) -> Point:
+  merged: Point = {}
+  for point in points:
+    twice = sorted(merged.keys() & point.keys())
+    if twice:
+      raise InputError(f'{twice[0]} is set by two of the sweeps that are combined.')
+    merged |= point
+  return merged

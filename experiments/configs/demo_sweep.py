@@ -1,0 +1,15 @@
+"""A sweep over the demonstration: tau and the seed, six runs.
+
+  python -m experiments.sweep --config=experiments/configs/demo_sweep.py --workdir=DIR
+
+Hardware: 2 CPU cores, 3 to 4 minutes per point.
+"""
+
+from experiments.configs import demo
+
+get_config = demo.get_config
+
+
+def get_hyper(hyper):
+  return hyper.product([hyper.sweep('config.train.base_tau', [0.9, 0.99]),
+                        hyper.sweep('config.seed', range(3))])

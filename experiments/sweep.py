@@ -1,0 +1,66 @@
+"""Runs the points of a config's get_hyper; run again, it goes on and skips what is done.
+
+  python -m experiments.sweep --config=experiments/configs/demo_sweep.py --workdir=DIR \
+      [--parallel=2] [--config.train.epochs=3 ...]
+  ... --status      prints the table and runs nothing
+  ... --print       prints one command per point
+  ... --slurm=FILE  writes an array job for sbatch
+"""
+
+import importlib.util
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from byol_jax import devices, report, sweep
+from byol_jax.errors import InputError
+from experiments import command_line
+
+flags.DEFINE_integer('parallel', 1, 'Points that run at once.')
+flags.DEFINE_bool('status', False, 'Print the table and run nothing.')
+flags.DEFINE_bool('print', False, 'Print a command per point and run nothing.')
+flags.DEFINE_string('slurm', None, 'Write an array job to this file and run nothing.')
+
+
+def main() -> None:
+  arguments, flag = flags.FLAGS, flags.FLAGS['config']
+  path = config_flags.get_config_filename(flag)
+  module, argument = _module(path)
+  found = sweep.points(
+      lambda: module.get_config(*argument), module.get_hyper, config_path=path,
+      overrides=config_flags.get_override_values(flag), workdir=arguments.workdir)
+  table = pathlib.Path(arguments.workdir).expanduser() / f'{pathlib.Path(module.__file__).stem}'
+  write = lambda: sweep.write_table(found, table)
+  if arguments.print:
+    print('\n'.join(sweep.commands(found)))
+  elif arguments.slurm:
+    pathlib.Path(arguments.slurm).write_text(sweep.slurm_script(found))
+    print(f'{len(found)} tasks: sbatch {arguments.slurm}')
+  elif arguments.status:
+    print(report.sweep_table(write()))
+  else:
+    failed = sweep.run(found, slots=devices.divided(arguments.parallel), progress=write)
+    print(report.sweep_table(write()))
+    print(f'Table: {table}.csv, {table}.json')
+    if failed:
+      sys.exit(f'error: {len(failed)} of {len(found)} points failed: '
+               + ', '.join(point.digest for point in failed))
+
+
+def _module(path: str):
+  """The config's module and its argument, what follows the colon, as a list."""
+  file, _, argument = path.partition(':')
+  spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_hyper'):
+    raise InputError(f'{file} has no get_hyper(hyper), which says what is swept; '
+                     'experiments/configs/demo_sweep.py is an example.')
+  return module, [argument] if argument else []
+
+
+if __name__ == '__main__':
+  command_line.run(main, config='File with get_config() and get_hyper(hyper).',
+                   workdir='Folder of the sweep.')

@@ -1,0 +1,174 @@
+"""Sweeps: points, states, failures and restarts, with small commands as stages."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from byol_jax import report, sweep
+from byol_jax.errors import InputError
+from tests import tiny
+
+SEEDS = range(3)
+
+
+def get_hyper(hyper):
+  return hyper.sweep('config.seed', SEEDS)
+
+
+def points(workdir, get_hyper=get_hyper, **overrides):
+  return sweep.points(tiny.config, get_hyper, config_path='tests/tiny.py', overrides=overrides,
+                      workdir=workdir)
+
+
+def with_code(point, *codes):
+  """The point with Python code instead of its commands; `result` is the stage's file."""
+  stages = []
+  for i, code in enumerate(codes):
+    result = point.folder / f'result{i}'
+    script = point.folder.parent / f'{point.digest}_{i}.py'
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(f'import pathlib, os, sys\nresult = pathlib.Path({str(result)!r})\n{code}\n')
+    stages.append(sweep.Stage(f'stage{i}', (str(script),), result))
+  return point._replace(stages=tuple(stages))
+
+
+@pytest.fixture
+def three(tmp_path):
+  return points(tmp_path)
+
+
+def run(found, slots=({},)):
+  return sweep.run(found, slots=slots, progress=lambda: None)
+
+
+WORKS = 'print("at work"); result.write_text("1")'
+FAILS = 'print("before"); sys.exit("no such luck")'
+
+
+def test_a_point_is_the_config_with_its_overrides(three, tmp_path):
+  assert [point.overrides for point in three] == [{'seed': seed} for seed in SEEDS]
+  assert len({point.digest for point in three}) == 3
+  pretrain, evaluation = three[1].stages
+  assert pretrain.arguments == (
+      '-m', 'experiments.pretrain', '--config=tests/tiny.py', '--config.seed=1',
+      f'--workdir={tmp_path}/points/{three[1].digest}')
+  assert evaluation.name == 'linear_features' and '--config.seed=1' in evaluation.arguments
+
+
+def test_sweeps_share_the_points_that_they_have_in_common(three, tmp_path):
+  other = points(tmp_path, lambda hyper: hyper.product([
+      hyper.sweep('config.seed', [2, 3]), hyper.sweep('config.train.base_tau', [.996, .9])]))
+  assert {p.digest for p in other} & {p.digest for p in three} == {three[2].digest}
+
+
+def test_logging_does_not_make_another_point_and_training_does(three, tmp_path):
+  digests = [point.digest for point in three]
+  assert [p.digest for p in points(tmp_path, **{'log.every_steps': 7})] == digests
+  assert not {p.digest for p in points(tmp_path, **{'train.epochs': 7.})} & set(digests)
+
+
+def test_a_point_that_occurs_twice_is_run_once(tmp_path):
+  assert len(points(tmp_path, lambda hyper: hyper.chainit([get_hyper(hyper)] * 2))) == 3
+
+
+@pytest.mark.parametrize('make, message', [
+    (lambda hyper: hyper.sweep('config.train.base_taus', [1.]),
+     r'config.train.base_taus .* nearest key is config.train.base_tau\.'),
+    (lambda hyper: hyper.sweep('config.seed', ['x']), "config.seed cannot be set to 'x'"),
+    (lambda hyper: [], 'gives no point')])
+def test_what_cannot_be_swept_is_said(tmp_path, make, message):
+  with pytest.raises(InputError, match=message):
+    points(tmp_path, make)
+
+
+def test_points_run_and_are_skipped_when_done(three, capfd):
+  found = [with_code(point, WORKS, WORKS) for point in three]
+  assert [sweep.state(point) for point in found] == ['waiting'] * 3
+  assert run(found, slots=[{}, {}]) == []
+  assert [sweep.state(point) for point in found] == ['done'] * 3
+  assert 'at work' in (found[0].folder / sweep.LOG).read_text()
+  capfd.readouterr()
+  run(found)
+  assert capfd.readouterr().out == ''
+
+
+def test_a_failing_point_is_named_with_its_last_lines_and_stops_nobody(three, capfd):
+  found = [with_code(point, *codes) for point, codes in
+           zip(three, [[WORKS], [FAILS, WORKS], [WORKS]])]
+  assert run(found) == [found[1]]
+  assert [sweep.state(point) for point in found] == ['done', 'failed', 'done']
+  printed = capfd.readouterr().out
+  assert f'{found[1].digest}: stage0 failed with code 1  seed=1' in printed
+  assert '  before\n  no such luck' in printed
+  failure = json.loads((found[1].folder / sweep.FAILURE).read_text())
+  assert failure == dict(stage='stage0', code=1, overrides={'seed': 1},
+                         last_lines=['before', 'no such luck'])
+  # Mended, it runs, and from the stage that failed.
+  mended = [*found[:1], with_code(three[1], WORKS, WORKS), *found[2:]]
+  assert run(mended) == [] and sweep.state(mended[1]) == 'done'
+
+
+def test_a_stage_that_is_done_is_not_repeated(three):
+  point = with_code(three[0], 'assert not result.exists(); result.write_text("")', FAILS)
+  run([point])
+  point = with_code(three[0], 'sys.exit("again")', WORKS)
+  assert run([point]) == []
+
+
+def test_each_slot_has_its_devices(three):
+  code = 'result.write_text(os.environ["SLOT"])'
+  found = [with_code(point, code) for point in three]
+  run(found, slots=[dict(SLOT='a'), dict(SLOT='b')])
+  assert {point.stages[0].result.read_text() for point in found} <= {'a', 'b'}
+
+
+def test_a_run_that_outlives_its_sweep_is_not_started_twice(three, capfd):
+  """The child holds the lock after its parent was killed."""
+  point = with_code(three[0], 'print("up", flush=True); sys.stdin.read(); result.write_text("")')
+  code = ('import sys; from tests import test_sweep as t; from byol_jax import sweep\n'
+          f'p = [q for q in t.points({str(point.folder.parents[1])!r}) '
+          f'if q.digest == {point.digest!r}][0]\n'
+          f'sweep.run([t.with_code(p, {"print(chr(117), flush=True); sys.stdin.read()"!r})], '
+          'slots=[{}], progress=lambda: None)')
+  parent = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, text=True)
+  assert 'begins' in parent.stdout.readline()
+  while not (point.folder / sweep.LOG).exists() or not (point.folder / sweep.LOG).read_text():
+    assert parent.poll() is None
+  parent.send_signal(signal.SIGKILL)
+  parent.wait()
+  assert sweep.state(point) == 'running'
+  run([point])
+  assert 'another process is at it' in capfd.readouterr().out
+  parent.stdin.close()
+
+
+def test_the_table_has_a_row_per_point(three, tmp_path):
+  found = [with_code(three[0], WORKS), with_code(three[1], FAILS), three[2]]
+  run(found[:2])
+  (found[0].folder / 'metrics.jsonl').write_text(
+      '{"step": 1, "train/byol_loss": 3.0}\n{"step": 2, "train/byol_loss": 2.0}\n')
+  rows = sweep.write_table(found, tmp_path / 'table')
+  assert [row['state'] for row in rows] == ['done', 'failed', 'waiting']
+  assert (rows[0]['seed'], rows[0]['step'], rows[0]['train/byol_loss']) == (0, 2, 2.)
+  assert json.loads((tmp_path / 'table.json').read_text()) == rows
+  with (tmp_path / 'table.csv').open() as file:
+    assert [row['state'] for row in csv.DictReader(file)] == ['done', 'failed', 'waiting']
+  text = report.sweep_table(rows)
+  assert text.count('\n') == 5 and '| done | 0 | 2 | 2 |' in text and 'collapse/std' not in text
+
+
+def test_printed_commands_and_the_slurm_script_hold_every_point(three):
+  lines = sweep.commands(three)
+  assert len(lines) == 3 and all(f'{sys.executable} -m experiments.pretrain' in line and
+                                 ' -m experiments.evaluate' in line for line in lines)
+  script = sweep.slurm_script(three)
+  assert '#SBATCH --array=0-2' in script and all(line in script for line in lines)
+  checked = subprocess.run(['bash', '-n'], input=script, text=True, capture_output=True,
+                           env=os.environ)
+  assert checked.returncode == 0, checked.stderr
