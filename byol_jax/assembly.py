@@ -11,7 +11,14 @@ import ml_collections
 
 from byol_jax import augment, datasets, model, optimizers, parallel, plugins, schedules
 from byol_jax.errors import InputError
-from byol_jax.train_step import Recipe
+from byol_jax.train_step import TARGETS, Recipe
+
+# Keys that may change when a run is resumed: they leave the weights alone.
+MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
+              'resolved.evaluate_every', 'resolved.devices', 'train.stop_at_step',
+              'data.workers', 'data.unreadable', 'data.options.data_dir',
+              'data.options.download', 'data.options.folder', 'data.options.test',
+              'data.options.test_split', 'data.options.test_images', 'data.options.test_labels')
 
 
 class Resolved(NamedTuple):
@@ -56,6 +63,8 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
       ('evals.every_epochs', config.evals.every_epochs, config.evals.every_epochs >= 0),
       ('log.every_steps', config.log.every_steps, config.log.every_steps >= 0),
       ('train.base_tau', train.base_tau, 0 <= train.base_tau <= 1),
+      ('train.tau_schedule', train.tau_schedule, train.tau_schedule in schedules.TAU_SCHEDULES),
+      ('train.target', train.target, train.target in TARGETS),
       ('train.stop_at_step', train.stop_at_step, train.stop_at_step >= 0),
       ('data.image_size', config.data.image_size, config.data.image_size >= 1),
       ('checkpoint.keep_last', config.checkpoint.keep_last, config.checkpoint.keep_last >= 1)):
@@ -110,7 +119,8 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
           batch_size=train.batch_size, warmup_steps=resolved.warmup_steps,
           max_steps=resolved.max_steps),
       tau=functools.partial(schedules.tau, base_tau=train.base_tau,
-                            max_steps=resolved.max_steps))
+                            max_steps=resolved.max_steps, schedule=train.tau_schedule),
+      target=train.target)
 
 
 def center_views(data: Mapping[str, Any]):

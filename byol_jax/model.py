@@ -71,6 +71,7 @@ def build(
     encoder_options: keyword arguments of its `build`.
     projector: sizes of the projector's layers; (4096, 256) in the paper.
     predictor: sizes of the predictor's layers; the last must equal the projector's.
+      Without any, the prediction is the projection (Table 5b).
     num_classes: of the online classifier; 0 leaves it out.
     batch_norm_decay: decay of the running statistics.
     batch_norm_epsilon: added to the variance.
@@ -99,7 +100,9 @@ def build(
   def forward(images, is_training):
     embedding = embed(images, is_training)
     projection = _MLP(projector, batch_norm, name='projector')(embedding, is_training)
-    prediction = _MLP(predictor, batch_norm, name='predictor')(projection, is_training)
+    prediction = projection
+    if predictor:
+      prediction = _MLP(predictor, batch_norm, name='predictor')(projection, is_training)
     logits = None
     if num_classes:
       # The classifier reads the representation without teaching it.
@@ -119,7 +122,7 @@ def _check(projector, predictor, compute_dtype) -> None:
   if compute_dtype == 'float64' and not jax.config.jax_enable_x64:
     raise InputError('model.compute_dtype float64 needs the environment variable '
                      'JAX_ENABLE_X64=1.')
-  if predictor[-1] != projector[-1]:
+  if predictor and predictor[-1] != projector[-1]:
     raise InputError(f'The predictor ends in {predictor[-1]} units and the projector in '
                      f'{projector[-1]}; they must agree: the one predicts the other.')
 

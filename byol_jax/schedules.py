@@ -1,6 +1,7 @@
 """From epochs to steps; the learning rate and tau as functions of the step."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -37,6 +38,19 @@ def learning_rate(
   return optax.warmup_cosine_decay_schedule(0., peak, warmup_steps, max_steps)(step)
 
 
-def tau(step: jax.Array | int, *, base_tau: float, max_steps: int) -> jax.Array:
-  """tau_k = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (paper, section 3.3)."""
+# How tau moves: to 1 along a cosine (section 3.3), or not at all (Table 5a, tau 0).
+TAU_SCHEDULES = ('cosine', 'constant')
+
+
+def tau(step: jax.Array | int, *, base_tau: float, max_steps: int, schedule: str) -> jax.Array:
+  """tau_k = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (paper, section 3.3), or tau_base.
+
+  Args:
+    step: k, optimizer steps done so far.
+    base_tau: in [0, 1].
+    max_steps: K, steps in the whole run.
+    schedule: one of TAU_SCHEDULES.
+  """
+  if schedule == 'constant':
+    return jnp.float32(base_tau)
   return 1. - optax.cosine_decay_schedule(1. - base_tau, max_steps)(step)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from byol_jax import assembly, evaluate, hyper, metric_log, train
+from byol_jax import assembly, evaluate, hyper, metric_log
 from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK = 'log.txt', 'failure.json', 'lock'
@@ -94,7 +94,7 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
 def _digest(config: ml_collections.ConfigDict) -> str:
   """Of the keys that decide the result; logging and where the data lie do not."""
   keys = {key: value for key, value in assembly.flat(assembly.as_json(config)).items()
-          if not key.startswith(train.MAY_CHANGE)}
+          if not key.startswith(assembly.MAY_CHANGE)}
   return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
 
 

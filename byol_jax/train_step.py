@@ -25,6 +25,10 @@ Batch = Mapping[str, jax.Array]
 Scalars = dict[str, jax.Array]
 Schedule = Callable[[jax.Array], jax.Array]
 
+# What the predictions regress: the projections of the moving average (the paper's
+# method), of the online network itself, or the latter with gradients flowing into them.
+TARGETS = ('moving_average', 'stop_gradient', 'none')
+
 
 class TrainState(NamedTuple):
   """Everything that a run carries from step to step; arrays only, no device axis.
@@ -54,6 +58,8 @@ class Recipe(NamedTuple):
   optimizer: gradients -> momentum, without the learning rate.
   learning_rate: step -> learning rate.
   tau: step -> decay of the target parameters.
+  target: one of TARGETS. With the last two nothing reads the target parameters,
+    which follow nevertheless (Table 19: 'sg' and theta).
   """
 
   model: Model
@@ -62,6 +68,7 @@ class Recipe(NamedTuple):
   optimizer: optax.GradientTransformation
   learning_rate: Schedule
   tau: Schedule
+  target: str
 
 
 def init_state(key: jax.Array, images: jax.Array, recipe: Recipe) -> TrainState:
@@ -100,10 +107,15 @@ def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ja
   for view in views:
     outputs, online_state = recipe.model.apply(online_params, online_state, view, True)
     online.append(outputs)
-  # The target too runs on the statistics of the batch.
-  for view in views:
-    outputs, target_state = recipe.model.apply(state.target_params, target_state, view, True)
-    target.append(outputs)
+  if recipe.target == 'moving_average':
+    # The target too runs on the statistics of the batch.
+    for view in views:
+      outputs, target_state = recipe.model.apply(state.target_params, target_state, view, True)
+      target.append(outputs)
+  else:
+    target = online
+  if recipe.target != 'none':
+    target = jax.lax.stop_gradient(target)
 
   byol_loss = jnp.mean(recipe.objective(online, target))
   scalars = dict(byol_loss=byol_loss, projections=metrics.moments(

@@ -63,7 +63,8 @@ def test_schedules(preset):
   learning_rate = schedules.learning_rate(
       values['steps'], base_learning_rate=base_learning_rate, batch_size=4096,
       warmup_steps=warmup_steps, max_steps=max_steps)
-  tau = schedules.tau(values['steps'], base_tau=base_tau, max_steps=max_steps)
+  tau = schedules.tau(values['steps'], base_tau=base_tau, max_steps=max_steps,
+                      schedule='cosine')
   np.testing.assert_allclose(learning_rate, values['learning_rate'], 1e-5, 1e-6)
   np.testing.assert_allclose(tau, values['tau'], 1e-5, 1e-6)
 
@@ -163,7 +164,8 @@ def golden_recipe(config, batch_size):
           step, base_learning_rate=schedule['base_learning_rate'], batch_size=batch_size,
           warmup_steps=schedule['warmup_steps'], max_steps=config['max_steps']),
       lambda step: schedules.tau(step, base_tau=config['base_target_ema'],
-                                 max_steps=config['max_steps']))
+                                 max_steps=config['max_steps'], schedule='cosine'),
+      'moving_average')
 
 
 def golden_state(values, step, recipe):

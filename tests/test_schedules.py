@@ -54,11 +54,17 @@ def test_the_peak_grows_linearly_with_the_batch(batch_size):
 @pytest.mark.parametrize('base_tau', [0., .97, .996, 1.])
 def test_tau_rises_from_its_base_to_one(base_tau):
   steps = np.arange(0, 101)
-  actual = np.asarray(schedules.tau(jnp.asarray(steps), base_tau=base_tau, max_steps=100))
+  actual = np.asarray(schedules.tau(jnp.asarray(steps), base_tau=base_tau, max_steps=100,
+                                    schedule='cosine'))
   expected = 1 - (1 - base_tau) * (np.cos(np.pi * steps / 100) + 1) / 2
   np.testing.assert_allclose(actual, expected, atol=1e-6)
   np.testing.assert_allclose(actual[[0, 50, 100]], [base_tau, (1 + base_tau) / 2, 1], atol=1e-6)
 
 
 def test_tau_stays_one_after_the_end():
-  assert schedules.tau(150, base_tau=.9, max_steps=100) == 1.
+  assert schedules.tau(150, base_tau=.9, max_steps=100, schedule='cosine') == 1.
+
+
+def test_a_constant_tau_stays():
+  for step in (0, 50, 100):
+    assert schedules.tau(step, base_tau=.25, max_steps=100, schedule='constant') == .25

@@ -18,12 +18,13 @@ BATCH_SIZE, IMAGE_SIZE, CLASSES = 16, 16, 10
 
 
 @functools.cache
-def make_recipe(compute_dtype='float32', num_classes=CLASSES):
+def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_average',
+                predictor=(24, 16)):
   """A tiny network with the paper's policy."""
   config = default.get_config()
   options = dict(config.model.encoder_options.to_dict(), depth='tiny', stem='medium')
   networks = model.build(
-      encoder='resnet', encoder_options=options, projector=(32, 16), predictor=(24, 16),
+      encoder='resnet', encoder_options=options, projector=(32, 16), predictor=predictor,
       num_classes=num_classes, batch_norm_decay=.9, batch_norm_epsilon=1e-5,
       compute_dtype=compute_dtype, image_mean=augment.IMAGENET_MEAN,
       image_std=augment.IMAGENET_STD)
@@ -37,7 +38,7 @@ def make_recipe(compute_dtype='float32', num_classes=CLASSES):
       functools.partial(
           schedules.learning_rate, base_learning_rate=3.2, batch_size=BATCH_SIZE,
           warmup_steps=1, max_steps=40),
-      functools.partial(schedules.tau, base_tau=.9, max_steps=40))
+      functools.partial(schedules.tau, base_tau=.9, max_steps=40, schedule='cosine'), target)
 
 
 def make_batch(step, labelled=True):
@@ -108,6 +109,44 @@ def test_every_output_is_the_same_on_every_device():
     assert len(copies) == 4
     for copy in copies[1:]:
       np.testing.assert_array_equal(copy, copies[0])
+
+
+def first_gradients(target, **options):
+  """The gradients of the first step, and the state they are of."""
+  recipe = make_recipe(target=target, **options)
+  device = tuple(jax.devices()[:1])
+  gradients = parallel.pmap_step(
+      lambda state, batch: byol.compute_gradients(state, batch, recipe)[0], device)
+  state = initial_state(recipe)
+  return parallel.fetch(gradients(parallel.replicate(state, device),
+                                  parallel.shard_batch(make_batch(0), device))), state
+
+
+def test_the_gradient_stops_at_the_target():
+  """With theta = xi the stopped gradient is that of the moving average."""
+  recipe = make_recipe()
+  same = initial_state(recipe)
+  same = same._replace(target_params=same.online_params)
+  device = tuple(jax.devices()[:1])
+  gradients = parallel.pmap_step(
+      lambda state, batch: byol.compute_gradients(state, batch, recipe)[0], device)
+  moving = parallel.fetch(gradients(parallel.replicate(same, device),
+                                    parallel.shard_batch(make_batch(0), device)))
+  stopped, _ = first_gradients('stop_gradient')
+  assert_close(stopped, moving, rtol=1e-4, atol=1e-6)
+  flowing, _ = first_gradients('none')
+  difference = flowing['projector/linear']['w'] - stopped['projector/linear']['w']
+  assert np.abs(difference).max() > 1e-3
+
+
+def test_without_predictor_and_target_all_gradients_are_of_one_network():
+  """Then the loss is symmetric: nothing is stopped, nothing predicted."""
+  gradients, state = first_gradients('none', predictor=())
+  assert not any(module.startswith('predictor') for module in state.online_params)
+  stopped, _ = first_gradients('stop_gradient', predictor=())
+  for module in ('projector/linear', 'tiny_res_net/~/initial_conv'):
+    # Either side of a squared distance has half of the gradient.
+    np.testing.assert_allclose(gradients[module]['w'], 2 * stopped[module]['w'], 1e-3, 1e-5)
 
 
 def checked_gradients(recipe, mesh):

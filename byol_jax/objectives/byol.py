@@ -27,8 +27,7 @@ def loss(online, target) -> jax.Array:
 
   Args:
     online: `model.Outputs` of view 1 and of view 2 by the online network.
-    target: the same by the target network; no gradient flows into it.
+    target: the same by the target network; the caller stops its gradient.
   """
-  first = regression_loss(online[0].prediction, jax.lax.stop_gradient(target[1].projection))
-  second = regression_loss(online[1].prediction, jax.lax.stop_gradient(target[0].projection))
-  return first + second
+  return (regression_loss(online[0].prediction, target[1].projection)
+          + regression_loss(online[1].prediction, target[0].projection))

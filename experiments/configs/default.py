@@ -135,7 +135,7 @@ def _model() -> ml_collections.ConfigDict:
           zero_init_last_scale=False,  # the paper used scale 1 (reference README)
       ),
       projector=(4096, 256),  # layer sizes (section 3.3)
-      predictor=(4096, 256),  # layer sizes (section 3.3)
+      predictor=(4096, 256),  # layer sizes (section 3.3); () for none (Table 5b)
       batch_norm_decay=0.9,  # of the running statistics (reference)
       batch_norm_epsilon=1e-5,  # added to the variance (reference)
       compute_dtype='float32',  # or 'bfloat16'; parameters stay float32
@@ -174,7 +174,11 @@ def _train() -> ml_collections.ConfigDict:
       weight_decay=1.5e-6,  # l2, in LARS (section 3.3)
       eta=1e-3,  # trust coefficient of LARS (appendix J)
       momentum=0.9,  # (appendix J)
-      base_tau=0.996,  # rises to 1 along a cosine (section 3.3)
+      base_tau=0.996,  # of the target's moving average (section 3.3)
+      tau_schedule='cosine',  # to 1 (section 3.3), or 'constant' (Table 5a, tau 0)
+      # What is predicted: the projection by the 'moving_average' (section 3.1), by the
+      # online network without gradients ('stop_gradient') or with them ('none', Table 19).
+      target='moving_average',
       # Ends the run at this step, with a checkpoint, as an interruption would: the
       # schedules are those of all epochs, and the same command with 0 goes on.
       stop_at_step=0,
