@@ -14,11 +14,13 @@ $(VENV)/installed: setup.py
 	$(BIN)/pip install --quiet --editable .[test]
 	touch $@
 
-# Pretrains on generated images and prints the table of the frozen encoder and its baselines.
+# Pretrains on generated images, prints the table of the frozen encoder and its baselines, and
+# writes the report page.
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=$(RUNS)/demo
 	$(BIN)/python -m experiments.evaluate --config=experiments/configs/eval/demo.py \
 	  --checkpoint=$(RUNS)/demo --workdir=$(RUNS)/demo/evaluation
+	$(BIN)/python -m experiments.report $(RUNS)/demo
 
 # The same with three seeds; the table gives mean and standard deviation.
 demo-seeds: $(VENV)/installed

@@ -15,12 +15,14 @@ setuptools.setup(
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
     packages=setuptools.find_packages(include=['byol_jax*']),
+    package_data={'byol_jax': ['walkthrough.md'], 'byol_jax.report': ['page.html', 'page.css']},
     install_requires=[
         'absl-py>=2.1',
         'chex>=0.1.92',
         'dm-haiku>=0.0.17',
         # tensorflow-datasets 4.9.10 imports it when it prepares a set, undeclared.
         'importlib_resources>=5',
+        'jinja2>=3.1',
         'jax>=0.10,<0.13',
         'jmp>=0.0.4',
         'matplotlib>=3.8',
@@ -28,6 +30,8 @@ setuptools.setup(
         'numpy>=2.0',
         'optax>=0.2.8,<0.3',
         'orbax-checkpoint>=0.12,<0.13',
+        'pillow>=10',
+        'scikit-learn>=1.5',
         'tensorboardX>=2.6.5',
         'tensorflow-datasets>=4.9.10,<5',
         'tqdm>=4.66',
@@ -39,8 +43,7 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda12': ['jax[cuda12]'],
         'cuda13': ['jax[cuda13]'],
-        'test': ['dm-pix>=0.4.5', 'pytest>=8', 'pytest-xdist>=3', 'ruff>=0.8',
-                 'scikit-learn>=1.5'],
+        'test': ['dm-pix>=0.4.5', 'pytest>=8', 'pytest-xdist>=3', 'ruff>=0.8'],
     },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

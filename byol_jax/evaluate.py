@@ -25,10 +25,10 @@ from byol_jax import (
   loading,
   parallel,
   plugins,
-  report,
 )
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, Images, features, supervised
+from byol_jax.report import tables
 
 RESULTS = 'results.json'
 # Keys that older checkpoints lack, as the code was then.
@@ -165,7 +165,7 @@ def _judge(config, encoders, train, validation, read_test, read_both) -> dict[st
   views = assembly.center_views(train.config)
   fitted, extractors = {}, {}
   for name, (encode, variables) in encoders.items():
-    print(f'judging {report.NAMES[name]}', flush=True)
+    print(f'judging {tables.NAMES[name]}', flush=True)
     extractors[name] = functools.partial(
         _extract, lambda v, batch, encode=encode: encode(v, views(batch)), variables,
         config.batch_size)
@@ -215,7 +215,7 @@ def _encoders(config, trees, meta, train: loading.Loader) -> dict[str, tuple[Any
     raise InputError(f'config.encoders names {unknown[0]!r}; it can name {", ".join(makers)}.')
   encoders = {}
   for name in config.encoders:
-    print(f'making {report.NAMES[name]}', flush=True)
+    print(f'making {tables.NAMES[name]}', flush=True)
     encoders[name] = makers[name]()
   return encoders
 
@@ -263,7 +263,7 @@ def _write(workdir: pathlib.Path, results: Mapping[str, Any]) -> None:
   if not parallel.is_first_process():
     return
   for name, text in ((RESULTS, json.dumps(results, indent=2) + '\n'),
-                     ('results.md', report.table([results]))):
+                     ('results.md', tables.markdown(tables.scores([results])))):
     partial = workdir / f'{name}.partial'
     partial.write_text(text)
     os.replace(partial, workdir / name)

@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -21,18 +22,11 @@ from byol_jax import (
   model,
   monitor,
   parallel,
-  report,
 )
 from byol_jax import train_step as byol
 from byol_jax.errors import InputError
 from byol_jax.evaluators import features, knn
-
-# Keys that may change when a run is resumed: they leave the weights alone.
-MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
-              'resolved.evaluate_every', 'resolved.devices', 'train.stop_at_step',
-              'data.workers', 'data.unreadable', 'data.options.data_dir',
-              'data.options.download', 'data.options.folder', 'data.options.test',
-              'data.options.test_split', 'data.options.test_images', 'data.options.test_labels')
+from byol_jax.report import pictures
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> byol.TrainState:
@@ -48,7 +42,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
   Raises:
     InputError: what the user can mend, a loss that is not finite among it.
   """
-  workdir = parallel.writable_folder(workdir)
+  began, workdir = time.perf_counter(), parallel.writable_folder(workdir)
   loader = loading.load(config.data, 'train', purpose='pretraining', workdir=workdir)
   resolved = assembly.resolve(config, loader.data)
   recipe = assembly.build_recipe(config, resolved)
@@ -66,7 +60,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
   if parallel.is_first_process():
     _announce(workdir, config, resolved, state)
   try:
-    return _run(config, resolved, recipe, loader, state, meta, workdir)
+    return _run(config, resolved, recipe, loader, state, meta, workdir, began)
   except monitor.NonFiniteLoss as error:
     saved = checkpoint.steps(workdir)
     good = (f'the last good checkpoint is {workdir}/checkpoints/{saved[-1]}' if saved
@@ -76,28 +70,31 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
         'train.warmup_epochs in a new workdir.') from error
 
 
-def _run(config, resolved, recipe, loader, state, meta, workdir) -> byol.TrainState:
+def _run(config, resolved, recipe, loader, state, meta, workdir, began) -> byol.TrainState:
   """The loop over steps, from the step of `state` to the last."""
   devices, first_step = jax.local_devices(), int(state.step)
   last_step = min(resolved.max_steps, config.train.stop_at_step or resolved.max_steps)
   state = parallel.replicate(state, devices)
   step_fn = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
-  first_batch, batches = _batches(config, loader, first_step, last_step, devices)
-  evaluate = None
-  if resolved.evaluate_every:
-    evaluate = _evaluation(config, recipe.model, loader, devices, workdir)
+  batches = _batches(config, recipe, loader, first_step, last_step, devices, workdir)
+  evaluate = (_evaluation(config, recipe.model, loader, devices, workdir)
+              if resolved.evaluate_every else None)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.manager(
         workdir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best))
     log = stack.enter_context(metric_log.MetricLog(
         workdir, first_step=first_step, last_step=last_step))
+    log.scalars(first_step, {'time/start_seconds': time.perf_counter() - began})
     watch = monitor.Monitor(log, batch_size=config.train.batch_size, first_step=first_step,
                             steps_per_epoch=resolved.steps_per_epoch, max_steps=last_step)
     for step in range(first_step + 1, last_step + 1):
       due = lambda every, step=step: every and (step % every == 0 or step == last_step)
       with watch.waiting_for_data():
         batch = next(batches)
-      state, scalars = step_fn(state, batch)
+      # The first call compiles before it returns.
+      with (watch.paused(step, 'compilation') if step == first_step + 1
+            else contextlib.nullcontext()):
+        state, scalars = step_fn(state, batch)
       watch.add(step, scalars)
       if due(config.log.every_steps):
         watch.report(step)
@@ -105,38 +102,40 @@ def _run(config, resolved, recipe, loader, state, meta, workdir) -> byol.TrainSt
       if due(resolved.evaluate_every):
         # A checkpoint is written only when every loss so far has proved finite.
         watch.settle()
-        with watch.paused():
+        with watch.paused(step, 'evaluation'):
           results = evaluate(state)
         log.scalars(step, results)
         log.line(f'step {step}: kNN top-1 on held-out images {100 * results["knn/top1"]:.1f} %')
       if due(resolved.checkpoint_every) or step == last_step:
         watch.settle()
-        with watch.paused():
+        with watch.paused(step, 'checkpoint'):
           host_state = parallel.fetch(state)
           monitor.check_finite(step, host_state.online_params)
           checkpoint.save(checkpoints, host_state, meta, results)
   state = parallel.fetch(state)
   if parallel.is_first_process():
-    _conclude(workdir, recipe, loader, first_batch)
+    _conclude(workdir)
   return state
 
 
-def _batches(config, loader, first_step: int, last_step: int, devices):
-  """The first batch on the host, None if there is none, and all of them on the devices."""
+def _batches(config, recipe, loader, first_step: int, last_step: int, devices, workdir):
+  """The batches on the devices; draws a picture of the first one's views."""
   batches = loader.train_batches(
       (config.view1.to_dict(), config.view2.to_dict()), seed=config.seed,
       batch_size=config.train.batch_size, first_step=first_step, last_step=last_step)
   first = next(batches, None)
-  batches = itertools.chain([] if first is None else [first], batches)
-  return first, input_pipeline.to_devices(batches, devices)
+  if first is None:
+    return iter(())
+  if parallel.is_first_process() and not (workdir / pictures.VIEWS).exists():
+    some = {name: array[:12] for name, array in first.items()}
+    pictures.draw_views(workdir / pictures.VIEWS, *recipe.two_views(some))
+    print(f'Augmented pairs of the first batch: {workdir / pictures.VIEWS}', flush=True)
+  return input_pipeline.to_devices(itertools.chain([first], batches), devices)
 
 
-def _conclude(workdir, recipe, loader, batch) -> None:
-  """The picture of curves and augmented pairs, and what was left out."""
-  if batch:
-    batch = {name: array[:12] for name, array in batch.items()}
-    report.picture(workdir / 'report.png', metric_log.read(workdir), *recipe.two_views(batch))
-    print(f'Curves and augmented pairs: {workdir}/report.png')
+def _conclude(workdir) -> None:
+  """What was left out, and what can be done next."""
+  print(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
     print(f'{len(unreadable)} images could not be read and were left out: '
           f'{workdir / loading.UNREADABLE}')
@@ -173,7 +172,7 @@ def _check_same_run(workdir: pathlib.Path, meta: Mapping[str, Any]) -> None:
   # The JSON round trip turns tuples into lists, as in the saved one.
   differing = [line for line in assembly.differing_keys(saved['config'], meta['config'])
                + assembly.differing_keys(saved['resolved'], meta['resolved'], 'resolved.')
-               if not line.startswith(MAY_CHANGE)]
+               if not line.startswith(assembly.MAY_CHANGE)]
   if differing:
     raise InputError(
         f'{workdir} holds a run at step {saved["step"]} with another config. These keys differ '

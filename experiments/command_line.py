@@ -18,8 +18,10 @@ from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 from byol_jax.errors import InputError
 
 
-def run(main: Callable[[], None], **help_texts: str) -> None:
-  """Defines a required flag per keyword, parses the command line and runs main().
+def run(main: Callable[..., None], *, positional: bool = False, **help_texts: str) -> None:
+  """Defines a required flag per keyword, parses the command line and runs main.
+
+  With `positional`, main gets the arguments that are no flags; without, there may be none.
 
   The flag `config` takes a config file and overrides of its keys; the others take
   strings. Optional flags are defined by the module itself. An InputError ends the
@@ -32,11 +34,14 @@ def run(main: Callable[[], None], **help_texts: str) -> None:
       flags.DEFINE_string(name, None, text)
   flags.mark_flags_as_required(list(help_texts))
 
-  def guarded(_):
+  def guarded(arguments):
     # JAX tells at INFO of every accelerator that it does not find.
     logging.set_verbosity(logging.WARNING)
+    rest = arguments[1:]
     try:
-      main()
+      if rest and not positional:
+        raise InputError(f'{rest[0]!r} is no flag; flags look like --workdir=DIR.')
+      main(*[rest] * positional)
     except InputError as error:
       sys.exit(f'error: {error}')
 

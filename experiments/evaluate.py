@@ -6,14 +6,15 @@
 
 from absl import flags
 
-from byol_jax import evaluate, report
+from byol_jax import evaluate
+from byol_jax.report import tables
 from experiments import command_line
 
 
 def main() -> None:
   arguments = flags.FLAGS
   results = evaluate.evaluate(arguments.config, arguments.checkpoint, arguments.workdir)
-  print(report.table([results]))
+  print(tables.markdown(tables.scores([results])))
   print(f'Protocols, choices and counts: {arguments.workdir}/{evaluate.RESULTS}')
 
 

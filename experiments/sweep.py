@@ -14,8 +14,9 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from byol_jax import devices, report, sweep
+from byol_jax import devices, sweep
 from byol_jax.errors import InputError
+from byol_jax.report import tables
 from experiments import command_line
 
 flags.DEFINE_integer('parallel', 1, 'Points that run at once.')
@@ -39,10 +40,10 @@ def main() -> None:
     pathlib.Path(arguments.slurm).write_text(sweep.slurm_script(found))
     print(f'{len(found)} tasks: sbatch {arguments.slurm}')
   elif arguments.status:
-    print(report.sweep_table(write()))
+    print(tables.markdown(tables.sweep(write())))
   else:
     failed = sweep.run(found, slots=devices.divided(arguments.parallel), progress=write)
-    print(report.sweep_table(write()))
+    print(tables.markdown(tables.sweep(write())))
     print(f'Table: {table}.csv, {table}.json')
     if failed:
       sys.exit(f'error: {len(failed)} of {len(found)} points failed: '

@@ -5,12 +5,14 @@
 
 from absl import flags
 
-from byol_jax import evaluate, report
+from byol_jax import evaluate
+from byol_jax.report import tables
 from experiments import command_line
 
 
 def main() -> None:
-  print(report.table([evaluate.read_results(path) for path in flags.FLAGS.results.split(',')]))
+  results = [evaluate.read_results(path) for path in flags.FLAGS.results.split(',')]
+  print(tables.markdown(tables.scores(results)))
 
 
 if __name__ == '__main__':

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import byol_jax
-from byol_jax import assembly, checkpoint, datasets, evaluate, loading, report, train
+from byol_jax import assembly, checkpoint, datasets, evaluate, loading, train
 from byol_jax.errors import InputError
 from byol_jax.evaluators import features
+from byol_jax.report import tables
 from tests import tiny
 
 
@@ -67,13 +68,13 @@ def test_the_test_split_has_no_part_in_the_choices(evaluated, pretrained, tmp_pa
 
 def test_the_table_has_a_row_per_encoder_and_spread_over_seeds(evaluated):
   _, results = evaluated
-  text = report.table([results])
+  text = tables.markdown(tables.scores([results]))
   assert text.count('\n|') == 5
   top1 = 100 * results['encoders']['random']['knn']['top1']
   assert f'| random encoder | {top1:.1f}' in text or f'| {top1:.1f} |' in text
   other = json.loads(json.dumps(results))
   other['encoders']['pixels']['knn']['top1'] = results['encoders']['pixels']['knn']['top1'] + .1
-  both = report.table([results, other])
+  both = tables.markdown(tables.scores([results, other]))
   mean = 100 * (results['encoders']['pixels']['knn']['top1'] + .05)
   assert f'{mean:.1f} +- {100 * np.std([0, .1], ddof=1):.1f}' in both
 

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from byol_jax import report, sweep
+from byol_jax import sweep
 from byol_jax.errors import InputError
+from byol_jax.report import tables
 from tests import tiny
 
 SEEDS = range(3)
@@ -159,7 +160,7 @@ def test_the_table_has_a_row_per_point(three, tmp_path):
   assert json.loads((tmp_path / 'table.json').read_text()) == rows
   with (tmp_path / 'table.csv').open() as file:
     assert [row['state'] for row in csv.DictReader(file)] == ['done', 'failed', 'waiting']
-  text = report.sweep_table(rows)
+  text = tables.markdown(tables.sweep(rows))
   assert text.count('\n') == 5 and '| done | 0 | 2 | 2 |' in text and 'collapse/std' not in text
 
 

@@ -27,7 +27,7 @@ def test_a_run_leaves_what_it_promises(finished):
   workdir, state = finished
   assert state.step == 12
   assert checkpoint.steps(workdir)[-1] == 12
-  assert (workdir / 'report.png').read_bytes().startswith(b'\x89PNG')
+  assert (workdir / 'views.png').read_bytes().startswith(b'\x89PNG')
   assert list((workdir / 'tensorboard').iterdir())
   resolved = json.loads((workdir / 'config.json').read_text())['resolved']
   assert resolved['max_steps'] == 12

@@ -1,9 +1,6 @@
-"""Tables and the picture of a run."""
+"""Tables of scores as Markdown."""
 
-import numpy as np
-import pytest
-
-from byol_jax import report
+from byol_jax.report import tables
 
 
 def results(seed, **top1):
@@ -12,8 +9,12 @@ def results(seed, **top1):
               encoders={name: dict(knn=dict(top1=value)) for name, value in top1.items()})
 
 
+def text_of(*found):
+  return tables.markdown(tables.scores(found))
+
+
 def test_one_result_is_printed_as_it_is():
-  text = report.table([results(3, pretrained=.5, random=.25)])
+  text = text_of(results(3, pretrained=.5, random=.25))
   assert '| BYOL, frozen | 50.0 |\n| random encoder | 25.0 |' in text
   assert '20 test images of shapes' in text and 'chance 10.0' in text and 'seed 3.' in text
   assert '+-' not in text and 'unreadable' not in text
@@ -23,29 +24,17 @@ def test_columns_are_named_and_linear_evaluation_has_its_top5():
   result = results(0, pretrained=.5)
   result['encoders']['pretrained'] |= dict(linear=dict(top1=.25, top5=.75),
                                            linear_features=dict(top1=.3, top5=.8))
-  text = report.table([result | dict(unreadable=dict(test=3))])
+  text = text_of(result | dict(unreadable=dict(test=3)))
   assert ('| encoder | kNN top-1 | linear (C.1) top-1 | linear (C.1) top-5 '
           '| linear on features top-1 |') in text
   assert '| BYOL, frozen | 50.0 | 25.0 | 75.0 | 30.0 |' in text
   assert '(3 of them unreadable and left out)' in text and 'differs' not in text
   result['encoders']['pretrained']['linear']['differs_from_paper'] = ['epochs 2.0 (80.0)']
   assert ('linear (C.1) differs from the paper, whose values are in brackets: epochs 2.0 (80.0).'
-          in report.table([result]))
+          in text_of(result))
 
 
 def test_several_results_give_mean_and_sample_standard_deviation():
-  text = report.table([results(seed, pretrained=value) for seed, value in enumerate((.5, .6, .7))])
+  text = text_of(*(results(seed, pretrained=value) for seed, value in enumerate((.5, .6, .7))))
   assert '| BYOL, frozen | 60.0 +- 10.0 |' in text
   assert 'seeds 0, 1, 2' in text and 'standard deviation' in text
-
-
-@pytest.mark.parametrize('records', [
-    [{'step': 1, 'train/byol_loss': 2., 'train/top1': .1, 'collapse/std': 1.,
-      'collapse/effective_rank': 5.}, {'step': 2, 'knn/top1': .5}],
-    [{'step': 1, 'train/byol_loss': 2.}], []], ids=['labelled', 'unlabelled', 'empty'])
-@pytest.mark.parametrize('pairs', [1, 5])
-def test_the_picture_is_a_png_of_its_size(tmp_path, records, pairs):
-  views = np.random.default_rng(0).uniform(size=(2, pairs, 8, 8, 3))
-  report.picture(tmp_path / 'report.png', records, *views)
-  from matplotlib import image
-  assert image.imread(tmp_path / 'report.png').shape[:2] == (700, 1400)

@@ -1,0 +1,139 @@
+"""What a run's numbers say, in words: collapse, loss, quality, speed."""
+
+from typing import NamedTuple
+
+from byol_jax import monitor
+from byol_jax.report.runs import Run
+from byol_jax.report.tables import cell
+
+# A wait for data above this share of the training time is worth doing something about.
+LONG_WAIT = 0.1
+
+
+class Finding(NamedTuple):
+  """A sentence or two about a run.
+
+  kind: 'good', 'bad', 'note', or 'missing' where the numbers are not there.
+  title: a few words.
+  text: with the numbers, and what to try.
+  """
+
+  kind: str
+  title: str
+  text: str
+
+
+NORMAL = (
+    ('Loss', 'Both directions summed, 0 (all predictions exact) to 8 (all opposite); about 4 for '
+     'unrelated vectors. It falls steeply during the warm-up, then slowly, and may rise again '
+     'while the representation improves: the target gets harder to predict. It measures no '
+     'quality; the lowest losses of all belong to collapsed runs.'),
+    ('Spread of the projections', 'The standard deviation of the normalised projections, times '
+     'the square root of their dimension: 1 when they cover the whole sphere, 0 when all are the '
+     f'same. Healthy runs stay above 0.5. The monitor warns below {monitor.SMALLEST_STD}.'),
+    ('Effective rank', 'The number of directions that the projections use, between 1 and their '
+     'dimension. A low one is not yet a collapse: small networks on simple images were healthy, '
+     'and learned, with 2 to 3. '
+     f'The monitor warns below {monitor.SMALLEST_RANK}: one line, or one point.'),
+    ('Online probe and kNN', 'The probe is a linear classifier trained beside the run, on '
+     'augmented images; kNN is on held-out images without augmentation. Both should rise above '
+     'chance within the first epochs. A run that has collapsed stays where a random encoder is, '
+     'which is above chance.'),
+    ('If it has collapsed', 'Try, one at a time: a lower train.base_learning_rate; a longer '
+     'train.warmup_epochs; train.base_tau closer to 1, such as 0.99 or 0.996; the '
+     "paper's train.weight_decay of 1.5e-6. See that the predictor is there, that "
+     'train.target is moving_average and that BatchNorm is in the heads.'),
+)
+
+
+def findings(run: Run) -> list[Finding]:
+  """All that can be said of a run, the state first."""
+  found = [_state(run)]
+  if run.config:
+    found += [_collapse(run), _loss(run), _quality(run), _speed(run)]
+  return found + [Finding('bad', 'Damaged file', problem) for problem in run.problems]
+
+
+def has_collapsed(run: Run) -> bool | None:
+  """Whether the monitor calls the last statistics collapsed; None without any."""
+  std, rank = run.last('collapse/std'), run.last('collapse/effective_rank')
+  return None if std is None or rank is None else monitor.has_collapsed(std, rank)
+
+
+def _state(run: Run) -> Finding:
+  if run.failure:
+    lines = '\n'.join(run.failure.get('last_lines', []))
+    return Finding('bad', 'Failed', f'{run.failure.get("stage")} ended with code '
+                   f'{run.failure.get("code")} after step {run.step}. Its last lines:\n{lines}')
+  if run.state == 'finished':
+    return Finding('good', 'Finished', f'All {run.step} steps were done.')
+  if run.state == 'not started':
+    return Finding('missing', 'Not started', 'The folder holds no config.json.')
+  return Finding('note', 'Unfinished', f'Step {run.step} of {run.resolved["max_steps"]}: it runs, '
+                 'or was cut off; the same command goes on where it was.')
+
+
+def _collapse(run: Run) -> Finding:
+  collapsed = has_collapsed(run)
+  if collapsed is None:
+    return Finding('missing', 'Collapse', 'No statistics of the projections were logged '
+                   '(log.every_steps is 0, or the run has just begun).')
+  steps, stds = run.series('collapse/std')
+  ranks = run.series('collapse/effective_rank')[1]
+  size = run.config['model']['projector'][-1]
+  numbers = (f'Spread {stds[-1]:.2f}, effective rank {ranks[-1]:.1f} of {size} at step '
+             f'{steps[-1]}.')
+  bad = [step for step, std, rank in zip(steps, stds, ranks) if monitor.has_collapsed(std, rank)]
+  if collapsed:
+    return Finding('bad', 'Collapsed', f'{numbers} The network gives nearly the same output for '
+                   f'every image; first seen at step {bad[0]}. Such an encoder is of no use.')
+  if bad:
+    return Finding('note', 'Not collapsed in the end', f'{numbers} It was called collapsed at '
+                   f'{len(bad)} of {len(steps)} reports, the last at step {bad[-1]}.')
+  return Finding('good', 'Not collapsed', f'{numbers} No report was below the limits '
+                 f'({monitor.SMALLEST_STD} and {monitor.SMALLEST_RANK}).')
+
+
+def _loss(run: Run) -> Finding:
+  steps, losses = run.series('train/byol_loss')
+  if not losses:
+    return Finding('missing', 'Loss', 'None was logged.')
+  low = min(losses)
+  numbers = (f'{cell(losses[0])} at step {steps[0]}, {cell(losses[-1])} at step {steps[-1]}, '
+             f'lowest {cell(low)} at step {steps[losses.index(low)]}.')
+  if len(losses) > 2 and losses[-1] > .95 * losses[0]:
+    return Finding('note', 'The loss has not fallen', f'{numbers} See whether the learning rate '
+                   'is far too low or too high, or whether the target is fixed (base_tau 1).')
+  return Finding('good', 'The loss has fallen', f'{numbers} How low it is says nothing of '
+                 'the quality.')
+
+
+def _quality(run: Run) -> Finding:
+  steps, values = run.series('knn/top1')
+  if not values:
+    labelled = run.resolved.get('num_classes', 0)
+    why = ('no evaluation has been made yet' if labelled else 'the data have no labels')
+    return Finding('missing', 'Quality during the run', f'Not measured: {why}. '
+                   'Judge the encoder by evaluating it on a labelled data set.')
+  chance = 100 / run.resolved['num_classes']
+  text = (f'Held-out kNN top-1: {100 * values[0]:.1f} % at step {steps[0]}, '
+          f'{100 * values[-1]:.1f} % at step {steps[-1]}; chance {chance:.1f} %.')
+  if 100 * values[-1] < 1.5 * chance:
+    return Finding('bad', 'The representation is near chance', text)
+  if values[-1] < .95 * max(values):
+    best = steps[values.index(max(values))]
+    return Finding('note', 'The representation has become worse', f'{text} The best was '
+                   f'{100 * max(values):.1f} % at step {best}.')
+  return Finding('good', 'The representation has learned', text)
+
+
+def _speed(run: Run) -> Finding:
+  share = run.last('time/data_wait_share')
+  if share is None:
+    return Finding('missing', 'Speed', 'Not logged.')
+  text = (f'{run.last("time/images_per_second"):.0f} images/s at the end, '
+          f'{100 * share:.0f} % of the time waiting for data.')
+  if share > LONG_WAIT:
+    return Finding('note', 'The data are the bottleneck', f'{text} Try more data.workers, '
+                   'data.pipeline=memory for a set that fits, or smaller images on disk.')
+  return Finding('good', 'The data keep up', text)

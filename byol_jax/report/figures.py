@@ -1,0 +1,103 @@
+"""Charts as SVG text that takes its colours from the page: light, dark, and no file beside it."""
+
+from collections.abc import Sequence
+import io
+import re
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use('Agg')
+from matplotlib import pyplot
+import numpy as np
+
+# Stand-ins that become CSS variables of the page.
+INK, GRID = '#000a01', '#000a02'
+SERIES = tuple(f'#000b{i:02x}' for i in range(10))
+STYLES = ('-', '--', ':', '-.')
+MOST = len(SERIES) * len(STYLES)
+
+
+class Line(NamedTuple):
+  """A curve.
+
+  number: of its run, which decides colour and dashes, below MOST.
+  steps: [n].
+  values: [n].
+  faint: drawn thin, where a chart has two curves of a run.
+  """
+
+  number: int
+  steps: Sequence[float]
+  values: Sequence[float]
+  faint: bool = False
+
+
+def curves(title: str, lines: Sequence[Line], *, bottom: float | None = 0.,
+           top: float | None = None, logarithmic: bool = False) -> str:
+  """A chart over steps as SVG; '' where there is nothing to draw.
+
+  Args:
+    title: above the chart.
+    lines: the curves.
+    bottom: lower end of the axis; None leaves it to the values.
+    top: upper end; likewise.
+    logarithmic: of the vertical axis.
+  """
+  lines = [line for line in lines if line.steps]
+  if not lines:
+    return ''
+  figure, axes = _axes(title, 4.4, 2.9)
+  for line in lines:
+    axes.plot(line.steps, line.values, color=SERIES[line.number % len(SERIES)],
+              linestyle=STYLES[line.number // len(SERIES)], linewidth=.8 if line.faint else 1.8,
+              marker='o' if len(line.steps) <= 12 else None, markersize=4)
+  if logarithmic:
+    axes.set_yscale('log')
+  else:
+    axes.set_ylim(bottom=bottom, top=top)
+  axes.set_xlabel('step')
+  return _svg(figure, title)
+
+
+def points(title: str, positions: np.ndarray, labels: np.ndarray) -> str:
+  """A map of [N, 2] positions, coloured by labels [N], as SVG."""
+  figure, axes = _axes(title, 6.5, 6.5)
+  axes.grid(False)
+  axes.set(xticks=[], yticks=[], aspect='equal')
+  for label in np.unique(labels):
+    chosen = positions[labels == label]
+    axes.scatter(*chosen.T, s=14, color=SERIES[label % len(SERIES)], linewidths=0)
+    # The number stands in the densest place: beside colours, for those who do not see them.
+    middle = chosen[np.argmin(np.linalg.norm(chosen - np.median(chosen, axis=0), axis=1))]
+    axes.annotate(str(label), middle, color=INK, weight='bold', ha='center', va='center')
+  return _svg(figure, title)
+
+
+def _axes(title: str, width: float, height: float):
+  figure, axes = pyplot.subplots(figsize=(width, height), layout='constrained')
+  axes.set_title(title, color=INK, fontsize=11)
+  axes.tick_params(colors=INK, labelsize=9)
+  axes.xaxis.label.set_color(INK)
+  axes.grid(True, color=GRID, linewidth=.6)
+  for spine in axes.spines.values():
+    spine.set_color(GRID)
+  return figure, axes
+
+
+def _svg(figure, title: str) -> str:
+  """The figure with CSS variables for colours, without a size of its own."""
+  text = io.StringIO()
+  # The salt keeps the ids of one page's charts apart.
+  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': title}):
+    figure.savefig(text, format='svg', transparent=True,
+                   metadata=dict(Date=None, Creator=None, Format=None, Type=None))
+  pyplot.close(figure)
+  svg = text.getvalue()
+  svg = svg[svg.index('<svg'):]
+  svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
+  svg = re.sub(r' (width|height)="[\d.]+pt"', '', svg, count=2)
+  svg = re.sub(r' xmlns(:\w+)?="[^"]+"', '', svg).replace('xlink:href', 'href')
+  for i, colour in enumerate(SERIES):
+    svg = svg.replace(colour, f'var(--series-{i})')
+  return svg.replace(INK, 'var(--ink)').replace(GRID, 'var(--grid)')

@@ -1,0 +1,102 @@
+"""Published BYOL numbers, to stand beside those of a run.
+
+Every entry names the settings that it was made with, so that the report can say in
+which of them a run differs, and how its number was obtained.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import Any, NamedTuple
+
+from byol_jax import assembly
+
+PAPER = 'Grill et al. 2020, arXiv 2006.07733'
+REFERENCE = "DeepMind's release, google-deepmind/deepmind-research, byol/README.md"
+SOLO = 'solo-learn, README'
+LIGHTLY = 'Lightly, benchmarks'
+LAST = 'linear evaluation C.1: chosen on held-out images, public validation set as the test'
+ONLINE = 'online linear classifier, not the protocol of the paper'
+BEST_KNN = 'kNN with k=200 on the test images, the best of all epochs'
+SETTINGS = {'epochs': 'train.epochs', 'batch size': 'train.batch_size',
+            'depth': 'model.encoder_options.depth', 'width': 'model.encoder_options.width'}
+
+
+class Published(NamedTuple):
+  """A number from a paper or a project's page.
+
+  data: name of the data set, of TFDS or of a module.
+  settings: epochs, batch size, depth and width.
+  score: in percent, with its metric.
+  protocol: how it was obtained, as far as it differs from what `evaluate` does.
+  source: where it stands.
+  """
+
+  data: str
+  settings: Mapping[str, float]
+  score: str
+  protocol: str
+  source: str
+
+
+def _entry(data, epochs, batch_size, depth, score, protocol, source, width=1.0):
+  settings = {'epochs': epochs, 'batch size': batch_size, 'depth': depth, 'width': width}
+  return Published(data, settings, score, protocol, source)
+
+
+def _imagenet(*args, **kwargs):
+  return _entry('imagenet2012', *args, **kwargs)
+
+
+NUMBERS = (
+    _imagenet(1000, 4096, 50, 'top-1 74.3, top-5 91.6', LAST, f'{PAPER}, Table 1'),
+    _imagenet(1000, 4096, 50, 'top-1 77.4, top-5 93.6', LAST, f'{PAPER}, Table 1', width=2.0),
+    _imagenet(1000, 4096, 50, 'top-1 78.6, top-5 94.2', LAST, f'{PAPER}, Table 1', width=4.0),
+    _imagenet(1000, 4096, 101, 'top-1 76.4, top-5 93.0', LAST, f'{PAPER}, Table 9'),
+    _imagenet(1000, 4096, 152, 'top-1 77.3, top-5 93.7', LAST, f'{PAPER}, Table 9'),
+    _imagenet(1000, 4096, 200, 'top-1 77.8, top-5 93.9', LAST, f'{PAPER}, Table 9'),
+    _imagenet(1000, 4096, 200, 'top-1 79.6, top-5 94.8', LAST, f'{PAPER}, Table 1', width=2.0),
+    _imagenet(1000, 512, 50, 'top-1 73.7', LAST, f'{PAPER}, appendix G (tau 0.9995)'),
+    _imagenet(300, 4096, 50, 'top-1 72.5, top-5 90.8', LAST, f'{PAPER}, section 5'),
+    _imagenet(100, 4096, 50, 'top-1 66.5', 'linear evaluation of another paper',
+              'Chen and He 2020 (SimSiam), Table 4'),
+    _imagenet(100, 256, 50, 'top-1 62.5, top-5 85.0', 'linear evaluation of the project',
+              LIGHTLY),
+    _imagenet(40, 4096, 50, 'top-1 61.5 +- 0.5', 'linear evaluation of the reference code',
+              'google-deepmind/deepmind-research, issue 76'),
+    _entry('cifar10', 1000, 256, 18, 'top-1 92.58, top-5 99.79',
+           f'{ONLINE}, the best epoch on the test images', SOLO),
+    _entry('cifar10', 200, 512, 18, 'kNN top-1 86.8', BEST_KNN, LIGHTLY),
+    _entry('cifar10', 800, 512, 18, 'kNN top-1 91.0', BEST_KNN, LIGHTLY),
+    _entry('cifar100', 1000, 256, 18, 'top-1 70.46, top-5 91.96',
+           f'{ONLINE}, the best epoch on the test images', SOLO),
+    _entry('imagenette', 1000, 256, 18, 'top-1 about 92.3',
+           f'{ONLINE}, at 128 pixels', REFERENCE),
+    _entry('imagenette', 800, 256, 18, 'kNN top-1 88.7', f'{BEST_KNN}, at 128 pixels', LIGHTLY),
+    _entry('stl10', 80, 64, 18, 'top-1 70.1', 'logistic regression on features, SGD in '
+           'pretraining instead of LARS', 'sthalles/PyTorch-BYOL, README and issue 6'),
+)
+
+
+def beside(config: Mapping[str, Any], *, count: int = 4) -> list[tuple[Published, list[str]]]:
+  """The published numbers nearest to a run, and in which settings the run differs.
+
+  Args:
+    config: of a pretraining run.
+    count: at most so many.
+
+  Returns:
+    The entries of the same data set, those with the fewest differing settings first;
+    each with texts such as 'epochs 30 (published: 1000)'. Empty for other data sets.
+  """
+  keys = assembly.flat(config)
+  name = str(keys.get('data.options.name') or keys['data.dataset']).split('/')[0].split(':')[0]
+  found = []
+  for entry in NUMBERS:
+    if entry.data == name:
+      pairs = [(setting, keys.get(key), entry.settings[setting])
+               for setting, key in SETTINGS.items()]
+      found.append((entry, [f'{setting} {own} (published: {published:g})'
+                            for setting, own, published in pairs if own != published]))
+  # Of equally many differences, the nearest length of the run comes first.
+  epochs = lambda entry: abs(math.log(keys['train.epochs'] / entry.settings['epochs']))
+  return sorted(found, key=lambda pair: (len(pair[1]), epochs(pair[0])))[:count]

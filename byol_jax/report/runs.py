@@ -1,0 +1,134 @@
+"""Folders -> runs: what a report knows of each."""
+
+from collections.abc import Mapping, Sequence
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from byol_jax import checkpoint, evaluate, metric_log, sweep
+from byol_jax.errors import InputError
+
+
+class Run(NamedTuple):
+  """A pretraining run as its folder tells of it.
+
+  name: shown to the reader; unlike those of the other runs.
+  folder: its workdir.
+  config: as the run saved it; empty where it failed before.
+  resolved: what the config came to; likewise.
+  records: of metrics.jsonl.
+  checkpoints: steps.
+  evaluations: (folder, results) of the evaluations in subfolders.
+  failure: what a sweep noted of a failure; None without.
+  problems: sentences about files that could not be read.
+  """
+
+  name: str
+  folder: pathlib.Path
+  config: Mapping[str, Any]
+  resolved: Mapping[str, Any]
+  records: list[dict[str, float]]
+  checkpoints: list[int]
+  evaluations: list[tuple[pathlib.Path, dict[str, Any]]]
+  failure: Mapping[str, Any] | None
+  problems: list[str]
+
+  @property
+  def step(self) -> int:
+    """The last step that is known of."""
+    return max([record['step'] for record in self.records] + self.checkpoints, default=0)
+
+  @property
+  def state(self) -> str:
+    """'finished', 'failed', 'unfinished' or 'not started'."""
+    if self.failure:
+      return 'failed'
+    if not self.config:
+      return 'not started'
+    return 'finished' if self.resolved['max_steps'] in self.checkpoints else 'unfinished'
+
+  def series(self, metric: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a metric."""
+    points = [(r['step'], r[metric]) for r in self.records if metric in r]
+    return [step for step, _ in points], [value for _, value in points]
+
+  def last(self, metric: str) -> float | None:
+    """The last value of a metric; None where it was never logged."""
+    values = self.series(metric)[1]
+    return values[-1] if values else None
+
+
+def read(paths: Sequence[str | pathlib.Path]) -> list[Run]:
+  """The runs in folders.
+
+  Args:
+    paths: workdirs of pretraining runs and of sweeps.
+
+  Raises:
+    InputError: no path, one that is neither, or a folder given twice.
+  """
+  if not paths:
+    raise InputError('Give the workdir of a run or of a sweep, or several.')
+  folders = []
+  for path in map(pathlib.Path, paths):
+    folders += _folders(path.expanduser().absolute())
+  if len(set(folders)) < len(folders):
+    twice = next(folder for folder in folders if folders.count(folder) > 1)
+    raise InputError(f'{twice} is given twice.')
+  return [_read(folder, name) for folder, name in zip(folders, _names(folders))]
+
+
+def _folders(path: pathlib.Path) -> list[pathlib.Path]:
+  """The workdirs below a path: itself, or the points of a sweep."""
+  if (path / 'config.json').is_file():
+    return [path]
+  points = [path / 'points' / name for name in _listed(path)]
+  points += sorted(point for point in (path / 'points').glob('*')
+                   if point.is_dir() and point not in points)
+  if points:
+    return points
+  exists = 'is no folder' if not path.is_dir() else 'holds neither config.json nor points/'
+  raise InputError(f'{path} {exists}; give the --workdir of a pretraining run or of a sweep.')
+
+
+def _listed(path: pathlib.Path) -> list[str]:
+  """The points in the tables of a sweep's workdir, those that wait among them."""
+  names = {}
+  for table in sorted(path.glob('*.json')):
+    rows = _json(table, [])
+    if isinstance(rows, list):
+      names |= {row['point']: None for row in rows if isinstance(row, dict) and 'point' in row}
+  return list(names)
+
+
+def _names(folders: Sequence[pathlib.Path]) -> list[str]:
+  """The shortest ends of the paths that tell them apart."""
+  for count in range(1, 20):
+    names = ['/'.join(folder.parts[-count:]) for folder in folders]
+    if len(set(names)) == len(names):
+      break
+  return names
+
+
+def _read(folder: pathlib.Path, name: str) -> Run:
+  problems = []
+  config = _json(folder / 'config.json', problems) or {}
+  failure = _json(folder / sweep.FAILURE, problems)
+  evaluations = []
+  for path in sorted(folder.rglob(evaluate.RESULTS)):
+    try:
+      evaluations.append((path.parent, evaluate.read_results(path.parent)))
+    except InputError as error:
+      problems.append(str(error))
+  return Run(name, folder, config.get('config', {}), config.get('resolved', {}),
+             metric_log.read(folder), checkpoint.steps(folder), evaluations, failure, problems)
+
+
+def _json(path: pathlib.Path, problems: list[str]) -> Any:
+  if not path.is_file():
+    return None
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    problems.append(f'{path} is damaged ({error}).')
+    return None

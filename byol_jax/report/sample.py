@@ -1,0 +1,44 @@
+"""Held-out images of a run and what its last checkpoint makes of them."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from byol_jax import assembly, evaluate, loading
+from byol_jax.evaluators import features
+from byol_jax.report import pictures
+from byol_jax.report.runs import Run
+
+BATCH_SIZE = 128  # images encoded at once
+
+
+def draw(run: Run, count: int) -> pictures.Sample:
+  """Up to `count` held-out images, evenly spread, with embeddings of the last checkpoint.
+
+  The test split is not touched; the reading is noted in the run's splits_read.jsonl.
+
+  Raises:
+    InputError: no sound checkpoint, or data that cannot be read.
+    OSError: data or workdir that cannot be read or written.
+  """
+  encoder = evaluate.load_encoder(run.folder)
+  loader = loading.load(evaluate.OLDER | run.config['data'], 'validation', purpose='report',
+                        workdir=run.folder)
+  views = assembly.center_views(loader.config)
+  wanted = set(np.linspace(0, loader.data.num_examples - 1, count).astype(int).tolist())
+  images = []
+
+  def chosen() -> Iterator[dict[str, np.ndarray]]:
+    seen = 0
+    for batch in loader.evaluation_batches(BATCH_SIZE):
+      rows = [row for row in range(len(batch['sample_id'])) if seen + row in wanted]
+      seen += len(batch['sample_id'])
+      if rows:
+        images.extend(map(pictures.small, np.asarray(views(batch))[rows]))
+        yield {name: array[rows] for name, array in batch.items()}
+
+  found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
+                           encoder.variables, chosen(), batch_size=BATCH_SIZE,
+                           devices=jax.local_devices()[:1])
+  return pictures.Sample(np.stack(images), found.embeddings, found.labels)

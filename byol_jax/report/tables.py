@@ -1,0 +1,93 @@
+"""Tables of scores and of sweeps, as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+NAMES = dict(pretrained='BYOL, frozen', random='random encoder', pixels='raw pixels',
+             supervised='supervised')
+COLUMNS = dict(linear='linear (C.1)', linear_features='linear on features', knn='kNN')
+# Evaluators whose top-5 stands in the table too; results.json has all.
+WITH_TOP5 = ('linear',)
+
+
+class Table(NamedTuple):
+  """Text in cells.
+
+  columns: titles.
+  rows: as many cells each.
+  notes: sentences that belong below.
+  """
+
+  columns: list[str]
+  rows: list[list[str]]
+  notes: list[str]
+
+
+def markdown(table: Table) -> str:
+  """The table as Markdown, its notes below."""
+  lines = ['| ' + ' | '.join(table.columns) + ' |', '|' + ' --- |' * len(table.columns)]
+  lines += ['| ' + ' | '.join(row) + ' |' for row in table.rows]
+  return '\n'.join(lines + [f'\n{note}' for note in table.notes]) + '\n'
+
+
+def scores(results: Sequence[Mapping[str, Any]]) -> Table:
+  """A row per encoder, a column per evaluator, in percent.
+
+  Args:
+    results: of `evaluate`, one per seed. Several give mean +- standard deviation.
+
+  Returns:
+    The table, with notes that say what was counted.
+  """
+  first = results[0]
+  evaluators = next(iter(first['encoders'].values()))
+  columns = [(evaluator, metric) for evaluator in evaluators for metric in ('top1', 'top5')
+             if metric == 'top1' or evaluator in WITH_TOP5 and metric in evaluators[evaluator]]
+  titles = [f'{COLUMNS.get(e, e)} {m.replace("top", "top-")}' for e, m in columns]
+  rows = [[NAMES.get(encoder, encoder),
+           *(_percent([r['encoders'][encoder][e][m] for r in results]) for e, m in columns)]
+          for encoder in first['encoders']]
+  differing = [f'{COLUMNS.get(e, e)} differs from the paper, whose values are in brackets: '
+               + '; '.join(row['differs_from_paper']) + '.'
+               for e, row in evaluators.items() if row.get('differs_from_paper')]
+  return Table(['encoder', *titles], rows, [_counted(results), *differing])
+
+
+def sweep(rows: Sequence[Mapping[str, Any]]) -> Table:
+  """The rows of `sweep.table`; columns that nobody fills are left out."""
+  columns = [name for name in dict.fromkeys(name for row in rows for name in row)
+             if name != 'folder' and any(row.get(name) is not None for row in rows)]
+  return Table(columns, [[cell(row.get(name)) for name in columns] for row in rows], [])
+
+
+def cell(value: Any) -> str:
+  """A value as a cell shows it; None is empty."""
+  return '' if value is None else f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def _counted(results: Sequence[Mapping[str, Any]]) -> str:
+  first, images = results[0], results[0]['images']
+  count = first.get('unreadable', {}).get('test', 0)
+  left_out = f' ({count} of them unreadable and left out)' if count else ''
+  reads = max(r['test_split_reads'] for r in results)
+  read = 'read once' if reads == 1 else f'read {reads} times by evaluations in this workdir'
+  several = len(results) > 1
+  return (f'Percent of {images["test"]} test images of {first["dataset"]}{left_out}, {read}; '
+          f'{images["train"]} training images, choices on {images["validation"]} held-out ones; '
+          f'chance {100 * first["chance"]:.1f}. Last checkpoint (step {first["step"]}), '
+          f'seed{"s" if several else ""} {", ".join(str(r["seed"]) for r in results)}'
+          f'{"; mean and standard deviation over seeds" if several else ""}.')
+
+
+def _percent(values: Sequence[float]) -> str:
+  return mean_and_spread(100 * np.array(values))
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
+  """'80.3 +- 1.6': mean and sample standard deviation; one value alone as it is."""
+  values = np.asarray(values, np.float64)
+  if len(values) == 1:
+    return f'{values[0]:.{digits}f}'
+  return f'{values.mean():.{digits}f} +- {values.std(ddof=1):.{digits}f}'

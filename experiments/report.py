@@ -1,0 +1,32 @@
+"""Writes one HTML page about a run, several runs or a sweep; it needs nothing beside it.
+
+  python -m experiments.report DIR [DIR ...] [--output=FILE.html] [--images=1000] [--pictured=3]
+"""
+
+import pathlib
+
+from absl import flags
+
+from byol_jax import assembly
+from byol_jax.report import page, runs
+from experiments import command_line
+from experiments.configs import default
+
+flags.DEFINE_string('output', None, 'The page; report.html in the folder of one DIR, or here.')
+flags.DEFINE_integer('images', 1000, 'Held-out images encoded for neighbours and map; 0: none.',
+                     lower_bound=0)
+flags.DEFINE_integer('pictured', 3, 'Runs, at most, that have neighbours and a map.',
+                     lower_bound=0)
+
+
+def main(folders: list[str]) -> None:
+  arguments = flags.FLAGS
+  found = runs.read(folders)
+  home = pathlib.Path(folders[0]) if len(folders) == 1 else pathlib.Path()
+  written = page.write(found, arguments.output or home / 'report.html', images=arguments.images,
+                       pictured=arguments.pictured, paper=assembly.as_json(default.get_config()))
+  print(f'Report of {len(found)} run{"s" if len(found) > 1 else ""}: {written}')
+
+
+if __name__ == '__main__':
+  command_line.run(main, positional=True)

@@ -1,0 +1,167 @@
+"""The page: of real tiny runs, and of folders with parts missing."""
+
+from html.parser import HTMLParser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from byol_jax import assembly, datasets, evaluate, train
+from byol_jax.errors import InputError
+from byol_jax.report import page, runs
+from experiments.configs import default
+from tests import tiny
+
+PAPER = assembly.as_json(default.get_config())
+
+
+class Reader(HTMLParser):
+  """Text, ids and addresses of a page; fails on tags that do not close."""
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.text, self.ids, self.addresses = [], [], set(), []
+
+  def handle_starttag(self, tag, attributes):
+    attributes = dict(attributes)
+    if tag not in ('meta', 'img'):
+      self.open.append(tag)
+    self.ids.add(attributes.get('id'))
+    self.addresses += [attributes[name] for name in ('src', 'href', 'xlink:href', 'srcset')
+                       if name in attributes]
+
+  def handle_startendtag(self, tag, attributes):
+    self.handle_starttag(tag, attributes)
+    if tag not in ('meta', 'img'):
+      self.open.pop()
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    if self.open and self.open[-1] != 'style':
+      self.text.append(data)
+
+
+def read(path):
+  reader = Reader()
+  reader.feed(path.read_text())
+  assert not reader.open
+  reader.words = re.sub(r'\s+', ' ', ' '.join(reader.text))
+  return reader
+
+
+def write(folders, output, images=50, pictured=3):
+  return read(page.write(runs.read(folders), output, images=images, pictured=pictured, paper=PAPER))
+
+
+@pytest.fixture(scope='module')
+def labelled(tmp_path_factory):
+  """A finished run with an evaluation."""
+  workdir = tmp_path_factory.mktemp('labelled')
+  train.pretrain(tiny.config(evals__every_epochs=1.0), workdir)
+  config = tiny.eval_config(encoders=('pretrained', 'random'))
+  with config.unlocked():
+    del config.evaluators.linear
+  evaluate.evaluate(config, workdir, workdir / 'evaluation')
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def unlabelled(tmp_path_factory):
+  """A finished run on arrays without labels."""
+  workdir = tmp_path_factory.mktemp('unlabelled')
+  images = np.random.default_rng(0).integers(0, 256, (80, 16, 16, 3), dtype=np.uint8)
+  np.savez(workdir / 'images.npz', images=images)
+  options = dict(images=str(workdir / 'images.npz'), labels=None, test_images=None,
+                 test_labels=None, validation_share=.25, num_classes=0)
+  train.pretrain(tiny.config(data__dataset='arrays', data__options=options), workdir)
+  return workdir
+
+
+def test_the_page_of_a_labelled_run_has_every_part(labelled):
+  reader = write([labelled], labelled / 'report.html')
+  assert 'Missing' not in reader.words
+  for part in ('BYOL, frozen', 'random encoder', 'Measured', 'Not collapsed', 'chance 10.0',
+               'No published BYOL number', '30 test images of shapes, read once',
+               'compilation', 'byol_jax.load_encoder', 'train.base_tau', 'class 9'):
+    assert part in reader.words, part
+  assert reader.words.count('✓') + reader.words.count('✗') == 8 * 8
+  assert sum(address.startswith('data:image/png') for address in reader.addresses) == 1 + 8 * 9 + 1
+
+
+def test_the_page_needs_nothing_from_outside(labelled):
+  reader = write([labelled], labelled / 'report.html')
+  assert all(address.startswith(('data:', '#')) for address in reader.addresses)
+  assert {address[1:] for address in reader.addresses if address.startswith('#')} <= reader.ids
+  text = (labelled / 'report.html').read_text()
+  assert not re.search(r'<script|@import|url\((?!#)', text)
+
+
+def test_pictures_read_held_out_images_and_not_the_test_split(labelled):
+  before = (labelled / 'splits_read.jsonl').read_text().splitlines()
+  write([labelled], labelled / 'report.html')
+  after = (labelled / 'splits_read.jsonl').read_text().splitlines()
+  new = [json.loads(line) for line in after[len(before):]]
+  assert [(r['split'], r['purpose']) for r in new] == [('validation', 'report')]
+
+
+def test_the_page_of_an_unlabelled_run_says_what_it_cannot_have(unlabelled):
+  reader = write([unlabelled], unlabelled / 'report.html')
+  for part in ('Missing: no evaluation lies in the folder', 'the data have no labels',
+               'not measured', 'No map of classes', 'top-1, %: held-out kNN (thin: online probe): '
+               'not recorded'):
+    assert part in reader.words, part
+  assert '✓' not in reader.words and 'Traceback' not in reader.words
+
+
+def test_data_that_are_gone_are_said_and_the_rest_stays(unlabelled, monkeypatch):
+  def gone(*_, **__):
+    raise datasets.DataError('images.npz is not there')
+
+  monkeypatch.setattr(datasets, 'read', gone)
+  reader = write([unlabelled], unlabelled / 'report.html')
+  assert reader.words.count('The images could not be encoded: images.npz is not there') == 2
+  assert 'Not collapsed' in reader.words
+
+
+def test_several_runs_are_compared(labelled, make_run, tmp_path):
+  others = [make_run(f'seed{seed}', seed=seed, train__base_tau=.5) for seed in (1, 2)]
+  reader = write([labelled, *(run.folder for run in others)], tmp_path / 'page.html', pictured=0)
+  for part in ('3 runs', 'Which key mattered', 'train.base_tau', 'Seeds of one setting spread by',
+               'base_tau=0.5 1, 2 50.0 +- 0.0', 'the first 0 runs have these pictures'):
+    assert part in reader.words, part
+
+
+def test_published_numbers_stand_beside_a_run(make_run, tmp_path):
+  run = make_run('cifar', data__options=dict(name='cifar10'))
+  reader = write([run.folder], tmp_path / 'page.html', images=0)
+  for part in ('Published, not measured here', '92.58', 'solo-learn', 'the best epoch on the test',
+               'depth 10 (published: 18)'):
+    assert part in reader.words, part
+
+
+def test_failed_and_waiting_points_are_in_the_page(make_run, tmp_path):
+  make_run('points/aa')
+  (tmp_path / 'points' / 'bb').mkdir()
+  (tmp_path / 'points' / 'bb' / 'failure.json').write_text(json.dumps(
+      dict(stage='pretrain', code=1, overrides={'seed': 7}, last_lines=['<the loss> is nan'])))
+  (tmp_path / 'mine.json').write_text(json.dumps([dict(point=name) for name in ('aa', 'bb', 'cc')]))
+  reader = write([tmp_path], tmp_path / 'page.html')
+  for part in ('bb: seed=7', '<the loss> is nan', 'cc not started',
+               'The images could not be encoded', 'metrics.jsonl holds no times'):
+    assert part in reader.words, part
+
+
+def test_names_from_a_config_cannot_break_the_page(make_run, tmp_path):
+  run = make_run('a', data__dataset='<script>alert(1)</script>')
+  reader = write([run.folder], tmp_path / 'page.html', images=0)
+  assert 'Left out by --images=0' in reader.words
+  assert '<script' not in (tmp_path / 'page.html').read_text()
+
+
+def test_a_page_that_cannot_be_written_is_an_error(make_run, tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError, match='cannot be written .*--output'):
+    write([make_run('a').folder], tmp_path / 'file' / 'page.html', images=0)

@@ -1,0 +1,38 @@
+"""Published numbers beside a run."""
+
+import pytest
+
+from byol_jax import assembly
+from byol_jax.report import published
+from experiments.configs import cifar10, imagenet_r50
+from tests import tiny
+
+
+def test_the_papers_run_stands_beside_its_own_number():
+  first, *others = published.beside(assembly.as_json(imagenet_r50.get_config('epochs=1000')))
+  assert first[0].score == 'top-1 74.3, top-5 91.6' and 'Table 1' in first[0].source
+  assert first[1] == [] and all(differences for _, differences in others)
+
+
+@pytest.mark.parametrize('argument, score', [
+    ('epochs=300', '72.5'), ('epochs=1000,depth=200,width=2', '79.6'),
+    ('epochs=1000,width=4', '78.6')])
+def test_every_preset_of_the_paper_has_its_own(argument, score):
+  entry, differences = published.beside(assembly.as_json(imagenet_r50.get_config(argument)))[0]
+  assert differences == [] and score in entry.score
+
+
+def test_what_differs_is_named_and_the_nearest_length_comes_first():
+  found = published.beside(assembly.as_json(cifar10.get_config('size=cpu')))
+  entry, differences = found[0]
+  assert entry.data == 'cifar10' and entry.settings['epochs'] == 200
+  assert 'depth 10 (published: 18)' in differences and 'epochs 30.0 (published: 200)' in differences
+
+
+def test_generated_images_have_none():
+  assert published.beside(assembly.as_json(tiny.config())) == []
+
+
+def test_every_entry_names_its_protocol_and_source():
+  for entry in published.NUMBERS:
+    assert entry.source and entry.protocol and set(entry.settings) == set(published.SETTINGS)
