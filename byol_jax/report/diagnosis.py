@@ -37,8 +37,8 @@ NORMAL = (
      f'The monitor warns below {monitor.SMALLEST_RANK}: one line, or one point.'),
     ('Online probe and kNN', 'The probe is a linear classifier trained beside the run, on '
      'augmented images; kNN is on held-out images without augmentation. Both should rise above '
-     'chance within the first epochs. A run that has collapsed stays where a random encoder is, '
-     'which is above chance.'),
+     'chance within the first epochs. The embedding suffers after the projections: a run that has '
+     'collapsed may look well for some epochs, and ends like a random encoder, above chance.'),
     ('If it has collapsed', 'Try, one at a time: a lower train.base_learning_rate; a longer '
      'train.warmup_epochs; train.base_tau closer to 1, such as 0.99 or 0.996; the '
      "paper's train.weight_decay of 1.5e-6. See that the predictor is there, that "
@@ -120,6 +120,9 @@ def _quality(run: Run) -> Finding:
           f'{100 * values[-1]:.1f} % at step {steps[-1]}; chance {chance:.1f} %.')
   if 100 * values[-1] < 1.5 * chance:
     return Finding('bad', 'The representation is near chance', text)
+  if has_collapsed(run):
+    return Finding('note', 'The embedding suffers after the projections', f'{text} Such a score '
+                   'does not last.')
   if values[-1] < .95 * max(values):
     best = steps[values.index(max(values))]
     return Finding('note', 'The representation has become worse', f'{text} The best was '
