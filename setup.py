@@ -20,6 +20,7 @@ setuptools.setup(
         'absl-py>=2.1',
         'chex>=0.1.92',
         'dm-haiku>=0.0.17',
+        'etils[epath]>=1.9',
         # tensorflow-datasets 4.9.10 imports it when it prepares a set, undeclared.
         'importlib_resources>=5',
         'jinja2>=3.1',

@@ -5,59 +5,83 @@ A checkpoint of step N is the folder `<workdir>/checkpoints/N` with four trees,
 (momentum), and `meta`: config, resolved values, shapes, and a sha256 of each tree.
 Orbax writes it in the background and commits it by a rename, so that a folder of
 that name is whole. Altered bytes load without an error in Orbax, hence the digests:
-every restore compares them.
+every restore compares them. A checkpoint that is damaged is named and left aside, and
+the newest sound one is used.
+
+The folder may lie in an object store. In a job of several processes all of them call
+`saving`, `save` and the restoring functions; the arrays are the same on each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
-import pathlib
+import os
+import sys
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from byol_jax import parallel, tensors
 from byol_jax.errors import InputError
 from byol_jax.train_step import TrainState
 
 TREES = ('online', 'target', 'state', 'optimizer')
 BEST_METRIC = 'knn/top1'
 
-Tree = Mapping[str, Any]
 Meta = dict[str, Any]
+
+
+class SaveFailed(InputError):
+  """A checkpoint that could not be written; says why and what is left."""
+
+
+class Damaged(InputError):
+  """A checkpoint whose files are missing, truncated or altered; names it."""
+
 
 # Orbax logs some fifty lines per save, and warns where a save has no metric to rank by.
 logging.getLogger('absl').addFilter(
     lambda record: 'orbax' not in record.pathname or record.levelno >= logging.ERROR)
 
 
-def trees_of(state: TrainState) -> dict[str, Tree]:
+def trees_of(state: TrainState) -> dict[str, tensors.Tree]:
   """The four trees of a state, as nested dicts of arrays."""
   return dict(online=state.online_params, target=state.target_params,
               state=dict(online=state.online_state, target=state.target_state),
               optimizer=optax.tree.get(state.opt_state, 'trace'))
 
 
-def digest(tree: Tree) -> str:
-  """sha256 over paths, dtypes, shapes and bytes of all arrays, in the order of the paths."""
-  digest = hashlib.sha256()
-  for path, array in sorted(_flatten(tree).items()):
-    array = np.ascontiguousarray(array)
-    digest.update(f'{path} {array.dtype} {list(array.shape)}\n'.encode())
-    digest.update(array.tobytes())
-  return digest.hexdigest()
-
-
-def manager(workdir: str | pathlib.Path, *, keep_last: int, keep_best: int
-            ) -> ocp.CheckpointManager:
-  """Opens the checkpoints of a workdir for writing; call `close` to finish the last save.
+@contextlib.contextmanager
+def saving(workdir: str | os.PathLike, *, keep_last: int, keep_best: int
+           ) -> Iterator[ocp.CheckpointManager]:
+  """Opens the checkpoints of a workdir for writing; the end waits for the last save.
 
   Keeps the newest `keep_last` and the best `keep_best` by `knn/top1`.
+
+  Raises:
+    SaveFailed: a save in the background has failed, noticed at the next one or at the end.
   """
+  checkpoints = _manager(workdir, keep_last, keep_best)
+  try:
+    yield checkpoints
+  except BaseException:
+    # What is being saved is still worth having; the first error is the one to tell.
+    with contextlib.suppress(Exception):
+      checkpoints.close()
+    raise
+  try:
+    checkpoints.close()
+  except Exception as error:
+    raise _save_failed(workdir, error) from error
+
+
+def _manager(workdir, keep_last: int, keep_best: int) -> ocp.CheckpointManager:
   policies = [checkpoint_managers.LatestN(n=keep_last),
               checkpoint_managers.BestN(get_metric_fn=_best_metric, n=keep_best,
                                         keep_checkpoints_without_metrics=False)]
@@ -80,22 +104,29 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, meta: Mapping[st
   """Starts to save a state in the background.
 
   Args:
-    checkpoints: from `manager`.
+    checkpoints: from `saving`.
     state: NumPy arrays that nobody changes afterwards (`parallel.fetch`).
     meta: JSON values to keep with it.
     metrics: may hold BEST_METRIC, by which the best checkpoint is kept.
+
+  Raises:
+    SaveFailed: this save, or the one before, could not be written.
   """
   trees = trees_of(state)
-  meta = dict(meta, step=int(state.step), digests={k: digest(v) for k, v in trees.items()},
-              tensors={k: describe(v) for k, v in trees.items()})
+  meta = dict(meta, step=int(state.step), digests={k: tensors.digest(v) for k, v in trees.items()},
+              tensors={k: tensors.describe(v) for k, v in trees.items()})
   meta['digests']['meta'] = _meta_digest(meta)
   items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-  checkpoints.save(int(state.step), args=ocp.args.Composite(
-      meta=ocp.args.JsonSave(meta), **items),
-      metrics={BEST_METRIC: metrics[BEST_METRIC]} if BEST_METRIC in metrics else None)
+  best = {BEST_METRIC: metrics[BEST_METRIC]} if BEST_METRIC in metrics else None
+  try:
+    checkpoints.save(int(state.step), metrics=best, args=ocp.args.Composite(
+        meta=ocp.args.JsonSave(meta), **items))
+  # The storage layer has many kinds of error; a full disk is the commonest.
+  except Exception as error:
+    raise _save_failed(checkpoints.directory.parent, error) from error
 
 
-def steps(workdir: str | pathlib.Path) -> list[int]:
+def steps(workdir: str | os.PathLike) -> list[int]:
   """The steps of the complete checkpoints in a workdir, ascending; empty without any."""
   folder = _folder(workdir)
   if not folder.is_dir():
@@ -103,115 +134,153 @@ def steps(workdir: str | pathlib.Path) -> list[int]:
   return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
-def read_meta(workdir: str | pathlib.Path, step: int | None = None) -> Meta:
-  """The `meta` of a checkpoint; the newest where `step` is None.
+def damage(workdir: str | os.PathLike, step: int) -> str:
+  """What is wrong with a checkpoint, in words; '' where all its digests agree."""
+  try:
+    _read_step(workdir, TREES, step)
+  except Damaged as error:
+    return str(error)
+  return ''
+
+
+def newest_sound(workdir: str | os.PathLike, names: Sequence[str] = TREES) -> int:
+  """The newest step of which `names` are sound; says on stderr which newer ones are not.
+
+  Raises:
+    InputError: there is no checkpoint, or none is sound.
+  """
+  found, errors = steps(workdir), []
+  for step in reversed(found):
+    try:
+      _read_step(workdir, names, step)
+      return step
+    except Damaged as error:
+      errors.append(error)
+      print(f'WARNING {error}', file=sys.stderr, flush=True)
+  if errors:
+    raise InputError(f'None of the {len(found)} checkpoints in {_folder(workdir)} is sound; the '
+                     f'newest: {errors[0]}')
+  raise _none(workdir)
+
+
+def set_aside(workdir: str | os.PathLike, after: int) -> None:
+  """Moves the checkpoints after a step out of the way of those that will be written anew."""
+  for step in [step for step in steps(workdir) if step > after]:
+    aside = _folder(workdir).parent / 'damaged_checkpoints'
+    aside.mkdir(parents=True, exist_ok=True)
+    free = next(name for i in itertools.count() if not (name := aside / f'{step}.{i}').exists())
+    (_folder(workdir) / str(step)).rename(free)
+    print(f'WARNING the checkpoint of step {step} was moved to {free}', file=sys.stderr, flush=True)
+
+
+def read_meta(workdir: str | os.PathLike, step: int | None = None) -> Meta:
+  """The `meta` of a checkpoint; of the newest whose meta is sound where `step` is None.
 
   Raises:
     InputError: there is no such checkpoint, or its meta is damaged.
   """
-  step = _find(workdir, step)
-  meta = _read(workdir, step, 'meta', ocp.args.JsonRestore())
-  if meta.get('digests', {}).get('meta') != _meta_digest(meta):
-    raise _damaged(workdir, step, 'meta')
-  return meta
+  return restore_trees(workdir, (), step)[1]
 
 
-def restore_trees(workdir: str | pathlib.Path, names: tuple[str, ...], step: int | None = None
-                  ) -> tuple[dict[str, Tree], Meta]:
+def restore_trees(workdir: str | os.PathLike, names: Sequence[str], step: int | None = None
+                  ) -> tuple[dict[str, tensors.Tree], Meta]:
   """Reads and verifies some of the TREES as NumPy, with the checkpoint's meta.
+
+  Args:
+    workdir: of the run.
+    names: of the trees.
+    step: of the checkpoint; where None, the newest of which these trees are sound.
 
   Raises:
     InputError: no such checkpoint, or a tree whose digest is not the saved one.
   """
-  meta = read_meta(workdir, step)
-  trees = {}
-  for name in names:
-    trees[name] = _read(workdir, meta['step'], name, ocp.args.StandardRestore())
-    if digest(trees[name]) != meta['digests'][name]:
-      raise _damaged(workdir, meta['step'], name)
-  return trees, meta
+  if step is None:
+    step = newest_sound(workdir, names)
+  elif step not in steps(workdir):
+    raise _none(workdir, step)
+  return _read_step(workdir, names, step)
 
 
-def restore(workdir: str | pathlib.Path, like: TrainState, step: int | None = None
+def restore(workdir: str | os.PathLike, like: TrainState, step: int | None = None
             ) -> tuple[TrainState, Meta]:
   """The verified state of a checkpoint as NumPy, for any number of devices.
 
   Args:
     workdir: of the run.
     like: a state of the same networks and optimizer, of which only the shapes matter.
-    step: of the checkpoint; the newest where None.
+    step: of the checkpoint; the newest sound one where None.
 
   Raises:
     InputError: no such checkpoint, damaged, or of another architecture.
   """
+  if step is None:
+    step = newest_sound(workdir)
   meta = read_meta(workdir, step)
   for name, tree in trees_of(like).items():
-    check_tensors(meta['tensors'][name], describe(tree),
+    tensors.check(meta['tensors'][name], tensors.describe(tree),
                   f'{_folder(workdir) / str(meta["step"])}, {name}')
-  trees, _ = restore_trees(workdir, TREES, meta['step'])
+  trees, _ = restore_trees(workdir, TREES, step)
   return TrainState(
       step=np.int32(meta['step']), online_params=trees['online'], target_params=trees['target'],
       online_state=trees['state']['online'], target_state=trees['state']['target'],
       opt_state=optax.tree.set(like.opt_state, trace=trees['optimizer'])), meta
 
 
-def describe(tree: Tree) -> dict[str, str]:
-  """{path: dtype and shape} of every array."""
-  return {path: f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in _flatten(tree).items()}
-
-
-def check_tensors(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
-  """Raises InputError with the tensors that differ between two descriptions."""
-  differing = [f'{path}: saved {saved.get(path, "-")}, wanted {wanted.get(path, "-")}'
-               for path in sorted({*saved, *wanted}) if saved.get(path) != wanted.get(path)]
-  if differing:
-    shown = '\n  '.join(differing[:10])
-    more = f'\n  and {len(differing) - 10} more' if len(differing) > 10 else ''
-    raise InputError(f'{where}: the checkpoint holds another architecture. '
-                     f'{len(differing)} tensors differ:\n  {shown}{more}')
-
-
 def _best_metric(metrics: Mapping[str, float]) -> float:
   return metrics[BEST_METRIC]
 
 
-def _folder(workdir) -> pathlib.Path:
-  return pathlib.Path(workdir).expanduser().absolute() / 'checkpoints'
+def _folder(workdir):
+  return parallel.folder(workdir) / 'checkpoints'
 
 
-def _find(workdir, step: int | None) -> int:
-  found = steps(workdir)
+def _none(workdir, step: int | None = None) -> InputError:
+  found = ', '.join(map(str, steps(workdir)))
   if not found:
-    raise InputError(f'No checkpoint in {_folder(workdir)}: give the --workdir of a '
-                     'pretraining run that has saved one.')
-  if step is not None and step not in found:
-    raise InputError(f'No checkpoint of step {step} in {_folder(workdir)}; there are '
-                     f'{", ".join(map(str, found))}.')
-  return found[-1] if step is None else step
+    return InputError(f'No checkpoint in {_folder(workdir)}: give the --workdir of a '
+                      'pretraining run that has saved one.')
+  return InputError(f'No checkpoint of step {step} in {_folder(workdir)}; there are {found}.')
+
+
+def _save_failed(workdir, error: Exception) -> SaveFailed:
+  reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), '')
+  found = steps(workdir)
+  left = (f'the last whole checkpoint is that of step {found[-1]}' if found
+          else 'there is no earlier one')
+  return SaveFailed(f'A checkpoint in {_folder(workdir)} could not be written '
+                    f'({type(error).__name__}: {reason.strip()[-300:]}); {left}. Free space or '
+                    'mend the storage, and give the same command again: it goes on from there.')
+
+
+def _read_step(workdir, names: Sequence[str], step: int) -> tuple[dict[str, tensors.Tree], Meta]:
+  """Trees and meta of a step; raises Damaged where a digest is not the saved one."""
+  meta = _read(workdir, step, 'meta', ocp.args.JsonRestore())
+  if not isinstance(meta, dict) or meta.get('digests', {}).get('meta') != _meta_digest(meta):
+    raise _damaged(workdir, step, 'meta')
+  trees = {}
+  for name in names:
+    trees[name] = _read(workdir, step, name, ocp.args.StandardRestore())
+    if tensors.digest(trees[name]) != meta['digests'][name]:
+      raise _damaged(workdir, step, name)
+  return trees, meta
 
 
 def _read(workdir, step: int, name: str, args) -> Any:
-  """One item of a checkpoint; what the reader raises becomes an InputError with its name."""
+  """One item of a checkpoint; what the reader raises becomes Damaged with its name."""
   handler = ocp.JsonCheckpointHandler() if name == 'meta' else ocp.StandardCheckpointHandler()
   try:
-    with ocp.Checkpointer(handler) as reader:
-      return reader.restore(_folder(workdir) / str(step) / name, args=args)
+    # The handler alone: a Checkpointer would wait for the other processes of a job.
+    return handler.restore(_folder(workdir) / str(step) / name, args=args)
   # Damaged files surface as many kinds of error from the storage layer.
   except Exception as error:
     raise _damaged(workdir, step, name) from error
+  finally:
+    handler.close()
 
 
-def _damaged(workdir, step: int, name: str) -> InputError:
-  others = [str(other) for other in steps(workdir) if other != step]
-  way_out = (f'move {_folder(workdir) / str(step)} away to go on from step {others[-1]}'
-             if others else 'there is no other checkpoint in this workdir')
-  return InputError(f'{_folder(workdir) / str(step)}: {name} is damaged: missing files, or '
-                    f'its sha256 is not the one saved with it; {way_out}.')
-
-
-def _flatten(tree: Tree) -> dict[str, np.ndarray]:
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {'/'.join(str(key.key) for key in path): leaf for path, leaf in leaves}
+def _damaged(workdir, step: int, name: str) -> Damaged:
+  return Damaged(f'{_folder(workdir) / str(step)}: {name} is damaged: missing files, or '
+                 'its sha256 is not the one saved with it.')
 
 
 def _meta_digest(meta: Mapping[str, Any]) -> str:

@@ -10,9 +10,9 @@ import functools
 import json
 import math
 import os
-import pathlib
 from typing import Any, NamedTuple
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -25,6 +25,7 @@ from byol_jax import (
   loading,
   parallel,
   plugins,
+  tensors,
 )
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, Images, features, supervised
@@ -75,7 +76,7 @@ class Encoder(NamedTuple):
     return self.encode(self.variables, images.astype(np.float32))
 
 
-def load_encoder(path: str | pathlib.Path, step: int | None = None) -> Encoder:
+def load_encoder(path: str | os.PathLike, step: int | None = None) -> Encoder:
   """The online encoder of a pretraining workdir, BatchNorm in evaluation mode.
 
   Args:
@@ -90,8 +91,8 @@ def load_encoder(path: str | pathlib.Path, step: int | None = None) -> Encoder:
   networks = assembly.build_model(config['model'], meta['resolved']['num_classes'])
   size = config['data']['image_size']
   shapes, _ = jax.eval_shape(networks.init, jax.random.key(0), jnp.zeros((2, size, size, 3)))
-  checkpoint.check_tensors(checkpoint.describe(trees['online']), checkpoint.describe(shapes),
-                           f'{path}, step {meta["step"]}')
+  tensors.check(tensors.describe(trees['online']), tensors.describe(shapes),
+                f'{path}, step {meta["step"]}')
   variables = (trees['online'], trees['state']['online'])
   encode = jax.jit(lambda variables, images: networks.encode(*variables, images))
   embedding = jax.eval_shape(encode, variables, jnp.zeros((1, size, size, 3)))
@@ -99,8 +100,8 @@ def load_encoder(path: str | pathlib.Path, step: int | None = None) -> Encoder:
                  tuple(config['model']['image_mean']), tuple(config['model']['image_std']))
 
 
-def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
-             workdir: str | pathlib.Path) -> dict[str, Any]:
+def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
+             workdir: str | os.PathLike) -> dict[str, Any]:
   """Judges the config's encoders and writes the results.
 
   Args:
@@ -109,7 +110,8 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
     workdir: gets results.json, a table as results.md, and splits_read.jsonl.
 
   Returns:
-    What results.json holds.
+    What results.json holds. In a job of several processes all take part, and the first
+    one writes and returns the results; the others return {}.
 
   Raises:
     InputError: what the user can mend, unlabelled data among it.
@@ -117,9 +119,6 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
   workdir = parallel.writable_folder(workdir)
   if not config.encoders or not config.evaluators:
     raise InputError('config.encoders and config.evaluators must each name at least one.')
-  if jax.process_count() > 1:
-    raise InputError('An evaluation runs in one process; several would each see a part of the '
-                     'images.')
   for evaluator, options in config.evaluators.items():
     plugins.function('evaluators', evaluator, 'fit', options)
   trees, meta = checkpoint.restore_trees(pretrained, ('online', 'state'))
@@ -134,17 +133,21 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | pathlib.Path,
   test = functools.cache(lambda: load('test', purpose='final scores'))
   rows = _judge(config, encoders, train, validation, test,
                 lambda: load('train+validation', purpose='refit'))
+  unreadable = {name: parallel.gather_rows(np.array([len(loader.names)])).sum().item()
+                for name, loader in (('train', train), ('validation', validation),
+                                     ('test', test()))}
+  if not parallel.is_first_process():
+    return {}
   reads = [json.loads(line) for line in (workdir / loading.ACCESS_LOG).read_text().splitlines()]
   results = dict(
-      pretrained=str(pathlib.Path(pretrained).absolute()), step=meta['step'],
+      pretrained=str(parallel.folder(pretrained)), step=meta['step'],
       config=assembly.as_json(config),
       # Evaluations in the same workdir share one log, so that none is forgotten.
       test_split_reads=sum(record['split'] == 'test' for record in reads),
       digest=meta['digests']['online'], seed=meta['config']['seed'],
       dataset=data['options'].get('name', data['dataset']),
       images={r['split']: r['examples'] for r in reads},
-      unreadable=dict(train=len(train.names), validation=len(validation.names),
-                      test=len(test().names)),
+      unreadable=unreadable,
       chance=1 / train.data.num_classes, encoders=rows)
   _write(workdir, results)
   return results
@@ -165,7 +168,7 @@ def _judge(config, encoders, train, validation, read_test, read_both) -> dict[st
   views = assembly.center_views(train.config)
   fitted, extractors = {}, {}
   for name, (encode, variables) in encoders.items():
-    print(f'judging {tables.NAMES[name]}', flush=True)
+    parallel.say(f'judging {tables.NAMES[name]}')
     extractors[name] = functools.partial(
         _extract, lambda v, batch, encode=encode: encode(v, views(batch)), variables,
         config.batch_size)
@@ -215,7 +218,7 @@ def _encoders(config, trees, meta, train: loading.Loader) -> dict[str, tuple[Any
     raise InputError(f'config.encoders names {unknown[0]!r}; it can name {", ".join(makers)}.')
   encoders = {}
   for name in config.encoders:
-    print(f'making {tables.NAMES[name]}', flush=True)
+    parallel.say(f'making {tables.NAMES[name]}')
     encoders[name] = makers[name]()
   return encoders
 
@@ -259,20 +262,18 @@ def _untrained(config, networks, loader: loading.Loader):
   return parallel.fetch(carry)
 
 
-def _write(workdir: pathlib.Path, results: Mapping[str, Any]) -> None:
-  if not parallel.is_first_process():
-    return
+def _write(workdir: epath.Path, results: Mapping[str, Any]) -> None:
   for name, text in ((RESULTS, json.dumps(results, indent=2) + '\n'),
                      ('results.md', tables.markdown(tables.scores([results])))):
     partial = workdir / f'{name}.partial'
     partial.write_text(text)
-    os.replace(partial, workdir / name)
+    partial.replace(workdir / name)
 
 
-def read_results(workdir: str | pathlib.Path) -> dict[str, Any]:
+def read_results(workdir: str | os.PathLike) -> dict[str, Any]:
   """What `evaluate` wrote into a workdir."""
-  path = pathlib.Path(workdir).expanduser() / RESULTS
-  if not path.is_file():
+  path = parallel.folder(workdir) / RESULTS
+  if not path.exists():
     raise InputError(f'No {path}: give the --workdir of an evaluation.')
   try:
     return json.loads(path.read_text())

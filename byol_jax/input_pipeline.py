@@ -118,8 +118,9 @@ def train_batches(pipeline: str, data: Split | Stream, *, policies: Sequence[Map
   crop = tf_pipeline.random_crops(seed, policies, image_size)
   if isinstance(data, Split):
     return tf_pipeline.with_crops(batches, data, crop, workers)
-  records = tf_pipeline.train_records(data, crop, seed=seed, shards=shards, workers=workers,
-                                      **steps)
+  first_step = steps.pop('first_step')
+  records = lambda done: tf_pipeline.train_records(
+      data, crop, seed=seed, shards=shards, workers=workers, first_step=first_step + done, **steps)
   per_shard = steps['batch_size'] // shards.total
   return (_filled(batch, per_shard, unreadable)
           for batch in _checked(tf_pipeline.host_batches(records, data), data))
@@ -148,9 +149,9 @@ def evaluation_batches(data: Split | Stream, *, image_size: int, share: float, o
     return
   from byol_jax import tf_pipeline
 
-  records = tf_pipeline.evaluation_records(
+  records = lambda done: tf_pipeline.evaluation_records(
       data, tf_pipeline.center_crops(image_size, share, order), batch_size=batch_size,
-      shards=shards, workers=workers)
+      shards=shards, workers=workers).skip(done)
   for batch in _checked(tf_pipeline.host_batches(records, data), data):
     readable = batch.pop('readable')
     if not readable.all():

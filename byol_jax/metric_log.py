@@ -7,10 +7,9 @@ lines after N, which it will write again.
 
 from collections.abc import Mapping
 import contextlib
+import importlib.util
 import json
 import os
-import pathlib
-import shutil
 import sys
 
 import tensorboardX
@@ -24,7 +23,7 @@ FILE_NAME = 'metrics.jsonl'
 class MetricLog:
   """Open log files of a run; a context manager."""
 
-  def __init__(self, workdir: str | pathlib.Path, *, first_step: int, last_step: int):
+  def __init__(self, workdir: str | os.PathLike, *, first_step: int, last_step: int):
     """Opens the logs.
 
     Args:
@@ -35,18 +34,18 @@ class MetricLog:
     self._active = parallel.is_first_process()
     if not self._active:
       return
-    path = pathlib.Path(workdir) / FILE_NAME
+    folder = parallel.folder(workdir)
+    path = folder / FILE_NAME
     kept = [record for record in read(workdir) if record['step'] <= first_step]
     if path.exists() and len(read(workdir)) < len(path.read_bytes().splitlines()):
       # Unreadable lines are dropped from the log, so they are kept beside it.
-      shutil.copy(path, path.with_suffix('.jsonl.damaged'))
+      path.copy(path.with_suffix('.jsonl.damaged'), overwrite=True)
     # Written beside and renamed: a kill in between must not lose the records.
     partial = path.with_suffix('.partial')
     partial.write_text(''.join(json.dumps(record) + '\n' for record in kept))
-    os.replace(partial, path)
+    partial.replace(path)
     self._file = path.open('a')
-    self._events = tensorboardX.SummaryWriter(str(pathlib.Path(workdir) / 'tensorboard'),
-                                              purge_step=first_step + 1)
+    self._events = _events(folder, first_step)
     self._bar = tqdm.tqdm(total=last_step, initial=first_step, unit='step', dynamic_ncols=True,
                           disable=not sys.stderr.isatty())
 
@@ -57,7 +56,8 @@ class MetricLog:
     if self._active:
       self._bar.close()
       self._file.close()
-      self._events.close()
+      if self._events:
+        self._events.close()
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     """Writes scalars of a step to the file and to TensorBoard."""
@@ -65,7 +65,7 @@ class MetricLog:
       return
     self._file.write(json.dumps(dict(step=step, **values)) + '\n')
     self._file.flush()
-    for name, value in values.items():
+    for name, value in values.items() if self._events else ():
       self._events.add_scalar(name, value, step)
 
   def line(self, text: str) -> None:
@@ -80,16 +80,24 @@ class MetricLog:
       self._bar.update(step - self._bar.n)
 
 
-def read(workdir: str | pathlib.Path) -> list[dict[str, float]]:
+def _events(folder, first_step: int):
+  """The writer of TensorBoard events; None where it cannot write to an object store."""
+  if '://' in str(folder) and not importlib.util.find_spec('google.cloud.storage'):
+    print('No TensorBoard events: google-cloud-storage is not installed.', flush=True)
+    return None
+  return tensorboardX.SummaryWriter(str(folder / 'tensorboard'), purge_step=first_step + 1)
+
+
+def read(workdir: str | os.PathLike) -> list[dict[str, float]]:
   """The records of a run in the order of their steps; empty without a file.
 
   Lines that are no record, such as one that a kill has cut off, are left out.
   """
-  path = pathlib.Path(workdir) / FILE_NAME
+  path = parallel.folder(workdir) / FILE_NAME
   if not path.exists():
     return []
   records = []
-  for line in path.read_text(errors='replace').splitlines():
+  for line in path.read_bytes().decode(errors='replace').splitlines():
     with contextlib.suppress(json.JSONDecodeError):
       record = json.loads(line)
       if isinstance(record, dict) and 'step' in record:

@@ -67,6 +67,8 @@ class Monitor:
     self._log = log
     self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
     self._max_steps = max_steps
+    # Whether some process was asked to stop, as a step read so far says.
+    self.stop_asked = False
     self._unread: list[tuple[int, Mapping[str, Any]]] = []
     self._read: list[dict[str, float]] = []
     self._reported_step, self._paused, self._waited = first_step, 0., 0.
@@ -124,6 +126,7 @@ class Monitor:
     step, scalars = self._unread.pop(0)
     small = {name: value for name, value in scalars.items() if name != 'projections'}
     values = {name: float(value) for name, value in parallel.fetch(small).items()}
+    self.stop_asked |= values.pop('stop', 0.) > 0
     if not np.isfinite(values['loss']):
       raise NonFiniteLoss(step, values['loss'])
     self._read.append(values)

@@ -9,18 +9,53 @@ The step function runs under `jax.pmap` over the axis `AXIS` and averages with
 from collections.abc import Callable, Sequence
 import math
 import os
-import pathlib
 from typing import Any, TypeVar
 
+from etils import epath
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from byol_jax.errors import InputError
 
 AXIS = 'i'
+# Seconds without a sign of life after which the other processes of a job end too, and
+# seconds that a process waits for the others when the job starts.
+HEARTBEAT, INITIALIZATION = 60, 300
+# Rows of a host's array that travel at once in `gather_rows`.
+GATHERED_ROWS = 8192
 
 Tree = TypeVar('Tree')
+
+
+def initialize(*, coordinator_address: str | None = None, num_processes: int | None = None,
+               process_id: int | None = None) -> None:
+  """Joins the processes of a job; to be called before any device is used.
+
+  Args:
+    coordinator_address: host:port of process 0. Without the three arguments the
+      cluster is detected: Cloud TPU, GKE, Slurm, Open MPI.
+    num_processes: of the job.
+    process_id: of this one, 0 ... num_processes - 1.
+
+  Raises:
+    InputError: some of the three are missing, or no cluster is detected.
+  """
+  given = (coordinator_address, num_processes, process_id)
+  if any(part is not None for part in given) and any(part is None for part in given):
+    raise InputError('Give --coordinator_address, --num_processes and --process_id together, or '
+                     'none of them and --multihost.')
+  if num_processes is not None and not 0 <= process_id < num_processes:
+    raise InputError(f'--process_id is {process_id}; with --num_processes={num_processes} it can '
+                     f'be 0 to {num_processes - 1}.')
+  try:
+    jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT,
+                               initialization_timeout=INITIALIZATION)
+  except (ValueError, RuntimeError) as error:
+    raise InputError(f'The processes of the job could not be joined: {error} Where no cluster is '
+                     'detected, give --coordinator_address, --num_processes and --process_id.'
+                     ) from error
 
 
 def mean_over_devices(tree: Tree) -> Tree:
@@ -36,13 +71,14 @@ def pmap_step(step: Callable[..., Any], devices: Sequence[jax.Device]) -> Callab
   which pmap does not check: a value that was not averaged over the devices would
   differ between them without an error (the tests prove that none is).
   """
-  return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None,
-                  donate_argnums=0, devices=devices)
+  # With several processes pmap spans the devices of all of them, which it finds itself.
+  return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0,
+                  devices=devices if jax.process_count() == 1 else None)
 
 
 def pmap_evaluation(function: Callable[..., Any], devices: Sequence[jax.Device]
                     ) -> Callable[..., Any]:
-  """Maps `function(variables, batch)` over the devices; outputs keep the device axis."""
+  """Maps `function(variables, batch)` over this host's devices; outputs keep the device axis."""
   return jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
 
@@ -79,6 +115,45 @@ def fetch(tree: Tree) -> Tree:
   return jax.tree.map(lambda x: np.array(x.addressable_shards[0].data), tree)
 
 
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+  """The rows [n, ...] of all processes, in their order, on every process.
+
+  The numbers of rows may differ, and may be 0 where the shape of a row is the same.
+  """
+  if jax.process_count() == 1:
+    return rows
+  counts = multihost_utils.process_allgather(np.int32(len(rows)))
+  parts: list[list[np.ndarray]] = [[] for _ in counts]
+  for start in range(0, int(counts.max()), GATHERED_ROWS):
+    length = min(GATHERED_ROWS, int(counts.max()) - start)
+    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
+    own = rows[start:start + length]
+    padded[:len(own)] = own
+    # All processes send as much; what is padding is known from the counts.
+    for part, count, received in zip(parts, counts, multihost_utils.process_allgather(padded)):
+      part.append(received[:max(0, int(count) - start)])
+  return np.concatenate([piece for part in parts for piece in part]).astype(rows.dtype)
+
+
+def from_first_process(number: int) -> int:
+  """The first process's number, on all."""
+  if jax.process_count() == 1:
+    return number
+  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def barrier(name: str) -> None:
+  """Waits until every process is here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def say(text: str) -> None:
+  """Prints a line, from the first process only."""
+  if is_first_process():
+    print(text, flush=True)
+
+
 def check_batch_size(batch_size: int, virtual_shards: int, name: str = 'train.batch_size') -> None:
   """Raises InputError unless devices and virtual shards divide the global batch."""
   for divisor, what in ((jax.device_count(), 'devices'),
@@ -96,17 +171,23 @@ def is_first_process() -> bool:
   return jax.process_index() == 0
 
 
-def writable_folder(workdir: str | pathlib.Path) -> pathlib.Path:
+def folder(path: str | os.PathLike) -> epath.Path:
+  """An absolute path, local or of an object store such as gs://bucket/name."""
+  text = os.fspath(path)
+  return epath.Path(text if '://' in text else os.path.abspath(os.path.expanduser(text)))
+
+
+def writable_folder(workdir: str | os.PathLike) -> epath.Path:
   """Makes the folder, tries to write into it, and returns its absolute path."""
-  path = pathlib.Path(workdir).expanduser().absolute()
+  path = folder(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)
-    probe = path / f'.writable.{os.getpid()}'
-    probe.touch()
+    probe = path / f'.writable.{jax.process_index()}.{os.getpid()}'
+    probe.write_text('')
     probe.unlink()
   except OSError as error:
-    raise InputError(f'The workdir {path} is not writable ({error.strerror}); give another '
-                     '--workdir.') from error
+    raise InputError(f'The workdir {path} is not writable ({error.strerror or error}); give '
+                     'another --workdir.') from error
   return path
 
 

@@ -8,6 +8,8 @@ before anything is decoded.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,12 @@ from byol_jax.datasets import DataError, Shards, Split, Stream, check_labels
 HostBatch = dict[str, np.ndarray]
 Record = dict[str, tf.Tensor]
 Crop = Callable[[tf.Tensor, Record], Record]
+
+# What object stores and network disks report now and then, and recover from.
+TRANSIENT = (tf.errors.AbortedError, tf.errors.DeadlineExceededError,
+             tf.errors.UnavailableError, tf.errors.UnknownError)
+RETRIES = 3
+FIRST_PAUSE = 1.  # seconds before the first new attempt; each later one waits twice as long
 
 # TensorFlow would take all memory of a GPU that it does not use.
 tf.config.set_visible_devices([], 'GPU')
@@ -134,20 +142,37 @@ def with_crops(batches: Iterator[HostBatch], split: Split, crop: Crop, workers: 
   return dataset.flat_map(one_batch).prefetch(2).as_numpy_iterator()
 
 
-def host_batches(dataset: tf.data.Dataset, stream: Stream) -> Iterator[HostBatch]:
-  """The batches as NumPy; what the storage reports becomes a DataError."""
-  iterator = dataset.as_numpy_iterator()
+def host_batches(records: Callable[[int], tf.data.Dataset], stream: Stream
+                 ) -> Iterator[HostBatch]:
+  """The batches as NumPy; what the storage reports becomes a DataError.
+
+  Errors that storage recovers from are tried again, at most RETRIES times for a batch.
+
+  Args:
+    records: number of batches to leave out -> the batches after them.
+    stream: of which they are.
+
+  Raises:
+    DataError: reading has failed; names the file where it can be found.
+  """
+  done, failures = 0, 0
   while True:
     try:
-      batch = next(iterator)
-    except StopIteration:
+      for batch in records(done).as_numpy_iterator():
+        yield batch
+        done, failures = done + 1, 0
       return
     except tf.errors.OpError as error:
       reason = error.message.splitlines()[0].split('}} ')[-1].split(' [Op:')[0]
+      if isinstance(error, TRANSIENT) and failures < RETRIES:
+        failures += 1
+        print(f'Reading failed ({type(error).__name__}: {reason}); attempt {failures} of {RETRIES} '
+              'to go on.', file=sys.stderr, flush=True)
+        time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
+        continue
       print('Reading failed; looking for the file.', flush=True)
       raise DataError(f'Reading the data set failed ({type(error).__name__}): {reason}. '
                       f'{stream.diagnose()}'.strip()) from error
-    yield batch
 
 
 def in_memory(stream: Stream, *, shards: Shards, workers: int) -> Split:
@@ -156,10 +181,11 @@ def in_memory(stream: Stream, *, shards: Shards, workers: int) -> Split:
   Raises:
     DataError: an image cannot be read, or the images differ in size.
   """
-  dataset = evaluation_records(stream, lambda image, _: dict(image=image), batch_size=1,
-                               shards=shards, workers=workers)
+  records = lambda done: evaluation_records(
+      stream, lambda image, _: dict(image=image), batch_size=1, shards=shards,
+      workers=workers).skip(done)
   rows = {}
-  for batch in host_batches(dataset, stream):
+  for batch in host_batches(records, stream):
     sample_id, image = int(batch['sample_id'][0]), batch['image'][0]
     if not batch['readable'][0]:
       raise DataError(f'{stream.source(sample_id)} cannot be read as an image; data.pipeline '

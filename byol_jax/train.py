@@ -5,13 +5,15 @@ import contextlib
 import functools
 import itertools
 import json
-import pathlib
+import os
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from byol_jax import (
   assembly,
@@ -22,6 +24,7 @@ from byol_jax import (
   model,
   monitor,
   parallel,
+  preemption,
 )
 from byol_jax import train_step as byol
 from byol_jax.errors import InputError
@@ -29,62 +32,93 @@ from byol_jax.evaluators import features, knn
 from byol_jax.report import pictures
 
 
-def pretrain(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> byol.TrainState:
+class _Job(NamedTuple):
+  """A run's parts, made from its config.
+
+  stop_asked: whether this process was asked to stop.
+  began: time at which the process began its work, in seconds.
+  """
+
+  config: ml_collections.ConfigDict
+  workdir: epath.Path
+  loader: loading.Loader
+  resolved: assembly.Resolved
+  recipe: byol.Recipe
+  meta: dict[str, Any]
+  stop_asked: Callable[[], bool]
+  began: float
+
+
+def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> byol.TrainState:
   """Runs, or resumes, the pretraining that a config describes.
+
+  In a job of several processes every one calls it; the first one writes the logs.
 
   Args:
     config: as `experiments/configs/default.py` documents it.
-    workdir: folder of the run. One that holds a checkpoint is resumed.
+    workdir: folder of the run, of an object store too. One that holds a checkpoint is
+      resumed from the newest sound one.
 
   Returns:
     The final state, on the host.
 
   Raises:
     InputError: what the user can mend, a loss that is not finite among it.
+    Preempted: SIGTERM came; the last step is saved.
   """
   began, workdir = time.perf_counter(), parallel.writable_folder(workdir)
-  loader = loading.load(config.data, 'train', purpose='pretraining', workdir=workdir)
-  resolved = assembly.resolve(config, loader.data)
-  recipe = assembly.build_recipe(config, resolved)
-  size = config.data.image_size
-  state = jax.eval_shape(
-      lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe), jax.random.key(0))
-  meta = dict(config=assembly.as_json(config), resolved=resolved._asdict(),
-              versions=dict(jax=jax.__version__))
-  if checkpoint.steps(workdir):
-    _check_same_run(workdir, meta)
-    state, _ = checkpoint.restore(workdir, state)
-  else:
-    state = jax.jit(lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe))(
-        jax.random.key(config.seed))
-  if parallel.is_first_process():
-    _announce(workdir, config, resolved, state)
-  try:
-    return _run(config, resolved, recipe, loader, state, meta, workdir, began)
-  except monitor.NonFiniteLoss as error:
-    saved = checkpoint.steps(workdir)
-    good = (f'the last good checkpoint is {workdir}/checkpoints/{saved[-1]}' if saved
-            else 'no checkpoint had been saved')
-    raise InputError(
-        f'{error} The run has stopped; {good}. Try a lower train.base_learning_rate or a longer '
-        'train.warmup_epochs in a new workdir.') from error
+  with preemption.listening() as stop_asked:
+    loader = loading.load(config.data, 'train', purpose='pretraining', workdir=workdir)
+    resolved = assembly.resolve(config, loader.data)
+    job = _Job(config, workdir, loader, resolved, assembly.build_recipe(config, resolved),
+               dict(config=assembly.as_json(config), resolved=resolved._asdict(),
+                    versions=dict(jax=jax.__version__)), stop_asked, began)
+    state = _first_state(job)
+    if parallel.is_first_process():
+      _announce(workdir, config, resolved, state)
+    try:
+      return _run(job, state)
+    except monitor.NonFiniteLoss as error:
+      saved = checkpoint.steps(workdir)
+      good = (f'the last good checkpoint is {workdir}/checkpoints/{saved[-1]}' if saved
+              else 'no checkpoint had been saved')
+      raise InputError(
+          f'{error} The run has stopped; {good}. Try a lower train.base_learning_rate or a longer '
+          'train.warmup_epochs in a new workdir.') from error
 
 
-def _run(config, resolved, recipe, loader, state, meta, workdir, began) -> byol.TrainState:
+def _first_state(job: _Job) -> byol.TrainState:
+  """The newest sound state of the workdir, or that at initialisation where it has none."""
+  size = job.config.data.image_size
+  init = lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), job.recipe)
+  key = jax.random.key(job.config.seed)
+  step = -1
+  if parallel.is_first_process() and checkpoint.steps(job.workdir):
+    step = checkpoint.newest_sound(job.workdir)
+    _check_same_run(job.workdir, job.meta, step)
+    checkpoint.set_aside(job.workdir, after=step)
+  # One process decides: the others could find the folder in another state.
+  step = parallel.from_first_process(step)
+  if step < 0:
+    return jax.jit(init)(key)
+  return checkpoint.restore(job.workdir, jax.eval_shape(init, key), step)[0]
+
+
+def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
   """The loop over steps, from the step of `state` to the last."""
+  config, resolved, workdir = job.config, job.resolved, job.workdir
   devices, first_step = jax.local_devices(), int(state.step)
   last_step = min(resolved.max_steps, config.train.stop_at_step or resolved.max_steps)
   state = parallel.replicate(state, devices)
-  step_fn = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
-  batches = _batches(config, recipe, loader, first_step, last_step, devices, workdir)
-  evaluate = (_evaluation(config, recipe.model, loader, devices, workdir)
-              if resolved.evaluate_every else None)
+  step_fn = parallel.pmap_step(functools.partial(_step, recipe=job.recipe), devices)
+  batches = _batches(job, first_step, last_step, devices)
+  evaluate = _evaluation(job, devices) if resolved.evaluate_every else None
   with contextlib.ExitStack() as stack:
-    checkpoints = stack.enter_context(checkpoint.manager(
+    checkpoints = stack.enter_context(checkpoint.saving(
         workdir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best))
     log = stack.enter_context(metric_log.MetricLog(
         workdir, first_step=first_step, last_step=last_step))
-    log.scalars(first_step, {'time/start_seconds': time.perf_counter() - began})
+    log.scalars(first_step, {'time/start_seconds': time.perf_counter() - job.began})
     watch = monitor.Monitor(log, batch_size=config.train.batch_size, first_step=first_step,
                             steps_per_epoch=resolved.steps_per_epoch, max_steps=last_step)
     for step in range(first_step + 1, last_step + 1):
@@ -96,31 +130,51 @@ def _run(config, resolved, recipe, loader, state, meta, workdir, began) -> byol.
             else contextlib.nullcontext()):
         state, scalars = step_fn(state, batch)
       watch.add(step, scalars)
+      stopping = watch.stop_asked and step < last_step
       if due(config.log.every_steps):
         watch.report(step)
       results = {}
-      if due(resolved.evaluate_every):
-        # A checkpoint is written only when every loss so far has proved finite.
-        watch.settle()
-        with watch.paused(step, 'evaluation'):
-          results = evaluate(state)
-        log.scalars(step, results)
-        log.line(f'step {step}: kNN top-1 on held-out images {100 * results["knn/top1"]:.1f} %')
-      if due(resolved.checkpoint_every) or step == last_step:
-        watch.settle()
-        with watch.paused(step, 'checkpoint'):
-          host_state = parallel.fetch(state)
-          monitor.check_finite(step, host_state.online_params)
-          checkpoint.save(checkpoints, host_state, meta, results)
-  state = parallel.fetch(state)
+      if due(resolved.evaluate_every) and not stopping:
+        results = _evaluated(evaluate, state, step, watch, log)
+      if due(resolved.checkpoint_every) or step == last_step or stopping:
+        _save(checkpoints, state, step, job.meta, results, watch)
+      if stopping:
+        break
+  if first_step < last_step and stopping:
+    raise preemption.Preempted(step, last_step)
   if parallel.is_first_process():
     _conclude(workdir)
-  return state
+  return parallel.fetch(state)
 
 
-def _batches(config, recipe, loader, first_step: int, last_step: int, devices, workdir):
+def _step(state: byol.TrainState, batch: byol.Batch, recipe: byol.Recipe):
+  """`train_step`, and whether any process was asked to stop."""
+  state, scalars = byol.train_step(state, batch, recipe)
+  return state, dict(scalars, stop=parallel.mean_over_devices(jnp.mean(batch['stop'])))
+
+
+def _evaluated(evaluate, state, step: int, watch: monitor.Monitor, log) -> dict[str, float]:
+  # A checkpoint is written only when every loss so far has proved finite.
+  watch.settle()
+  with watch.paused(step, 'evaluation'):
+    results = evaluate(state)
+  log.scalars(step, results)
+  log.line(f'step {step}: kNN top-1 on held-out images {100 * results["knn/top1"]:.1f} %')
+  return results
+
+
+def _save(checkpoints, state, step: int, meta, results, watch: monitor.Monitor) -> None:
+  watch.settle()
+  with watch.paused(step, 'checkpoint'):
+    host_state = parallel.fetch(state)
+    monitor.check_finite(step, host_state.online_params)
+    checkpoint.save(checkpoints, host_state, meta, results)
+
+
+def _batches(job: _Job, first_step: int, last_step: int, devices):
   """The batches on the devices; draws a picture of the first one's views."""
-  batches = loader.train_batches(
+  config, workdir = job.config, job.workdir
+  batches = job.loader.train_batches(
       (config.view1.to_dict(), config.view2.to_dict()), seed=config.seed,
       batch_size=config.train.batch_size, first_step=first_step, last_step=last_step)
   first = next(batches, None)
@@ -128,9 +182,11 @@ def _batches(config, recipe, loader, first_step: int, last_step: int, devices, w
     return iter(())
   if parallel.is_first_process() and not (workdir / pictures.VIEWS).exists():
     some = {name: array[:12] for name, array in first.items()}
-    pictures.draw_views(workdir / pictures.VIEWS, *recipe.two_views(some))
-    print(f'Augmented pairs of the first batch: {workdir / pictures.VIEWS}', flush=True)
-  return input_pipeline.to_devices(itertools.chain([first], batches), devices)
+    pictures.draw_views(workdir / pictures.VIEWS, *job.recipe.two_views(some))
+    parallel.say(f'Augmented pairs of the first batch: {workdir / pictures.VIEWS}')
+  asking = (dict(batch, stop=np.full(len(batch['sample_id']), job.stop_asked(), np.float32))
+            for batch in itertools.chain([first], batches))
+  return input_pipeline.to_devices(asking, devices)
 
 
 def _conclude(workdir) -> None:
@@ -141,12 +197,12 @@ def _conclude(workdir) -> None:
           f'{workdir / loading.UNREADABLE}')
 
 
-def _evaluation(config, networks, train, devices, workdir
-                ) -> Callable[[byol.TrainState], dict[str, float]]:
+def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, float]]:
   """kNN of the online encoder: training images as the bank, validation as queries."""
+  config, train = job.config, job.loader
   validation = loading.load(config.data, 'validation', purpose='kNN during the run',
-                            workdir=workdir)
-  encode = assembly.encoder_function(networks, config.data)
+                            workdir=job.workdir)
+  encode = assembly.encoder_function(job.recipe.model, config.data)
   k, images = config.evals.knn.k, train.data.num_examples
   if not 1 <= k <= images or config.evals.batch_size < 1:
     raise InputError(f'evals.knn.k is {k} with {images} training images, evals.batch_size '
@@ -166,9 +222,9 @@ def _evaluation(config, networks, train, devices, workdir
   return evaluate
 
 
-def _check_same_run(workdir: pathlib.Path, meta: Mapping[str, Any]) -> None:
+def _check_same_run(workdir: epath.Path, meta: Mapping[str, Any], step: int) -> None:
   """The config, and what it comes to: another data set under the same path shows there."""
-  saved = checkpoint.read_meta(workdir)
+  saved = checkpoint.read_meta(workdir, step)
   # The JSON round trip turns tuples into lists, as in the saved one.
   differing = [line for line in assembly.differing_keys(saved['config'], meta['config'])
                + assembly.differing_keys(saved['resolved'], meta['resolved'], 'resolved.')

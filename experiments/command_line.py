@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 import difflib
 import os
 import sys
+import traceback
 
 # TensorFlow's start-up notices say nothing about a run; set before it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -15,13 +16,16 @@ import ml_collections
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
+from byol_jax import parallel, preemption
 from byol_jax.errors import InputError
 
 
-def run(main: Callable[..., None], *, positional: bool = False, **help_texts: str) -> None:
+def run(main: Callable[..., None], *, positional: bool = False, job: bool = False,
+        **help_texts: str) -> None:
   """Defines a required flag per keyword, parses the command line and runs main.
 
   With `positional`, main gets the arguments that are no flags; without, there may be none.
+  With `job`, there are flags for a job of several processes, which is joined before main.
 
   The flag `config` takes a config file and overrides of its keys; the others take
   strings. Optional flags are defined by the module itself. An InputError ends the
@@ -33,6 +37,13 @@ def run(main: Callable[..., None], *, positional: bool = False, **help_texts: st
     else:
       flags.DEFINE_string(name, None, text)
   flags.mark_flags_as_required(list(help_texts))
+  if job:
+    flags.DEFINE_bool('multihost', False, 'Join the other processes of this job: Cloud TPU, GKE, '
+                      'Slurm or Open MPI are detected.')
+    flags.DEFINE_string('coordinator_address', None, 'host:port of process 0, where none of these '
+                        'is detected.')
+    flags.DEFINE_integer('num_processes', None, 'Of the job, with --coordinator_address.')
+    flags.DEFINE_integer('process_id', None, 'Of this process, from 0.')
 
   def guarded(arguments):
     # JAX tells at INFO of every accelerator that it does not find.
@@ -41,11 +52,39 @@ def run(main: Callable[..., None], *, positional: bool = False, **help_texts: st
     try:
       if rest and not positional:
         raise InputError(f'{rest[0]!r} is no flag; flags look like --workdir=DIR.')
+      if job:
+        _join()
       main(*[rest] * positional)
+    except preemption.Preempted as stop:
+      print(stop, file=sys.stderr)
+      sys.exit(preemption.EXIT_CODE)
     except InputError as error:
-      sys.exit(f'error: {error}')
+      _leave(f'error: {error}')
+    except OSError as error:
+      # A full disk or a folder that is gone; the traceback would hide the one line that helps.
+      _leave(f'error: {error}. What had been saved is whole; mend it and give the same command.')
+    except Exception:
+      _leave(traceback.format_exc())
 
   app.run(guarded, flags_parser=_parse)
+
+
+def _join() -> None:
+  given = {name: flags.FLAGS[name].value
+           for name in ('coordinator_address', 'num_processes', 'process_id')}
+  if flags.FLAGS.multihost or any(value is not None for value in given.values()):
+    parallel.initialize(**given)
+
+
+def _leave(message: str) -> None:
+  """Ends the process with code 1, at once.
+
+  An ordinary exit would wait for the other processes of a job, which wait for this one,
+  and for threads of a save that cannot succeed.
+  """
+  print(message.rstrip(), file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(1)
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -14,10 +14,11 @@ from experiments import command_line
 def main() -> None:
   arguments = flags.FLAGS
   results = evaluate.evaluate(arguments.config, arguments.checkpoint, arguments.workdir)
-  print(tables.markdown(tables.scores([results])))
-  print(f'Protocols, choices and counts: {arguments.workdir}/{evaluate.RESULTS}')
+  if results:
+    print(tables.markdown(tables.scores([results])))
+    print(f'Protocols, choices and counts: {arguments.workdir}/{evaluate.RESULTS}')
 
 
 if __name__ == '__main__':
-  command_line.run(main, config='File with get_config().',
+  command_line.run(main, job=True, config='File with get_config().',
                    checkpoint='Workdir of a pretraining run.', workdir='Folder for the results.')

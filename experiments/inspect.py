@@ -1,18 +1,42 @@
 """Prints what a checkpoint holds: step, config, parameter counts, digests.
 
-  python -m experiments.inspect --checkpoint=DIR
+  python -m experiments.inspect --checkpoint=DIR [--step=N]
+  python -m experiments.inspect --checkpoint=DIR --verify   every checkpoint: sound or damaged
 """
 
 import json
+import sys
 
 from absl import flags
 
 from byol_jax import checkpoint, model
+from byol_jax.errors import InputError
 from experiments import command_line
+
+flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
+flags.DEFINE_bool('verify', False, 'Compare all files of all checkpoints with their digests.')
 
 
 def main() -> None:
-  trees, meta = checkpoint.restore_trees(flags.FLAGS.checkpoint, checkpoint.TREES)
+  if flags.FLAGS.verify:
+    verify(flags.FLAGS.checkpoint)
+  else:
+    describe(flags.FLAGS.checkpoint, flags.FLAGS.step)
+
+
+def verify(folder: str) -> None:
+  steps = checkpoint.steps(folder)
+  if not steps:
+    raise InputError(f'No checkpoint in {folder}.')
+  damaged = {step: what for step in steps if (what := checkpoint.damage(folder, step))}
+  for step in steps:
+    print(f'step {step}: {damaged.get(step, "sound")}')
+  if damaged:
+    sys.exit(f'error: {len(damaged)} of {len(steps)} checkpoints are damaged.')
+
+
+def describe(folder: str, step: int | None) -> None:
+  trees, meta = checkpoint.restore_trees(folder, checkpoint.TREES, step)
   print('config:', json.dumps(meta['config'], indent=2))
   print('resolved:', json.dumps(meta['resolved']))
   print('step:', meta['step'])

@@ -15,5 +15,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, config='File with get_config().',
+  command_line.run(main, job=True, config='File with get_config().',
                    workdir='Folder of the run: checkpoints, logs.')

@@ -1,10 +1,13 @@
 """The commands as processes."""
 
+import os
 import pathlib
+import re
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
+DEVICES = 4
 
 
 def arguments(command, **flags):
@@ -22,6 +25,26 @@ def start(command, **flags):
   """Starts a command; its output is a pipe of lines."""
   return subprocess.Popen(arguments(command, **flags), cwd=ROOT, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
+
+
+def start_job(processes, command, *, restarts=0, environment=None, **flags):
+  """Starts a command as a job that has DEVICES devices together; its output as `start`'s."""
+  xla = re.sub(r'--xla_force_host_platform_device_count=\d+', '', os.environ['XLA_FLAGS'])
+  xla += f' --xla_force_host_platform_device_count={DEVICES // processes}'
+  launch = [] if processes == 1 else [
+      sys.executable, '-u', '-m', 'experiments.launch.local_processes',
+      f'--processes={processes}', f'--restarts={restarts}', '--']
+  return subprocess.Popen(
+      [*launch, *arguments(command, **flags)], cwd=ROOT, stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT, text=True,
+      env={**os.environ, 'XLA_FLAGS': xla, **(environment or {})})
+
+
+def run_job(processes, command, **options):
+  """Runs such a job to its end: exit code and output."""
+  with start_job(processes, command, **options) as process:
+    output = process.stdout.read()
+  return process.returncode, output
 
 
 def digests(workdir):

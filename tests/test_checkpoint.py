@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import checkpoint, optimizers, parallel
+from byol_jax import checkpoint, optimizers, parallel, tensors
 from byol_jax.errors import InputError
 from byol_jax.train_step import TrainState
 
@@ -31,7 +31,7 @@ def make_state(step, width=5):
 
 
 def save(workdir, *saves, keep_last=2, keep_best=1):
-  with checkpoint.manager(workdir, keep_last=keep_last, keep_best=keep_best) as checkpoints:
+  with checkpoint.saving(workdir, keep_last=keep_last, keep_best=keep_best) as checkpoints:
     for step, metrics in saves:
       checkpoint.save(checkpoints, make_state(step), META, metrics)
 
@@ -67,8 +67,8 @@ def test_digests_tell_values_shapes_dtypes_and_names_apart():
   others = [{'a': {'w': tree['a']['w'] + np.float32(1e-7)}}, {'a': {'w': tree['a']['w'].T}},
             {'a': {'w': tree['a']['w'].reshape(3, 2)}}, {'a': {'v': tree['a']['w']}},
             {'a': {'w': tree['a']['w'].view(np.int32)}}]
-  assert len({checkpoint.digest(t) for t in [tree, *others]}) == 6
-  assert checkpoint.digest(tree) == checkpoint.digest({'a': {'w': jnp.asarray(tree['a']['w'])}})
+  assert len({tensors.digest(t) for t in [tree, *others]}) == 6
+  assert tensors.digest(tree) == tensors.digest({'a': {'w': jnp.asarray(tree['a']['w'])}})
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):
@@ -85,34 +85,60 @@ def files_of(workdir, step):
                 if p.is_file() and p.stat().st_size)
 
 
+def flipped(content):
+  damaged = bytearray(content)
+  damaged[len(damaged) // 2] ^= 4
+  return bytes(damaged)
+
+
+DAMAGES = dict(flipped=flipped, truncated=lambda content: content[:len(content) // 2],
+               emptied=lambda _: b'', deleted=None)
+
+
 # Orbax's reader threads outlive the loop of a read that failed.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-def test_no_altered_file_changes_a_tree_unseen(saved):
-  """Each file of a checkpoint with one bit flipped: equal trees or an error that names it."""
-  errors = 0
+@pytest.mark.parametrize('kind', DAMAGES)
+def test_a_damaged_file_gives_equal_trees_or_a_named_fallback(saved, capfd, kind):
+  """Each file of the newest checkpoint damaged: never a silently wrong tree."""
+  fallbacks = 0
   for path in files_of(saved, 2):
     intact = path.read_bytes()
-    damaged = bytearray(intact)
-    damaged[len(damaged) // 2] ^= 4
-    path.write_bytes(damaged)
-    try:
-      state, meta = checkpoint.restore(saved, make_state(7))
-      assert_equal(state, make_state(2))
-      assert meta['step'] == 2 and meta['config'] == META['config']
-    except InputError as error:
-      errors += 1
-      assert 'damaged' in str(error) and str(saved / 'checkpoints' / '2') in str(error)
-      assert 'step 1' in str(error)
+    if DAMAGES[kind]:
+      path.write_bytes(DAMAGES[kind](intact))
+    else:
+      path.unlink()
+    capfd.readouterr()
+    state, meta = checkpoint.restore(saved, make_state(7))
+    assert_equal(state, make_state(meta['step']))
+    assert meta['config'] == META['config']
+    warning = capfd.readouterr().err
+    if meta['step'] == 1:
+      fallbacks += 1
+      assert f"WARNING {saved / 'checkpoints' / '2'}: " in warning and 'is damaged' in warning
+      assert checkpoint.damage(saved, 2) and not checkpoint.damage(saved, 1)
+      with pytest.raises(InputError, match='is damaged'):
+        checkpoint.restore(saved, make_state(7), step=2)
+    else:
+      assert 'WARNING' not in warning and not checkpoint.damage(saved, 2)
     path.write_bytes(intact)
-  assert errors >= len(checkpoint.TREES) + 1
+  assert fallbacks >= len(checkpoint.TREES) + 1
   assert_equal(checkpoint.restore(saved, make_state(7))[0], make_state(2))
 
 
-def test_a_missing_file_is_damage(saved):
-  largest = max(files_of(saved, 2), key=lambda p: p.stat().st_size)
-  largest.unlink()
-  with pytest.raises(InputError, match='damaged'):
+def test_without_a_sound_checkpoint_nothing_is_restored(saved):
+  for step in (1, 2):
+    max(files_of(saved, step), key=lambda p: p.stat().st_size).unlink()
+  with pytest.raises(InputError, match='None of the 2 checkpoints .* is sound'):
     checkpoint.restore(saved, make_state(7))
+
+
+def test_what_is_set_aside_is_kept(saved, capsys):
+  checkpoint.set_aside(saved, after=1)
+  assert checkpoint.steps(saved) == [1] and (saved / 'damaged_checkpoints' / '2.0').is_dir()
+  assert 'step 2 was moved to' in capsys.readouterr().err
+  save(saved, (2, {}))
+  checkpoint.set_aside(saved, after=1)
+  assert (saved / 'damaged_checkpoints' / '2.1').is_dir()
 
 
 def test_another_architecture_lists_the_tensors(saved):

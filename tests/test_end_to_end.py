@@ -1,6 +1,7 @@
 """The commands of the README as real processes, on a tiny run."""
 
 import json
+import shutil
 
 import pytest
 
@@ -37,6 +38,18 @@ def test_inspect_prints_step_counts_and_a_digest_per_tree(pretrained):
   digests = [line.split() for line in result.stdout.splitlines() if line.startswith('sha256')]
   assert [words[1] for words in digests] == ['online:', 'target:', 'state:', 'optimizer:']
   assert all(len(words[2]) == 64 for words in digests)
+
+
+def test_inspect_tells_sound_checkpoints_from_damaged_ones(pretrained, tmp_path):
+  workdir = tmp_path / 'copy'
+  shutil.copytree(pretrained[0] / 'checkpoints', workdir / 'checkpoints')
+  assert 'step 6: sound' in commands.run('inspect', checkpoint=workdir, verify='true').stdout
+  for path in (workdir / 'checkpoints' / '6' / 'target').rglob('*'):
+    if path.is_file():
+      path.write_bytes(path.read_bytes()[:-1])
+  result = commands.run('inspect', checkpoint=workdir, verify='true')
+  assert result.returncode == 1 and 'checkpoints are damaged' in result.stderr
+  assert f'step 6: {workdir}/checkpoints/6: target is damaged' in result.stdout
 
 
 def test_evaluate_and_table_print_the_rows(pretrained, tmp_path):

@@ -131,7 +131,7 @@ def test_the_speed_leaves_pauses_out_and_tells_the_wait_for_data(watch, log, clo
   with watch.waiting_for_data():
     clock.now += 2.
   clock.now += 4.
-  with watch.paused():
+  with watch.paused(15, 'evaluation'):
     clock.now += 1000.
   clock.now += 1.
   watch.add(15, scalars(top1=.125))
@@ -139,6 +139,9 @@ def test_the_speed_leaves_pauses_out_and_tells_the_wait_for_data(watch, log, clo
   # 5 steps of 32 images in 1 + 2 + 4 + 1 seconds, 2 of them waiting; 95 steps left.
   assert values['time/images_per_second'] == pytest.approx(20)
   assert values['time/data_wait_share'] == pytest.approx(.25)
+  assert values['time/training_seconds'] == pytest.approx(6)
+  assert values['time/data_wait_seconds'] == pytest.approx(2)
+  assert log.records[0] == (15, {'time/evaluation_seconds': pytest.approx(1000)})
   assert log.lines == ['step 15/110  epoch 6.00  loss 2.0000  probe top-1  12.5 %  20 images/s  '
                        'data wait 25 %  ETA 2m32s']
 
@@ -153,6 +156,17 @@ def test_the_clock_starts_anew_with_every_report(watch, clock):
   values = watch.report(12)
   assert values['time/images_per_second'] == pytest.approx(16)
   assert values['time/data_wait_share'] == 0
+
+
+def test_a_request_to_stop_is_known_when_its_step_is_read(watch):
+  watch.add(11, scalars(stop=0.))
+  watch.add(12, scalars(stop=.25))
+  watch.add(13, scalars(stop=0.))
+  assert not watch.stop_asked
+  watch.settle()
+  assert watch.stop_asked
+  watch.add(14, scalars(stop=0.))
+  assert 'train/stop' not in watch.report(14) and watch.stop_asked
 
 
 def test_unlabelled_data_has_no_probe(watch, log):

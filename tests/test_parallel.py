@@ -124,3 +124,33 @@ def test_a_folder_below_a_file_is_not_writable(tmp_path):
 
 def test_one_process_is_the_first():
   assert parallel.is_first_process()
+
+
+@pytest.mark.parametrize('given, message', [
+    (dict(num_processes=2), 'together'),
+    (dict(coordinator_address='a:1', process_id=0), 'together'),
+    (dict(coordinator_address='a:1', num_processes=2, process_id=2), 'it can be 0 to 1'),
+    (dict(coordinator_address='a:1', num_processes=2, process_id=-1), 'it can be 0 to 1')])
+def test_half_a_job_is_refused_before_anything_is_joined(given, message):
+  with pytest.raises(InputError, match=message):
+    parallel.initialize(**given)
+
+
+def test_one_process_is_a_job_of_its_own(capsys):
+  rows = np.arange(6).reshape(3, 2)
+  assert parallel.gather_rows(rows) is rows and parallel.from_first_process(7) == 7
+  parallel.barrier('nobody else')
+  parallel.say('a line')
+  assert capsys.readouterr().out == 'a line\n'
+
+
+@pytest.mark.parametrize('path', ['gs://bucket/run', 's3://bucket/run'])
+def test_paths_of_object_stores_stay_as_they_are(path):
+  assert str(parallel.folder(path)) == path
+  assert str(parallel.folder(path) / 'checkpoints') == f'{path}/checkpoints'
+
+
+def test_local_paths_become_absolute(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert str(parallel.folder('run')) == str(parallel.folder('~/run')) == f'{tmp_path}/run'

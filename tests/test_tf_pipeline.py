@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from byol_jax import crops, input_pipeline, loading, preprocess, tf_pipeline
-from byol_jax.datasets import DataError, Shards, image_folder, one_host
+from byol_jax.datasets import DataError, Shards, Stream, image_folder, one_host
 from byol_jax.datasets import tfds as tfds_set
 from experiments.configs import default
 from tests.datasets.test_tfds import features, record_files, write_set
@@ -575,3 +575,59 @@ def test_record_files_with_too_few_records_are_an_error(third_file, tmp_path, re
   with pytest.raises(DataError, match=f'{re.escape(str(path))} has 3 records where '
                                       r'\d or more belong'):
     read(open_records(tmp_path))
+
+
+class Failing:
+  """Batches 0, 1, 2, ... of which some fail to be read, so often each."""
+
+  def __init__(self, error, failures):
+    self.error, self.failures = error, dict(failures)
+
+  def __call__(self, done):
+    def batches():
+      for number in range(done, 5):
+        if self.failures.get(number):
+          self.failures[number] -= 1
+          raise self.error(None, None, 'the storage is away')
+        yield dict(number=np.int32(number))
+    return Iterated(batches)
+
+
+class Iterated:
+  """What `host_batches` needs of a data set."""
+
+  def __init__(self, batches):
+    self.as_numpy_iterator = batches
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+  """The pauses in seconds, which are not made."""
+  made = []
+  monkeypatch.setattr(tf_pipeline.time, 'sleep', made.append)
+  return made
+
+
+def numbers(failing, diagnosis=''):
+  stream = Stream(None, None, None, None, lambda: diagnosis, 0, 0)
+  return [int(batch['number']) for batch in tf_pipeline.host_batches(failing, stream)]
+
+
+@pytest.mark.parametrize('error', tf_pipeline.TRANSIENT)
+def test_errors_that_pass_are_tried_again_without_losing_a_batch(pauses, capsys, error):
+  assert numbers(Failing(error, {0: 1, 3: 3})) == [0, 1, 2, 3, 4]
+  assert pauses == [1., 1., 2., 4.]
+  assert 'the storage is away' in capsys.readouterr().err
+
+
+def test_errors_that_do_not_pass_end_after_some_attempts(pauses):
+  with pytest.raises(DataError, match='UnavailableError.*the storage is away. The file is x'):
+    numbers(Failing(tf.errors.UnavailableError, {2: 9}), 'The file is x')
+  assert pauses == [1., 2., 4.]
+
+
+@pytest.mark.parametrize('error', [tf.errors.DataLossError, tf.errors.NotFoundError])
+def test_damage_is_not_tried_again(pauses, error):
+  with pytest.raises(DataError, match='the storage is away'):
+    numbers(Failing(error, {2: 1}))
+  assert not pauses

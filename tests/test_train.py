@@ -1,13 +1,15 @@
 """A whole run in this process: logs, resume, errors."""
 
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import checkpoint, metric_log, train
+from byol_jax import checkpoint, metric_log, monitor, preemption, train
 from byol_jax.errors import InputError
 from tests import tiny
 
@@ -118,6 +120,37 @@ def test_a_run_that_was_told_to_stop_goes_on_as_if_it_had_not(finished, tmp_path
   assert digests(tmp_path) == digests(finished[0])
 
 
+def test_sigterm_ends_the_run_with_a_checkpoint_and_it_goes_on(finished, tmp_path, monkeypatch):
+  report = monitor.Monitor.report
+
+  def report_and_ask(watch, step):
+    if step == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return report(watch, step)
+
+  monkeypatch.setattr(monitor.Monitor, 'report', report_and_ask)
+  with pytest.raises(preemption.Preempted) as stop:
+    train.pretrain(tiny.config(), tmp_path)
+  step = checkpoint.steps(tmp_path)[-1]
+  assert 3 < step < 12 and f'after step {step} of 12' in str(stop.value)
+  monkeypatch.undo()
+  assert train.pretrain(tiny.config(), tmp_path).step == 12
+  assert digests(tmp_path) == digests(finished[0])
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_is_the_same(
+    finished, tmp_path, capfd):
+  train.pretrain(tiny.config(train__stop_at_step=9), tmp_path)
+  assert checkpoint.steps(tmp_path) == [8, 9]
+  for path in (tmp_path / 'checkpoints' / '9' / 'online').rglob('*'):
+    if path.is_file():
+      path.write_bytes(path.read_bytes()[:-1])
+  assert train.pretrain(tiny.config(), tmp_path).step == 12
+  assert digests(tmp_path) == digests(finished[0])
+  assert (tmp_path / 'damaged_checkpoints' / '9.0').is_dir()
+  assert f'WARNING {tmp_path}/checkpoints/9: ' in capfd.readouterr().err
+
+
 def test_another_seed_is_another_run(finished, tmp_path):
   train.pretrain(tiny.config(seed=1), tmp_path)
   assert digests(tmp_path)['online'] != digests(finished[0])['online']
@@ -150,9 +183,9 @@ def test_unlabelled_arrays_train_without_probe_and_knn(unlabelled_file, tmp_path
   train.pretrain(config, tmp_path / 'run')
   records = metric_log.read(tmp_path / 'run')
   assert all('train/top1' not in r and 'knn/top1' not in r for r in records)
-  assert records[-1]['step'] == 40 * 3 // 16
-  assert records[-1]['train/loss'] == records[-1]['train/byol_loss']
-  assert 'collapse/std' in records[-1]
+  last = [record for record in records if 'train/loss' in record][-1]
+  assert last['step'] == 40 * 3 // 16
+  assert last['train/loss'] == last['train/byol_loss'] and 'collapse/std' in last
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(

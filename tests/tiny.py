@@ -44,6 +44,14 @@ def eval_config(**overrides):
   return config.lock()
 
 
+def records_config():
+  """The same on JPEG files in TFRecords; data.options.data_dir is to be given."""
+  options = default.tfds_options()
+  options.update(name='tiny', test_split='')
+  return config(data__dataset='tfds', data__options=options, data__pipeline='tf_data',
+                evals__knn=dict(k=5, temperature=.07))
+
+
 def get_config(kind='pretrain'):
-  """For commands: --config=tests/tiny.py or --config=tests/tiny.py:eval."""
-  return eval_config() if kind == 'eval' else config()
+  """For commands: --config=tests/tiny.py, or with :eval or :records after it."""
+  return dict(eval=eval_config, records=records_config, pretrain=config)[kind]()

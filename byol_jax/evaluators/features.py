@@ -1,4 +1,4 @@
-"""Embeddings of a whole split, each image exactly once."""
+"""Embeddings of a whole split, each image exactly once, by all hosts together."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
@@ -35,8 +35,8 @@ def extract(encode: Encode, variables: chex.ArrayTree, batches: Iterable[Batch],
     devices: devices of this host.
 
   Returns:
-    Features of all n images in the order of the batches: embeddings float32 [n, D]
-    on the host, labels and ids.
+    Features of the images of all hosts, n together, in the order of their ids:
+    embeddings float32 [n, D], labels and ids, the same on every host.
 
   Raises:
     InputError: the batch size is below one or there are no devices.
@@ -55,10 +55,23 @@ def extract(encode: Encode, variables: chex.ArrayTree, batches: Iterable[Batch],
     parts.append(embeddings.reshape(shape[0] * shape[1], -1)[:count])
     ids.append(batch['sample_id'])
     labels.append(batch.get('labels'))
-  if not parts:
+  return _of_all_hosts(parts, labels, ids)
+
+
+def _of_all_hosts(parts, labels, ids) -> Features:
+  """The features of all hosts, in the order of the ids."""
+  empty = np.zeros(0, np.int32)
+  # A host may own no image of a small split; it learns the sizes from the others.
+  width, labelled = parallel.gather_rows(np.array(
+      [[parts[0].shape[1] if parts else 0, bool(parts) and labels[0] is not None]])).max(axis=0)
+  if not width:
     raise InputError('There is no readable image to encode.')
-  return Features(np.concatenate(parts), None if labels[0] is None else np.concatenate(labels),
-                  np.concatenate(ids))
+  gathered = [parallel.gather_rows(np.concatenate([first, *rest])) for first, rest in (
+      (np.zeros((0, width), np.float32), parts), (empty, ids),
+      (empty, labels if labelled else []))]
+  order = np.argsort(gathered[1], kind='stable')
+  return Features(gathered[0][order], gathered[2][order] if labelled else None,
+                  gathered[1][order])
 
 
 def _spread(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

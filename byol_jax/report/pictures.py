@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from byol_jax import parallel
 from byol_jax.errors import InputError
 
 VIEWS = 'views.png'
@@ -53,7 +54,8 @@ def draw_views(path: str | pathlib.Path, view1: np.ndarray, view2: np.ndarray) -
     row, column = divmod(i, PAIRS_IN_A_ROW)
     top, left = row * (side + GUTTER), column * (2 * side + GUTTER)
     sheet[top:top + side, left:left + 2 * side] = pair
-  Image.fromarray(sheet).save(path, format='PNG')
+  with parallel.folder(path).open('wb') as file:
+    Image.fromarray(sheet).save(file, format='PNG')
 
 
 def nearest(embeddings: np.ndarray, queries: Sequence[int], count: int) -> np.ndarray:

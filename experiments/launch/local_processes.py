@@ -1,0 +1,70 @@
+"""Starts a command as a job of several processes on this machine; for trials without a pod.
+
+  python -m experiments.launch.local_processes --processes=2 --restarts=3 -- \
+      python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=DIR
+
+Each process gets --coordinator_address, --num_processes and --process_id. When one ends
+with an error the others are ended too; after that, or after a preemption, the job is
+started again, at most --restarts times. SIGTERM is passed on to all processes.
+"""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from absl import app, flags
+
+from byol_jax import preemption
+
+flags.DEFINE_integer('processes', 2, 'Processes of the job.', lower_bound=1)
+flags.DEFINE_integer('restarts', 0, 'Times that a job that ended early is started again.')
+flags.DEFINE_float('grace', 10., 'Seconds that the others get to end by themselves.')
+
+
+def free_port() -> int:
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    return probe.getsockname()[1]
+
+
+def run_job(command: list[str], processes: int, grace: float, running: list) -> int:
+  """Runs the job once; the first exit code that is not 0, or 0."""
+  port = free_port()
+  running[:] = [subprocess.Popen([*command, f'--coordinator_address=127.0.0.1:{port}',
+                                  f'--num_processes={processes}', f'--process_id={i}'])
+                for i in range(processes)]
+  code, deadline = 0, None
+  while any(process.poll() is None for process in running):
+    code = code or next((p.poll() for p in running if p.poll()), 0)
+    if code and deadline is None:
+      deadline = time.monotonic() + grace
+    if deadline and time.monotonic() > deadline:
+      for process in running:
+        process.kill()
+    time.sleep(.05)
+  return code or next((p.returncode for p in running if p.returncode), 0)
+
+
+def main(arguments: list[str]) -> None:
+  running: list[subprocess.Popen] = []
+  asked = []
+
+  def pass_on(number, _):
+    asked.append(number)
+    for process in running:
+      process.send_signal(number)
+
+  signal.signal(signal.SIGTERM, pass_on)
+  for _ in range(flags.FLAGS.restarts + 1):
+    code = run_job(arguments[1:], flags.FLAGS.processes, flags.FLAGS.grace, running)
+    if not code or asked:
+      break
+    print(f'The job ended with code {code}'
+          f'{" (preempted)" if code == preemption.EXIT_CODE else ""}.', file=sys.stderr, flush=True)
+  sys.exit(128 - code if code < 0 else code)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,38 @@
+#!/bin/bash
+# Pretraining on a Cloud TPU pod slice: makes the slice, installs, runs, starts again.
+#
+#   NAME=byol ZONE=us-central2-b TYPE=v4-64 experiments/launch/tpu_vm.sh \
+#       --config=experiments/configs/imagenet_r50.py:epochs=1000 --workdir=gs://BUCKET/runs/r50 \
+#       --config.data.options.data_dir=gs://BUCKET/data --config.model.compute_dtype=bfloat16
+#
+# REPOSITORY is what the workers clone; VERSION the image of the TPU VMs; SPOT=1 takes
+# machines that may be preempted. Code 75 of the run, or a slice that is gone, leads to
+# another start, at most RESTARTS times; the run resumes from the bucket.
+set -u
+: "${NAME:?}" "${ZONE:?}" "${TYPE:?}"
+VERSION=${VERSION:-tpu-ubuntu2204-base}
+REPOSITORY=${REPOSITORY:-$(git remote get-url origin)}
+RESTARTS=${RESTARTS:-20}
+
+tpu() { gcloud compute tpus tpu-vm "$@" --zone="$ZONE"; }
+everywhere() { tpu ssh "$NAME" --worker=all --command="$1"; }
+
+make_slice() {
+  tpu describe "$NAME" --format='value(state)' 2>/dev/null | grep -q READY && return
+  tpu delete "$NAME" --quiet 2>/dev/null
+  tpu create "$NAME" --accelerator-type="$TYPE" --version="$VERSION" ${SPOT:+--spot} &&
+    everywhere "git clone $REPOSITORY byol_jax && cd byol_jax && python3 -m venv .venv &&
+                .venv/bin/pip install --quiet -e .[tpu]"
+}
+
+arguments=$(printf ' %q' "$@")
+for attempt in $(seq 0 "$RESTARTS"); do
+  if make_slice; then
+    everywhere "cd byol_jax && .venv/bin/python -m experiments.pretrain --multihost$arguments" &&
+      exit 0
+  fi
+  echo "attempt $attempt has ended; starting again in 60 s" >&2
+  sleep 60
+done
+echo "given up after $RESTARTS restarts" >&2
+exit 1
