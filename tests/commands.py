@@ -27,10 +27,10 @@ def start(command, **flags):
                           stderr=subprocess.STDOUT, text=True)
 
 
-def start_job(processes, command, *, restarts=0, environment=None, **flags):
-  """Starts a command as a job that has DEVICES devices together; its output as `start`'s."""
+def start_job(processes, command, *, restarts=0, devices=DEVICES, environment=None, **flags):
+  """Starts a command as a job that has so many devices together; its output as `start`'s."""
   xla = re.sub(r'--xla_force_host_platform_device_count=\d+', '', os.environ['XLA_FLAGS'])
-  xla += f' --xla_force_host_platform_device_count={DEVICES // processes}'
+  xla += f' --xla_force_host_platform_device_count={devices // processes}'
   launch = [] if processes == 1 else [
       sys.executable, '-u', '-m', 'experiments.launch.local_processes',
       f'--processes={processes}', f'--restarts={restarts}', '--']

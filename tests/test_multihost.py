@@ -62,10 +62,18 @@ def test_two_and_four_processes_agree_with_one_in_float64(tmp_path, data):
   for processes in (2, 4):
     actual, meta = pretrain(processes, tmp_path / str(processes), **data, **FLOAT64)
     assert_close(actual, expected, rtol=0, atol=1e-9)
-  # One process goes on from the checkpoint of four, and four from that of one.
-  for processes, workdir in ((1, '4'), (4, '1')):
-    again, _ = pretrain(processes, tmp_path / workdir, **data, **FLOAT64)
-    assert_close(again, actual if workdir == '4' else expected, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_goes_on_with_other_numbers_of_processes_and_devices(tmp_path):
+  options = dict(config='tests/tiny.py', **FLOAT64)
+  expected, _ = pretrain(1, tmp_path / 'whole', **options)
+  # (processes, devices over all of them), one after the other in one workdir.
+  for stop, (processes, devices) in ((6, (4, 4)), (11, (1, 8)), (16, (2, 2)), (0, (1, 1))):
+    actual, meta = pretrain(processes, tmp_path / 'moved', devices=devices, **options,
+                            config__train__stop_at_step=stop)
+    assert meta['step'] == (stop or 20)
+  assert_close(actual, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.slow
