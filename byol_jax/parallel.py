@@ -76,6 +76,32 @@ def pmap_step(step: Callable[..., Any], devices: Sequence[jax.Device]) -> Callab
                   devices=devices if jax.process_count() == 1 else None)
 
 
+def jit_step(step: Callable[..., Any], devices: Sequence[jax.Device]) -> Callable[..., Any]:
+  """The map of `pmap_step`, as a jitted function.
+
+  It can be traced, lowered and compiled ahead of time, which what pmap returns cannot.
+  The devices may be those of a topology that is not attached.
+  """
+  def body(state, batch):
+    return step(state, jax.tree.map(lambda x: x[0], batch))
+
+  return jax.jit(jax.shard_map(
+      body, mesh=_mesh(devices), in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+      # Checked, shard_map would sum gradients over the devices by itself, before the mean.
+      out_specs=PartitionSpec(), check_vma=False), donate_argnums=0)
+
+
+def abstract_inputs(state: Tree, batch: Tree, devices: Sequence[jax.Device]) -> tuple[Tree, Tree]:
+  """Shapes of a state and of a batch [B, ...], as `jit_step` takes them, placed on the devices."""
+  def place(x, shape, spec):
+    return jax.ShapeDtypeStruct(shape, x.dtype, sharding=NamedSharding(_mesh(devices), spec))
+
+  count = len(devices)
+  return (jax.tree.map(lambda x: place(x, x.shape, PartitionSpec()), state),
+          jax.tree.map(lambda x: place(x, (count, x.shape[0] // count, *x.shape[1:]),
+                                       PartitionSpec(AXIS)), batch))
+
+
 def pmap_evaluation(function: Callable[..., Any], devices: Sequence[jax.Device]
                     ) -> Callable[..., Any]:
   """Maps `function(variables, batch)` over this host's devices; outputs keep the device axis."""

@@ -16,13 +16,13 @@ LAYERS = [
     {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'tf_pipeline',
      'input_pipeline'},
     {'evaluators'},
-    {'assembly', 'loading', 'report', 'train', 'evaluate', 'sweep', 'walkthrough'},
+    {'assembly', 'loading', 'report', 'train', 'evaluate', 'scaling', 'sweep', 'walkthrough'},
 ]
 MAY_USE = dict(
     tensorflow={'preprocess', 'tf_pipeline', 'datasets'}, tensorflow_datasets={'datasets'},
-    ml_collections={'assembly', 'train', 'evaluate', 'sweep', 'walkthrough'},
-    matplotlib={'report'}, sklearn={'report'}, PIL={'report'}, jinja2={'report', 'walkthrough'},
-    orbax={'checkpoint'}, tensorboardX={'metric_log'})
+    ml_collections={'assembly', 'train', 'evaluate', 'scaling', 'sweep', 'walkthrough'},
+    matplotlib={'report'}, sklearn={'report'}, PIL={'report'},
+    jinja2={'report', 'scaling', 'walkthrough'}, orbax={'checkpoint'}, tensorboardX={'metric_log'})
 FILES = sorted((ROOT / 'byol_jax').rglob('*.py'))
 
 

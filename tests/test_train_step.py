@@ -12,7 +12,8 @@ import pytest
 from byol_jax import augment, model, optimizers, parallel, schedules
 from byol_jax import train_step as byol
 from byol_jax.objectives import byol as objective
-from experiments.configs import default
+from byol_jax.scaling import shapes
+from experiments.configs import default, imagenet_r50
 
 BATCH_SIZE, IMAGE_SIZE, CLASSES = 16, 16, 10
 
@@ -187,20 +188,46 @@ def test_the_proof_fails_for_a_forgotten_mean(monkeypatch):
     checked_gradients(recipe, mesh).trace(*abstract_inputs(recipe))
 
 
+def lowered_for_tpu(recipe, state, batch):
+  """StableHLO of the step on all devices."""
+  step = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), jax.devices())
+  inputs = parallel.abstract_inputs(state, batch, jax.devices())
+  return step.trace(*inputs).lower(lowering_platforms=('tpu',)).as_text()
+
+
 @pytest.mark.parametrize('compute_dtype', ['float32', 'bfloat16'])
 def test_the_step_lowers_for_tpu(compute_dtype):
   recipe = make_recipe(compute_dtype)
-  mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
-
-  def step(state, batch):
-    return byol.train_step(state, jax.tree.map(lambda x: x[0], batch), recipe)
-
-  mapped = jax.jit(jax.shard_map(
-      step, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(parallel.AXIS)),
-      out_specs=PartitionSpec(), check_vma=False), donate_argnums=0)
-  text = mapped.trace(*abstract_inputs(recipe)).lower(lowering_platforms=('tpu',)).as_text()
+  text = lowered_for_tpu(recipe, initial_state(recipe), make_batch(0))
   assert 'stablehlo.convolution' in text
   assert ('bf16' in text) == (compute_dtype == 'bfloat16')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('compute_dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('depth, width, convolutions', [(50, 1.0, 53), (200, 2.0, 203)])
+def test_the_papers_networks_lower_for_tpu(depth, width, convolutions, compute_dtype):
+  config = imagenet_r50.get_config(f'depth={depth},width={width}')
+  config.model.compute_dtype = compute_dtype
+  recipe = shapes.recipe(config, num_examples=1_281_167, num_classes=1000)
+  text = lowered_for_tpu(recipe, shapes.state(recipe, 224), shapes.batch(32, 224))
+  views, online, target = 2, 3, 1
+  # Each convolution once forward in both networks; backward twice, the first one's
+  # images excepted. The blur has convolutions of its own, which are depthwise.
+  own = [line for line in text.splitlines()
+         if 'stablehlo.convolution' in line and 'feature_group_count = 1 ' in line]
+  assert len(own) == views * ((online + target) * convolutions - 1)
+  assert ('bf16' in text) == (compute_dtype == 'bfloat16')
+
+
+def test_jit_step_gives_the_bits_of_pmap_step():
+  recipe, devices = make_recipe(), tuple(jax.devices())
+  jitted = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), devices)
+  state = parallel.replicate(initial_state(recipe), devices)
+  for step in range(2):
+    state, scalars = jitted(state, parallel.shard_batch(make_batch(step), devices))
+  expected = run(recipe, initial_state(recipe), 2, 4)
+  assert_close(parallel.fetch((state, scalars)), parallel.fetch(expected), rtol=0, atol=0)
 
 
 def test_bfloat16_keeps_the_state_in_float32_and_stays_near_float32():

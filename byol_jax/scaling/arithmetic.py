@@ -1,0 +1,139 @@
+"""Rates, bytes and times of a run over many accelerators, from shapes alone."""
+
+from typing import NamedTuple
+
+import jax
+
+from byol_jax import checkpoint
+from byol_jax.train_step import TrainState
+
+# Haiku's BatchNorm averages the mean and the mean of squares over the devices.
+MOMENTS = 2
+# Two views through the online and the target network ...
+FORWARDS = 4
+# ... and back through the online one.
+BACKWARDS = 2
+
+
+class Published(NamedTuple):
+  """A run as the paper states it.
+
+  accelerators: TPU cores.
+  hours: of wall clock.
+  epochs: passes over the training images.
+  images: of the training set.
+  batch_size: over all accelerators.
+  """
+
+  accelerators: int
+  hours: float
+  epochs: int
+  images: int
+  batch_size: int
+
+  @property
+  def steps(self) -> int:
+    """Optimizer steps of the run."""
+    return self.epochs * self.images // self.batch_size
+
+  @property
+  def seconds_per_step(self) -> float:
+    """Mean over the run."""
+    return 3600 * self.hours / self.steps
+
+  @property
+  def images_per_second(self) -> float:
+    """Mean over the run; each image counts once, whatever its number of views."""
+    return self.batch_size / self.seconds_per_step
+
+
+class Sizes(NamedTuple):
+  """Counts of one network's run.
+
+  parameters: of the online network, heads and classifier included.
+  parameter_bytes: of the same; as many bytes of gradients are averaged in a step.
+  batch_norms: layers.
+  batch_norm_channels: over all layers.
+  state_leaves: arrays in the training state.
+  checkpoint_bytes: both networks, both BatchNorm states and the momentum.
+  """
+
+  parameters: int
+  parameter_bytes: int
+  batch_norms: int
+  batch_norm_channels: int
+  state_leaves: int
+  checkpoint_bytes: int
+
+
+def sizes(state: TrainState) -> Sizes:
+  """Counts a training state, of arrays or of shapes."""
+  scales = [arrays['scale'] for arrays in state.online_params.values() if 'scale' in arrays]
+  return Sizes(
+      parameters=sum(leaf.size for leaf in jax.tree.leaves(state.online_params)),
+      parameter_bytes=num_bytes(state.online_params),
+      batch_norms=len(scales), batch_norm_channels=sum(scale.size for scale in scales),
+      state_leaves=len(jax.tree.leaves(state)),
+      checkpoint_bytes=num_bytes(checkpoint.trees_of(state)))
+
+
+def num_bytes(tree) -> int:
+  """Bytes of all arrays of a tree, or of arrays of such shapes."""
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def batch_norm_reductions(layers: int) -> int:
+  """All-reduces of BatchNorm in a step, before the compiler merges any."""
+  return MOMENTS * (FORWARDS + BACKWARDS) * layers
+
+
+def batch_norm_bytes(channels: int) -> int:
+  """Bytes that these all-reduces average; float32 under bfloat16 too."""
+  return 4 * batch_norm_reductions(channels)
+
+
+def ring_bytes(size: float, devices: int) -> float:
+  """Bytes that each of `devices` sends in a ring all-reduce of `size` bytes.
+
+  A reduce-scatter and an all-gather, in each of which a device sends devices - 1 of the
+  `devices` parts.
+  """
+  return 2 * (devices - 1) / devices * size
+
+
+def scaled_seconds(published: Published, accelerators: int, work: float = 1.) -> float:
+  """Seconds per step on other accelerators of the same kind, at the same batch.
+
+  Args:
+    published: the run that was timed.
+    accelerators: how many.
+    work: operations of a step, relative to the published run's.
+  """
+  return published.seconds_per_step * work * published.accelerators / accelerators
+
+
+def host_images_per_second(batch_size: int, seconds_per_step: float, hosts: int) -> float:
+  """Images that each host must read, decode and crop (into two views) per second."""
+  return batch_size / seconds_per_step / hosts
+
+
+def dispatch_seconds(state_leaves: int, seconds_per_leaf: float) -> float:
+  """The host's time for one call of a pmapped step, in a run of several processes."""
+  return state_leaves * seconds_per_leaf
+
+
+def break_even(published: Published, seconds: float, work: float = 1.) -> float:
+  """The number of accelerators at which a step takes `seconds`."""
+  return published.accelerators * work * published.seconds_per_step / seconds
+
+
+def largest_batch(small: tuple[int, float], large: tuple[int, float], memory: float) -> int:
+  """The images per core that fill its memory, on the straight line through two batches.
+
+  Args:
+    small: images per core, and bytes of memory that they take.
+    large: the same of more images.
+    memory: bytes of a core.
+  """
+  per_image = (large[1] - small[1]) / (large[0] - small[0])
+  return int(small[0] + (memory - small[1]) / per_image)
