@@ -19,6 +19,7 @@ import numpy as np
 
 from byol_jax import assembly, checkpoint, input_pipeline, loading, parallel, sweep
 from byol_jax import train_step as byol
+from byol_jax.errors import InputError
 from byol_jax.report import compare, diagnosis, pictures, runs
 from byol_jax.report.tables import Table, markdown, mean_and_spread
 
@@ -63,6 +64,9 @@ def trace(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, step: 
     InputError: no such checkpoint, or another config than the run's.
   """
   workdir, size = pathlib.Path(workdir), config.data.image_size
+  if step == checkpoint.steps(workdir)[-1]:
+    raise InputError(f'Step {step} is the last checkpoint in {workdir}, after which the run has no '
+                     'step; keep an earlier one with checkpoint.every_epochs.')
   loader = loading.load(config.data, 'train', purpose='walk-through', workdir=workdir)
   recipe = assembly.build_recipe(config, assembly.resolve(config, loader.data))
   state, _ = checkpoint.restore(workdir, jax.eval_shape(

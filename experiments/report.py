@@ -10,7 +10,7 @@ from absl import flags
 from byol_jax import assembly
 from byol_jax.report import page, runs
 from experiments import command_line
-from experiments.configs import default
+from experiments.configs import imagenet_r50
 
 flags.DEFINE_string('output', None, 'The page; report.html in the folder of one DIR, or here.')
 flags.DEFINE_integer('images', 1000, 'Held-out images encoded for neighbours and map; 0: none.',
@@ -23,8 +23,9 @@ def main(folders: list[str]) -> None:
   arguments = flags.FLAGS
   found = runs.read(folders)
   home = pathlib.Path(folders[0]) if len(folders) == 1 else pathlib.Path()
-  written = page.write(found, arguments.output or home / 'report.html', images=arguments.images,
-                       pictured=arguments.pictured, paper=assembly.as_json(default.get_config()))
+  written = page.write(
+      found, arguments.output or home / 'report.html', images=arguments.images,
+      pictured=arguments.pictured, paper=assembly.as_json(imagenet_r50.get_config()))
   print(f'Report of {len(found)} run{"s" if len(found) > 1 else ""}: {written}')
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from byol_jax import assembly
+from byol_jax.report import diagnosis
 from byol_jax.report.runs import Run
 
 SEED = 'seed'
@@ -27,22 +28,37 @@ class Setting(NamedTuple):
   runs: list[Run]
 
 
+class Value(NamedTuple):
+  """One value of a key, over the settings that it is compared in.
+
+  value: of the key.
+  score: mean over these settings of the mean over their seeds.
+  runs: in them, finished ones.
+  collapsed: how many of these runs have collapsed.
+  """
+
+  value: Any
+  score: float
+  runs: int
+  collapsed: int
+
+
 class Effect(NamedTuple):
-  """What a key does to a score.
+  """What a key does to a score where all other keys are equal.
 
   key: of the config.
-  rows: (value, scores of the runs that have it).
-  span: between the best and the worst mean.
+  values: those that were run with equal other keys.
+  apart: values that were not: other keys always change along with them.
+  span: between the best and the worst score of `values`; 0 without any.
   spread: standard deviation over seeds within the settings, pooled; None without two
     seeds of any setting.
-  balanced: whether every value was run with the same values of all other keys.
   """
 
   key: str
-  rows: list[tuple[Any, list[float]]]
+  values: list[Value]
+  apart: list[Any]
   span: float
   spread: float | None
-  balanced: bool
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
@@ -84,27 +100,54 @@ def score(run: Run) -> float | None:
 
 
 def effects(found: Sequence[Setting]) -> list[Effect]:
-  """The effect of every key in which the settings differ on `score`, the largest first."""
-  scored = [(setting.values, [value for run in setting.runs if (value := score(run)) is not None])
-            for setting in found]
-  scored = [(values, scores) for values, scores in scored if scores]
-  keys = scored[0][0] if scored else ()
+  """The effect of every key in which the settings differ on `score`, the largest first.
+
+  Settings are compared that differ in that key alone, and each counts once, however many
+  seeds it has.
+  """
+  scored = [setting for setting in found if any(score(run) is not None for run in setting.runs)]
+  spread = _spread([_scores(setting) for setting in scored])
+  keys = scored[0].values if scored else ()
   result = []
   for key in keys:
-    rows: dict[str, tuple[Any, list[float]]] = {}
-    others: dict[str, list[str]] = {}
-    for values, scores in scored:
-      name = json.dumps(values[key])
-      rows.setdefault(name, (values[key], []))[1].extend(scores)
-      rest = {k: v for k, v in values.items() if k != key}
-      others.setdefault(name, []).append(json.dumps(rest))
-    if len(rows) > 1:
-      means = [np.mean(scores) for _, scores in rows.values()]
-      contexts = [sorted(context) for context in others.values()]
-      result.append(Effect(key, list(rows.values()), float(max(means) - min(means)),
-                           _spread([scores for _, scores in scored]),
-                           all(context == contexts[0] for context in contexts)))
+    # What the other keys are -> {value of this key: its setting}.
+    contexts: dict[str, dict[str, Setting]] = {}
+    for setting in scored:
+      rest = json.dumps({k: v for k, v in setting.values.items() if k != key})
+      contexts.setdefault(rest, {})[json.dumps(setting.values[key])] = setting
+    names = list(dict.fromkeys(name for context in contexts.values() for name in context))
+    if len(names) < 2:
+      continue
+    compared = _compared(list(contexts.values()))
+    values = [_value(json.loads(name), settings) for name, settings in compared.items()]
+    apart = [json.loads(name) for name in names if name not in compared]
+    means = [value.score for value in values]
+    result.append(Effect(key, values, apart, max(means) - min(means) if means else 0., spread))
   return sorted(result, key=lambda effect: -effect.span)
+
+
+def _compared(contexts: Sequence[Mapping[str, Setting]]) -> dict[str, list[Setting]]:
+  """The settings of each value of a key, over contexts in which all these values were run."""
+  # The largest set of values that some context has; of equals, the one with more contexts.
+  best: list[Mapping[str, Setting]] = []
+  values: frozenset = frozenset()
+  for wanted in {frozenset(context) for context in contexts if len(context) > 1}:
+    holding = [context for context in contexts if wanted <= context.keys()]
+    if (len(wanted), len(holding)) > (len(values), len(best)):
+      best, values = holding, wanted
+  return {name: [context[name] for context in best]
+          for name in dict.fromkeys(name for context in best for name in context)
+          if name in values}
+
+
+def _value(value: Any, settings: Sequence[Setting]) -> Value:
+  finished = [run for setting in settings for run in setting.runs if score(run) is not None]
+  return Value(value, float(np.mean([np.mean(_scores(setting)) for setting in settings])),
+               len(finished), sum(bool(diagnosis.has_collapsed(run)) for run in finished))
+
+
+def _scores(setting: Setting) -> list[float]:
+  return [value for run in setting.runs if (value := score(run)) is not None]
 
 
 def _spread(groups: Sequence[Sequence[float]]) -> float | None:

@@ -1,8 +1,9 @@
 """What a run's numbers say, in words: collapse, loss, quality, speed."""
 
+import math
 from typing import NamedTuple
 
-from byol_jax import monitor
+from byol_jax import checkpoint, monitor
 from byol_jax.report.runs import Run
 from byol_jax.report.tables import cell
 
@@ -32,8 +33,8 @@ NORMAL = (
      'the square root of their dimension: 1 when they cover the whole sphere, 0 when all are the '
      f'same. Healthy runs stay above 0.5. The monitor warns below {monitor.SMALLEST_STD}.'),
     ('Effective rank', 'The number of directions that the projections use, between 1 and their '
-     'dimension. A low one is not yet a collapse: small networks on simple images were healthy, '
-     'and learned, with 2 to 3. '
+     'dimension; 0 where all are the same. A low one is not yet a collapse: small networks on '
+     'simple images were healthy, and learned, with 2 to 3. '
      f'The monitor warns below {monitor.SMALLEST_RANK}: one line, or one point.'),
     ('Online probe and kNN', 'The probe is a linear classifier trained beside the run, on '
      'augmented images; kNN is on held-out images without augmentation. Both should rise above '
@@ -51,7 +52,8 @@ def findings(run: Run) -> list[Finding]:
   found = [_state(run)]
   if run.config:
     found += [_collapse(run), _loss(run), _quality(run), _speed(run)]
-  return found + [Finding('bad', 'Damaged file', problem) for problem in run.problems]
+  damaged = [what for step in run.checkpoints if (what := checkpoint.damage(run.folder, step))]
+  return found + [Finding('bad', 'Damaged file', text) for text in run.problems + damaged]
 
 
 def has_collapsed(run: Run) -> bool | None:
@@ -81,6 +83,9 @@ def _collapse(run: Run) -> Finding:
   steps, stds = run.series('collapse/std')
   ranks = run.series('collapse/effective_rank')[1]
   size = run.config['model']['projector'][-1]
+  if not (math.isfinite(stds[-1]) and math.isfinite(ranks[-1])):
+    return Finding('bad', 'Not finite', f'Spread {stds[-1]}, effective rank {ranks[-1]} at step '
+                   f'{steps[-1]}: the run has diverged.')
   numbers = (f'Spread {stds[-1]:.2f}, effective rank {ranks[-1]:.1f} of {size} at step '
              f'{steps[-1]}.')
   bad = [step for step, std, rank in zip(steps, stds, ranks) if monitor.has_collapsed(std, rank)]
@@ -98,6 +103,9 @@ def _loss(run: Run) -> Finding:
   steps, losses = run.series('train/byol_loss')
   if not losses:
     return Finding('missing', 'Loss', 'None was logged.')
+  if not math.isfinite(losses[-1]):
+    return Finding('bad', 'The loss is not finite', f'{losses[-1]} at step {steps[-1]}. Try a '
+                   'lower train.base_learning_rate or a longer train.warmup_epochs.')
   low = min(losses)
   numbers = (f'{cell(losses[0])} at step {steps[0]}, {cell(losses[-1])} at step {steps[-1]}, '
              f'lowest {cell(low)} at step {steps[losses.index(low)]}.')
@@ -111,8 +119,10 @@ def _loss(run: Run) -> Finding:
 def _quality(run: Run) -> Finding:
   steps, values = run.series('knn/top1')
   if not values:
-    labelled = run.resolved.get('num_classes', 0)
-    why = ('no evaluation has been made yet' if labelled else 'the data have no labels')
+    why = 'the data have no labels'
+    if run.resolved.get('num_classes'):
+      why = ('no evaluation has been made yet' if run.config['evals']['every_epochs']
+             else 'evals.every_epochs is 0')
     return Finding('missing', 'Quality during the run', f'Not measured: {why}. '
                    'Judge the encoder by evaluating it on a labelled data set.')
   chance = 100 / run.resolved['num_classes']
@@ -131,11 +141,13 @@ def _quality(run: Run) -> Finding:
 
 
 def _speed(run: Run) -> Finding:
-  share = run.last('time/data_wait_share')
-  if share is None:
+  speed = run.last('time/images_per_second')
+  waited, trained = (sum(run.series(f'time/{name}_seconds')[1]) for name in (
+      'data_wait', 'training'))
+  if speed is None or not trained:
     return Finding('missing', 'Speed', 'Not logged.')
-  text = (f'{run.last("time/images_per_second"):.0f} images/s at the end, '
-          f'{100 * share:.0f} % of the time waiting for data.')
+  share = waited / (waited + trained)
+  text = f'{speed:.0f} images/s at the end, {100 * share:.0f} % of the time waiting for data.'
   if share > LONG_WAIT:
     return Finding('note', 'The data are the bottleneck', f'{text} Try more data.workers, '
                    'data.pipeline=memory for a set that fits, or smaller images on disk.')

@@ -8,49 +8,50 @@ from typing import NamedTuple
 import matplotlib
 
 matplotlib.use('Agg')
-from matplotlib import pyplot
+from matplotlib import lines, pyplot
 import numpy as np
 
 # Stand-ins that become CSS variables of the page.
-INK, GRID = '#000a01', '#000a02'
+INK, GRID, PAPER = '#000a01', '#000a02', '#000a03'
 SERIES = tuple(f'#000b{i:02x}' for i in range(10))
 STYLES = ('-', '--', ':', '-.')
-MOST = len(SERIES) * len(STYLES)
 
 
 class Line(NamedTuple):
   """A curve.
 
-  number: of its run, which decides colour and dashes, below MOST.
+  colour: a number below len(SERIES).
+  dashes: a number below len(STYLES).
   steps: [n].
   values: [n].
   faint: drawn thin, where a chart has two curves of a run.
   """
 
-  number: int
+  colour: int
+  dashes: int
   steps: Sequence[float]
   values: Sequence[float]
   faint: bool = False
 
 
-def curves(title: str, lines: Sequence[Line], *, bottom: float | None = 0.,
+def curves(title: str, found: Sequence[Line], *, bottom: float | None = 0.,
            top: float | None = None, logarithmic: bool = False) -> str:
   """A chart over steps as SVG; '' where there is nothing to draw.
 
   Args:
     title: above the chart.
-    lines: the curves.
+    found: the curves.
     bottom: lower end of the axis; None leaves it to the values.
     top: upper end; likewise.
     logarithmic: of the vertical axis.
   """
-  lines = [line for line in lines if line.steps]
-  if not lines:
+  drawn = [curve for curve in found if curve.steps]
+  if not drawn:
     return ''
   figure, axes = _axes(title, 4.4, 2.9)
-  for line in lines:
-    axes.plot(line.steps, line.values, color=SERIES[line.number % len(SERIES)],
-              linestyle=STYLES[line.number // len(SERIES)], linewidth=.8 if line.faint else 1.8,
+  for line in drawn:
+    axes.plot(line.steps, line.values, color=SERIES[line.colour],
+              linestyle=STYLES[line.dashes], linewidth=.8 if line.faint else 1.8,
               marker='o' if len(line.steps) <= 12 else None, markersize=4)
   if logarithmic:
     axes.set_yscale('log')
@@ -68,9 +69,15 @@ def points(title: str, positions: np.ndarray, labels: np.ndarray) -> str:
   for label in np.unique(labels):
     chosen = positions[labels == label]
     axes.scatter(*chosen.T, s=14, color=SERIES[label % len(SERIES)], linewidths=0)
-    # The number stands in the densest place: beside colours, for those who do not see them.
+    # Numbers beside colours, for those who do not see them and where colours repeat.
     middle = chosen[np.argmin(np.linalg.norm(chosen - np.median(chosen, axis=0), axis=1))]
-    axes.annotate(str(label), middle, color=INK, weight='bold', ha='center', va='center')
+    axes.annotate(str(label), middle, color=INK, weight='bold', ha='center', va='center',
+                  bbox=dict(boxstyle='circle,pad=.2', facecolor=PAPER, edgecolor=GRID))
+  if len(np.unique(labels)) <= len(SERIES):
+    handles = [lines.Line2D([], [], marker='o', linestyle='', color=SERIES[label % len(SERIES)],
+                            label=f'class {label}') for label in np.unique(labels)]
+    axes.legend(handles=handles, labelcolor=INK, facecolor='none', edgecolor=GRID, fontsize=8,
+                loc='upper center', bbox_to_anchor=(.5, 0), ncols=5)
   return _svg(figure, title)
 
 
@@ -100,4 +107,6 @@ def _svg(figure, title: str) -> str:
   svg = re.sub(r' xmlns(:\w+)?="[^"]+"', '', svg).replace('xlink:href', 'href')
   for i, colour in enumerate(SERIES):
     svg = svg.replace(colour, f'var(--series-{i})')
-  return svg.replace(INK, 'var(--ink)').replace(GRID, 'var(--grid)')
+  for colour, name in ((INK, 'ink'), (GRID, 'grid'), (PAPER, 'paper')):
+    svg = svg.replace(colour, f'var(--{name})')
+  return svg

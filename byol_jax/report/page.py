@@ -1,21 +1,24 @@
 """Runs -> one self-contained HTML page: no script, no outside link, light and dark."""
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import importlib.resources
 import os
 import pathlib
-import shlex
 from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 
 from byol_jax import assembly, checkpoint
 from byol_jax.errors import InputError
-from byol_jax.report import compare, diagnosis, figures, pictures, published, sample, tables
+from byol_jax.report import compare, diagnosis, figures, pictures, sample, sections
 from byol_jax.report.runs import Run
 from byol_jax.report.tables import Table
 
 QUERIES, NEIGHBOURS = 8, 8
+# Settings with a colour of their own; more lines would only hide each other.
+MOST_SETTINGS = len(figures.SERIES)
 # Parts of a run's time as `monitor` and `train` log them.
 TIMES = dict(start='start: reading data, building, restoring', compilation='compilation',
              training='training', data_wait='waiting for data', evaluation='kNN during the run',
@@ -87,6 +90,8 @@ def write(runs: Sequence[Run], output: str | pathlib.Path, *, images: int, pictu
     partial.write_text(text)
     os.replace(partial, output)
   except OSError as error:
+    with contextlib.suppress(OSError):
+      partial.unlink()
     raise InputError(f'{output} cannot be written ({error.strerror}); give another --output.'
                      ) from error
   return output
@@ -95,21 +100,25 @@ def write(runs: Sequence[Run], output: str | pathlib.Path, *, images: int, pictu
 def _content(runs, images: int, pictured: int, paper) -> dict[str, Any]:
   found = compare.settings(runs)
   names = _names(runs, found)
-  started = [run for run in runs if run.config][:figures.MOST]
+  places = {run.folder: (colour % len(figures.SERIES), dashes % len(figures.STYLES))
+            for colour, setting in enumerate(found[:MOST_SETTINGS])
+            for dashes, run in enumerate(setting.runs)}
+  drawn = [run for run in runs if run.folder in places]
+  first = [run.folder for run in runs if run.checkpoints][:pictured]
   return dict(
       title=runs[0].name if len(runs) == 1 else f'{len(runs)} runs', several=len(runs) > 1,
-      summary=_summary(runs, names),
-      scores=_scores(found),
-      effects=[_effect(effect) for effect in compare.effects(found)],
+      summary=_summary(runs, names), scores=sections.scores(found),
+      effects=[sections.effect(effect) for effect in compare.effects(found)],
       differences=_differences(runs, paper),
-      legend=[(i % len(figures.SERIES), i // len(figures.SERIES), names[run.folder])
-              for i, run in enumerate(started)],
-      left_out=max(0, sum(bool(run.config) for run in runs) - len(started)),
-      charts=[(chart.title, _chart(chart, started)) for chart in CHARTS],
+      legend=[(colour % len(figures.SERIES), setting.name or 'all runs',
+               ', '.join(str(run.config['seed']) for run in setting.runs))
+              for colour, setting in enumerate(found[:MOST_SETTINGS])],
+      left_out=sum(bool(run.config) for run in runs) - len(drawn),
+      charts=[(chart.title, _chart(chart, drawn, places)) for chart in CHARTS],
       normal=diagnosis.NORMAL,
       runs=[dict(name=names[run.folder], number=i, findings=diagnosis.findings(run),
                  collapsed=diagnosis.has_collapsed(run), views=_views(run),
-                 pictures=_pictures(run, images if i < pictured else 0, i, pictured),
+                 pictures=_pictures(run, images, run.folder in first, i, pictured),
                  times=_times(run), checkpoints=_checkpoints(run), load=_how_to_load(run))
             for i, run in enumerate(runs)])
 
@@ -142,66 +151,6 @@ def _summary(runs, names) -> Table:
                rows, [])
 
 
-def _scores(found: Sequence[compare.Setting]) -> dict[str, Any]:
-  """Held-out kNN of every setting, the measured tables, and the published numbers."""
-  rows, measured = [], []
-  for setting in found:
-    knn = [100 * value for run in setting.runs if (value := run.last('knn/top1')) is not None]
-    seeds = ', '.join(str(run.config['seed']) for run in setting.runs)
-    rows.append([setting.name, seeds, tables.mean_and_spread(knn) if knn else 'not measured'])
-    measured += [(setting.name, table) for table in _measured(setting)]
-  beside = {}
-  for setting in found:
-    for entry, differences in published.beside(setting.runs[0].config):
-      beside.setdefault((entry.score, entry.source), (entry, differences))
-  return dict(
-      held_out=Table(['setting', 'seeds', 'held-out kNN top-1, last value, %'], rows, []),
-      measured=measured, command='' if measured or not found else _evaluate(found[0].runs[0]),
-      published=Table(
-          ['published', 'how it was obtained', 'source', 'this run differs in'],
-          [[entry.score, entry.protocol, entry.source, '; '.join(differences) or 'none']
-           for entry, differences in beside.values()], []))
-
-
-def _measured(setting: compare.Setting) -> list[Table]:
-  """A table per kind of evaluation, over the seeds that have it."""
-  kinds: dict[tuple, list] = {}
-  notes: dict[tuple, list[str]] = {}
-  for run in setting.runs:
-    for folder, results in run.evaluations:
-      kind = (folder.name, results['dataset'], results['step'],
-              *((encoder, *scores) for encoder, scores in results['encoders'].items()))
-      kinds.setdefault(kind, []).append(results)
-      if run.checkpoints and results['step'] != run.checkpoints[-1]:
-        notes.setdefault(kind, []).append(
-            f'{folder} is of step {results["step"]}, not of the last checkpoint '
-            f'({run.checkpoints[-1]}).')
-  found = [(tables.scores(results), notes.get(kind, [])) for kind, results in kinds.items()]
-  return [table._replace(notes=table.notes + more) for table, more in found]
-
-
-def _evaluate(run: Run) -> str:
-  """The command that judges a run."""
-  return shlex.join(['python', '-m', 'experiments.evaluate',
-                     '--config=experiments/configs/eval/linear.py',
-                     f'--checkpoint={run.folder}', f'--workdir={run.folder / "linear"}'])
-
-
-def _effect(effect: compare.Effect) -> dict[str, Any]:
-  rows = [[compare.shown(value), tables.mean_and_spread(scores), str(len(scores))]
-          for value, scores in effect.rows]
-  if effect.spread is None:
-    verdict = 'No setting has two seeds, so this cannot be told from chance.'
-  else:
-    ratio = effect.span / max(effect.spread, 1e-9)
-    verdict = (f'Seeds of one setting spread by {effect.spread:.1f}: the span is '
-               f'{ratio:.1f} times that.')
-  if not effect.balanced:
-    verdict += ' Other keys change along with it: read it with care.'
-  return dict(key=effect.key, span=f'{effect.span:.1f}', verdict=verdict,
-              table=Table(['value', 'held-out kNN top-1, %', 'runs'], rows, []))
-
-
 def _differences(runs, paper) -> Table:
   started = [run for run in runs if run.config]
   if len(started) == 1:
@@ -210,23 +159,23 @@ def _differences(runs, paper) -> Table:
              compare.shown(ours.get(key, compare.ABSENT))]
             for key in sorted({*ours, *theirs})
             if ours.get(key) != theirs.get(key) and (ours.get(key), theirs.get(key)) != (None, {})]
-    return Table(['key', "the paper's ImageNet run (default.py)", 'this run'], rows, [])
+    return Table(['key', "the paper's run (imagenet_r50.py)", 'this run'], rows, [])
   return Table(['key', *(run.name for run in started)],
                [[key, *map(compare.shown, values)]
                 for key, values in compare.differing(started).items()], [])
 
 
-def _chart(chart: Chart, runs: Sequence[Run]) -> str:
+def _chart(chart: Chart, runs: Sequence[Run], places) -> str:
   lines = []
-  for number, run in enumerate(runs):
+  for run in runs:
     for i, metric in enumerate(chart.metrics):
       if metric == 'one_minus_tau':
         steps, values = run.series('train/tau')
         values = [1 - value for value in values]
       else:
         steps, values = run.series(metric)
-      lines.append(figures.Line(number, steps, [chart.scale * value for value in values],
-                                faint=i > 0))
+      lines.append(figures.Line(*places[run.folder], steps,
+                                [chart.scale * value for value in values], faint=i > 0))
   return figures.curves(chart.title, lines, top=chart.top, logarithmic=chart.logarithmic)
 
 
@@ -235,20 +184,23 @@ def _views(run: Run) -> str:
   return pictures.embedded(path) if path.is_file() else ''
 
 
-def _pictures(run: Run, images: int, number: int, pictured: int) -> dict[str, Any]:
+def _pictures(run: Run, images: int, chosen: bool, number: int, pictured: int) -> dict[str, Any]:
   """Neighbours and map, or in `missing` why there are none."""
-  empty = dict(missing='', neighbours=[], chart='', picture='', count=0, no_map='')
+  empty = dict(missing='', neighbours=[], right='', chart='', picture='', count=0, no_map='',
+               step=0)
   if not run.checkpoints:
     return empty | dict(missing='There is no checkpoint yet.')
   if not images:
-    return empty | dict(missing=(
-        f'Not drawn: the first {pictured} runs have these pictures; --pictured=N draws more.'
-        if number >= pictured else 'Left out by --images=0.'))
+    return empty | dict(missing='Left out by --images=0.')
+  if not chosen:
+    return empty | dict(missing=f'Not drawn: the first {pictured} runs with checkpoints have '
+                        'these pictures; --pictured=N draws more.')
   try:
     found = sample.draw(run, images)
   except (InputError, OSError) as error:
     return empty | dict(missing=f'The images could not be encoded: {error}')
-  drawn = empty | dict(neighbours=_neighbours(found), count=len(found.images))
+  drawn = empty | dict(neighbours=_neighbours(found), right=_right(found), step=found.step,
+                       count=len(found.images))
   try:
     places = pictures.positions(found.embeddings)
   except InputError as error:
@@ -257,6 +209,15 @@ def _pictures(run: Run, images: int, number: int, pictured: int) -> dict[str, An
   return drawn | dict(
       picture=pictures.picture_map(found.images, places),
       chart='' if labels is None else figures.points(f'classes, run {number + 1}', places, labels))
+
+
+def _right(found: pictures.Sample) -> str:
+  """How many of all images have a nearest neighbour of their class; '' for unlabelled data."""
+  if found.labels is None or len(found.labels) < 2:
+    return ''
+  nearest = pictures.nearest(found.embeddings, range(len(found.labels)), 1)[:, 0]
+  share = np.mean(found.labels[nearest] == found.labels)
+  return f'Of all of them {100 * share:.0f} % have a nearest neighbour of their class.'
 
 
 def _neighbours(found: pictures.Sample) -> list[Neighbours]:
@@ -285,12 +246,13 @@ def _checkpoints(run: Run) -> Table:
     folder = run.folder / 'checkpoints' / str(step)
     size = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
     try:
-      digest = checkpoint.read_meta(run.folder, step)['digests']['online'][:12]
+      digest = checkpoint.read_meta(run.folder, step)['digests']['online']
     except InputError:
-      digest = 'damaged'
+      digest = ''
+    digest = 'damaged' if checkpoint.damage(run.folder, step) else digest
     rows.append([str(step), f'{step / run.resolved["steps_per_epoch"]:.1f}' if run.resolved else '',
                  f'{100 * knn[step]:.1f}' if step in knn else 'not measured',
-                 f'{size / 2 ** 20:.1f}', digest])
+                 f'{size / 2 ** 20:.1f}', digest[:12]])
   return Table(['step', 'epoch', 'held-out kNN top-1, %', 'MiB', 'sha256 of the online network'],
                rows, [])
 

@@ -26,11 +26,13 @@ class Sample(NamedTuple):
   images: uint8 [N, side, side, 3], small.
   embeddings: float32 [N, D].
   labels: int32 [N]; None for unlabelled data.
+  step: of the checkpoint.
   """
 
   images: np.ndarray
   embeddings: np.ndarray
   labels: np.ndarray | None
+  step: int
 
 
 def draw_views(path: str | pathlib.Path, view1: np.ndarray, view2: np.ndarray) -> None:

@@ -1,12 +1,14 @@
 """Folders -> runs: what a report knows of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import json
 import pathlib
 from typing import Any, NamedTuple
 
 from byol_jax import checkpoint, evaluate, metric_log, sweep
 from byol_jax.errors import InputError
+
+RESULT_KEYS = {'encoders', 'step', 'seed', 'dataset', 'images', 'chance', 'test_split_reads'}
 
 
 class Run(NamedTuple):
@@ -49,7 +51,8 @@ class Run(NamedTuple):
 
   def series(self, metric: str) -> tuple[list[int], list[float]]:
     """Steps and values of a metric."""
-    points = [(r['step'], r[metric]) for r in self.records if metric in r]
+    points = [(r['step'], r[metric]) for r in self.records
+              if isinstance(r.get(metric), int | float)]
     return [step for step, _ in points], [value for _, value in points]
 
   def last(self, metric: str) -> float | None:
@@ -71,7 +74,7 @@ def read(paths: Sequence[str | pathlib.Path]) -> list[Run]:
     raise InputError('Give the workdir of a run or of a sweep, or several.')
   folders = []
   for path in map(pathlib.Path, paths):
-    folders += _folders(path.expanduser().absolute())
+    folders += _folders(path.expanduser().resolve())
   if len(set(folders)) < len(folders):
     twice = next(folder for folder in folders if folders.count(folder) > 1)
     raise InputError(f'{twice} is given twice.')
@@ -97,7 +100,8 @@ def _listed(path: pathlib.Path) -> list[str]:
   for table in sorted(path.glob('*.json')):
     rows = _json(table, [])
     if isinstance(rows, list):
-      names |= {row['point']: None for row in rows if isinstance(row, dict) and 'point' in row}
+      names |= {row['point']: None for row in rows
+                if isinstance(row, dict) and isinstance(row.get('point'), str)}
   return list(names)
 
 
@@ -112,23 +116,28 @@ def _names(folders: Sequence[pathlib.Path]) -> list[str]:
 
 def _read(folder: pathlib.Path, name: str) -> Run:
   problems = []
-  config = _json(folder / 'config.json', problems) or {}
-  failure = _json(folder / sweep.FAILURE, problems)
+  config = _json(folder / 'config.json', problems, {'config', 'resolved'}) or {}
+  failure = _json(folder / sweep.FAILURE, problems, {'stage', 'code', 'last_lines'})
   evaluations = []
   for path in sorted(folder.rglob(evaluate.RESULTS)):
-    try:
-      evaluations.append((path.parent, evaluate.read_results(path.parent)))
-    except InputError as error:
-      problems.append(str(error))
+    results = _json(path, problems, RESULT_KEYS)
+    if results and all(results['encoders'].values()):
+      evaluations.append((path.parent, results))
   return Run(name, folder, config.get('config', {}), config.get('resolved', {}),
              metric_log.read(folder), checkpoint.steps(folder), evaluations, failure, problems)
 
 
-def _json(path: pathlib.Path, problems: list[str]) -> Any:
+def _json(path: pathlib.Path, problems: list[str], keys: Collection[str] = ()) -> Any:
+  """A file's value, a dict with these keys if there are any; None where it is not that."""
   if not path.is_file():
     return None
   try:
-    return json.loads(path.read_text())
+    value = json.loads(path.read_text())
   except ValueError as error:
     problems.append(f'{path} is damaged ({error}).')
     return None
+  missing = sorted(set(keys) - set(value)) if isinstance(value, dict) else sorted(keys)
+  if missing:
+    problems.append(f'{path} is damaged: it has no {missing[0]!r}.')
+    return None
+  return value

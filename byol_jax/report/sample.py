@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from byol_jax import assembly, evaluate, loading
+from byol_jax import assembly, checkpoint, evaluate, loading
 from byol_jax.evaluators import features
 from byol_jax.report import pictures
 from byol_jax.report.runs import Run
@@ -14,7 +14,7 @@ BATCH_SIZE = 128  # images encoded at once
 
 
 def draw(run: Run, count: int) -> pictures.Sample:
-  """Up to `count` held-out images, evenly spread, with embeddings of the last checkpoint.
+  """Up to `count` held-out images, evenly spread, with embeddings of the newest sound checkpoint.
 
   The test split is not touched; the reading is noted in the run's splits_read.jsonl.
 
@@ -22,7 +22,8 @@ def draw(run: Run, count: int) -> pictures.Sample:
     InputError: no sound checkpoint, or data that cannot be read.
     OSError: data or workdir that cannot be read or written.
   """
-  encoder = evaluate.load_encoder(run.folder)
+  step = checkpoint.newest_sound(run.folder, ('online', 'state'))
+  encoder = evaluate.load_encoder(run.folder, step)
   loader = loading.load(evaluate.OLDER | run.config['data'], 'validation', purpose='report',
                         workdir=run.folder)
   views = assembly.center_views(loader.config)
@@ -41,4 +42,4 @@ def draw(run: Run, count: int) -> pictures.Sample:
   found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
                            encoder.variables, chosen(), batch_size=BATCH_SIZE,
                            devices=jax.local_devices()[:1])
-  return pictures.Sample(np.stack(images), found.embeddings, found.labels)
+  return pictures.Sample(np.stack(images), found.embeddings, found.labels, step)

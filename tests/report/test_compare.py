@@ -32,20 +32,52 @@ def test_keys_that_leave_the_weights_alone_make_no_setting(make_run):
 
 def test_the_effect_is_the_span_of_the_means_beside_the_spread_over_seeds(six):
   effect, = compare.effects(compare.settings(six))
-  assert effect.key == 'train.base_tau' and effect.balanced
-  assert [value for value, _ in effect.rows] == [.9, .99]
-  assert effect.rows[0][1] == pytest.approx([40, 50, 60])
+  assert effect.key == 'train.base_tau' and not effect.apart
+  assert [(value.value, value.runs, value.collapsed) for value in effect.values] == [
+      (.9, 3, 0), (.99, 3, 0)]
+  assert [value.score for value in effect.values] == pytest.approx([50, 80])
   assert effect.span == pytest.approx(30) and effect.spread == pytest.approx(10)
 
 
-def test_the_larger_effect_comes_first_and_unbalanced_ones_are_known(make_run):
-  points = ((.9, .1, .2), (.9, .2, .3), (.99, .2, .8))
-  found = [make_run(f'{tau}-{rate}', records(knn=(score,)), train__base_tau=tau,
-                    train__base_learning_rate=rate) for tau, rate, score in points]
-  first, second = compare.effects(compare.settings(found))
-  assert first.key == 'train.base_tau' and first.span == pytest.approx(55)
-  assert second.span == pytest.approx(35) and first.spread is None
-  assert not first.balanced and not second.balanced
+@pytest.fixture
+def make_grid(make_run):
+  """Runs by (tau, learning rate) -> scores of seeds; their effects by key."""
+  def make(grid):
+    found = [make_run(f'{tau}-{rate}-{seed}', records(knn=(score,)), train__base_tau=tau,
+                      train__base_learning_rate=rate, seed=seed)
+             for (tau, rate), scores in grid.items() for seed, score in enumerate(scores)]
+    return {effect.key: effect for effect in compare.effects(compare.settings(found))}
+  return make
+
+
+def test_unequal_numbers_of_seeds_do_not_shift_an_effect(make_grid):
+  low, high = .2, .8
+  effects = make_grid({(.9, .1): [low] * 3, (.9, .2): [high], (.99, .1): [low],
+                       (.99, .2): [high] * 3})
+  assert list(effects) == ['train.base_learning_rate', 'train.base_tau']
+  assert effects['train.base_tau'].span == pytest.approx(0)
+  assert effects['train.base_learning_rate'].span == pytest.approx(60)
+
+
+def test_only_settings_that_differ_in_one_key_are_compared(make_grid):
+  # One thing at a time: against (.9, .1), tau adds 10 and the learning rate takes 40.
+  effects = make_grid({(.9, .1): [.5], (.99, .1): [.6], (.9, .2): [.1]})
+  assert effects['train.base_tau'].span == pytest.approx(10)
+  assert effects['train.base_learning_rate'].span == pytest.approx(40)
+  assert effects['train.base_tau'].spread is None
+
+
+def test_what_never_changes_alone_is_not_compared(make_grid):
+  effects = make_grid({(.9, .1): [.5], (.99, .2): [.6]})
+  for key, values in (('train.base_tau', [.9, .99]), ('train.base_learning_rate', [.1, .2])):
+    assert effects[key].values == [] and effects[key].apart == values and effects[key].span == 0
+
+
+def test_collapsed_runs_are_counted(make_run):
+  found = [make_run('a', train__base_tau=.9),
+           make_run('b', records(std=.01), train__base_tau=.99)]
+  effect, = compare.effects(compare.settings(found))
+  assert [value.collapsed for value in effect.values] == [0, 1]
 
 
 def test_unfinished_and_unlabelled_runs_have_no_score(make_run):

@@ -49,6 +49,11 @@ def test_what_is_not_normal_is_said(make_run, changes, title, kind):
   assert kinds(make_run('mine', records(**changes)))[title] == kind
 
 
+def test_numbers_that_are_not_finite_are_bad(make_run):
+  run = make_run('mine', records(std=float('nan'), losses=(3., 2., float('nan'))))
+  assert kinds(run)['Not finite'] == kinds(run)['The loss is not finite'] == 'bad'
+
+
 def test_missing_numbers_are_called_missing(make_run):
   run = make_run('mine', [], finished=False)
   assert kinds(run) == {'Unfinished': 'note', 'Collapse': 'missing', 'Loss': 'missing',

@@ -14,7 +14,7 @@ def colours(svg):
 
 
 def test_a_chart_takes_its_colours_from_the_page_and_nothing_from_outside():
-  svg = figures.curves('the title', [Line(0, [1, 2], [3., 4.]), Line(11, [1], [2.])])
+  svg = figures.curves('the title', [Line(0, 0, [1, 2], [3., 4.]), Line(1, 1, [1], [2.])])
   root = ElementTree.fromstring(svg)
   assert 'viewBox' in root.attrib and 'width' not in root.attrib and 'height' not in root.attrib
   assert 'var(--series-0)' in svg and 'var(--series-1)' in svg and 'var(--ink)' in svg
@@ -22,13 +22,13 @@ def test_a_chart_takes_its_colours_from_the_page_and_nothing_from_outside():
 
 
 def test_ids_of_two_charts_differ():
-  charts = [figures.curves(title, [Line(0, [1, 2], [1, 2])]) for title in 'ab']
+  charts = [figures.curves(title, [Line(0, 0, [1, 2], [1, 2])]) for title in 'ab']
   ids = [set(re.findall(r'clip-path="url\(#(\w+)\)', chart)) for chart in charts]
   assert ids[0] and not ids[0] & ids[1]
 
 
 def test_nothing_to_draw_is_no_chart():
-  assert figures.curves('empty', [Line(0, [], [])]) == ''
+  assert figures.curves('empty', [Line(0, 0, [], [])]) == ''
 
 
 def test_a_map_has_a_colour_and_a_number_for_each_class():

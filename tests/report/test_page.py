@@ -3,6 +3,7 @@
 from html.parser import HTMLParser
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from byol_jax.errors import InputError
 from byol_jax.report import page, runs
 from experiments.configs import default
 from tests import tiny
+from tests.report.conftest import records
 
 PAPER = assembly.as_json(default.get_config())
 
@@ -89,6 +91,7 @@ def test_the_page_of_a_labelled_run_has_every_part(labelled):
     assert part in reader.words, part
   assert reader.words.count('✓') + reader.words.count('✗') == 8 * 8
   assert sum(address.startswith('data:image/png') for address in reader.addresses) == 1 + 8 * 9 + 1
+  assert '% have a nearest neighbour of their class' in reader.words
 
 
 def test_the_page_needs_nothing_from_outside(labelled):
@@ -129,8 +132,9 @@ def test_data_that_are_gone_are_said_and_the_rest_stays(unlabelled, monkeypatch)
 def test_several_runs_are_compared(labelled, make_run, tmp_path):
   others = [make_run(f'seed{seed}', seed=seed, train__base_tau=.5) for seed in (1, 2)]
   reader = write([labelled, *(run.folder for run in others)], tmp_path / 'page.html', pictured=0)
-  for part in ('3 runs', 'Which key mattered', 'train.base_tau', 'Seeds of one setting spread by',
-               'base_tau=0.5 1, 2 50.0 +- 0.0', 'the first 0 runs have these pictures'):
+  for part in ('3 runs', 'Which key mattered', 'train.base_tau: ', 'base_tau=0.5 1, 2 50.0 +- 0.0',
+               'All seeds of a setting gave the same score', 'the first 0 runs with checkpoints',
+               'Missing: no evaluation lies in the folder of base_tau=0.5'):
     assert part in reader.words, part
 
 
@@ -140,6 +144,36 @@ def test_published_numbers_stand_beside_a_run(make_run, tmp_path):
   for part in ('Published, not measured here', '92.58', 'solo-learn', 'the best epoch on the test',
                'depth 10 (published: 18)'):
     assert part in reader.words, part
+
+
+def test_of_several_settings_the_nearest_stands_beside_a_number(make_run, tmp_path):
+  options = dict(name='imagenet2012')
+  near = dict(train__batch_size=4096, model__encoder_options__width=1.0,
+              model__encoder_options__depth=50, data__options=options)
+  runs_found = [make_run(f'{epochs}', train__epochs=epochs, **near) for epochs in (300., 1000.)]
+  reader = write([run.folder for run in runs_found], tmp_path / 'page.html', images=0)
+  assert reader.words.count('none of epochs, batch, depth and width') == 2
+  for score, epochs in (('72.5', 300), ('74.3', 1000)):
+    row = reader.words[reader.words.index(f'top-1 {score}'):]
+    assert row.index(f'epochs={epochs}') < row.index('none of epochs')
+
+
+def test_unfinished_runs_and_repeated_seeds_are_not_counted_as_seeds(make_run, tmp_path):
+  found = [make_run('a', records(knn=(.8,))), make_run('b', records(knn=(.8,))),
+           make_run('c', records(knn=(.2,)), finished=False, seed=1)]
+  reader = write([run.folder for run in found], tmp_path / 'page.html', images=0)
+  assert 'last checkpoint, % 0 80.0' in reader.words and 'several runs have it' in reader.words
+  assert 'Left out, not finished or without labels: c, step 12' in reader.words
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_shown(labelled, tmp_path):
+  folder = tmp_path / 'run'
+  shutil.copytree(labelled, folder)
+  for path in (folder / 'checkpoints' / '12' / 'online').rglob('*'):
+    if path.is_file():
+      path.write_bytes(path.read_bytes()[:-1])
+  reader = write([folder], tmp_path / 'page.html')
+  assert 'checkpoints/12: online is damaged' in reader.words and 'of step 8' in reader.words
 
 
 def test_failed_and_waiting_points_are_in_the_page(make_run, tmp_path):

@@ -1,0 +1,106 @@
+"""Sections of the page about several runs: scores, what is published, effects of keys."""
+
+from collections.abc import Mapping, Sequence
+import shlex
+from typing import Any
+
+from byol_jax.report import compare, published, tables
+from byol_jax.report.runs import Run
+from byol_jax.report.tables import Table
+
+
+def scores(found: Sequence[compare.Setting]) -> dict[str, Any]:
+  """Held-out kNN of every setting, the measured tables, and the published numbers."""
+  measured = [(setting.name, table) for setting in found for table in _measured(setting)]
+  without = [setting for setting in found if not _measured(setting)]
+  return dict(held_out=_held_out(found), measured=measured,
+              without=[setting.name or 'the run' for setting in without],
+              how=_evaluate(without[0].runs[0]) if without else '', published=_published(found))
+
+
+def _held_out(found: Sequence[compare.Setting]) -> Table:
+  rows, notes = [], []
+  for setting in found:
+    finished = {run.config['seed']: value for run in setting.runs
+                if (value := compare.score(run)) is not None}
+    notes += [f'Left out, not finished or without labels: {run.name}, step {run.step}.'
+              for run in setting.runs if compare.score(run) is None]
+    if len(finished) < sum(compare.score(run) is not None for run in setting.runs):
+      notes.append(f'A seed stands for itself once, though several runs have it: {setting.name}.')
+    values = list(finished.values())
+    rows.append([setting.name, ', '.join(map(str, finished)),
+                 tables.mean_and_spread(values) if values else 'not measured'])
+  return Table(['setting', 'seeds', 'held-out kNN top-1 of the last checkpoint, %'], rows, notes)
+
+
+def _measured(setting: compare.Setting) -> list[Table]:
+  """A table per kind of evaluation, over the seeds that have it."""
+  kinds: dict[tuple, dict[int, Mapping[str, Any]]] = {}
+  notes: dict[tuple, list[str]] = {}
+  for run in setting.runs:
+    for folder, results in run.evaluations:
+      kind = (str(folder.relative_to(run.folder)), results['dataset'], results['step'],
+              *((encoder, *row) for encoder, row in results['encoders'].items()))
+      kinds.setdefault(kind, {})[results['seed']] = results
+      if run.checkpoints and results['step'] != run.checkpoints[-1]:
+        notes.setdefault(kind, []).append(
+            f'{folder} is of step {results["step"]}, not of the last checkpoint '
+            f'({run.checkpoints[-1]}).')
+  found = [(tables.scores(list(by_seed.values())), notes.get(kind, []))
+           for kind, by_seed in kinds.items()]
+  return [table._replace(notes=table.notes + more) for table, more in found]
+
+
+def _evaluate(run: Run) -> str:
+  """How a run is judged: a command, or what it needs first."""
+  if not run.checkpoints:
+    return '# There is no checkpoint to evaluate yet.'
+  config = 'experiments/configs/eval/linear.py'
+  more = ''
+  if not run.resolved['num_classes']:
+    # The data of the run have no labels, so those of a labelled set must be given.
+    config = 'experiments/configs/eval/image_folder.py'
+    more = ' --config.data.options.train=LABELLED --config.data.options.test=LABELLED_TEST'
+  return shlex.join(['python', '-m', 'experiments.evaluate', f'--config={config}',
+                     f'--checkpoint={run.folder}', f'--workdir={run.folder / "linear"}']) + more
+
+
+def _published(found: Sequence[compare.Setting]) -> Table:
+  """Every number once, beside the setting that differs least from it."""
+  nearest: dict[tuple[str, str], tuple] = {}
+  for setting in found:
+    for entry, differences in published.beside(setting.runs[0].config):
+      key = entry.score, entry.source
+      if key not in nearest or len(differences) < len(nearest[key][1]):
+        nearest[key] = entry, differences, setting.name
+  several = len(found) > 1
+  columns = ['published', 'how it was obtained', 'source', *['nearest setting'] * several,
+             'which differs in' if several else 'this run differs in']
+  return Table(columns, [[entry.score, entry.protocol, entry.source, *[name] * several,
+                          '; '.join(differences) or 'none of epochs, batch, depth and width']
+                         for entry, differences, name in nearest.values()], [])
+
+
+def effect(found: compare.Effect) -> dict[str, Any]:
+  """What the page says of a key."""
+  rows = [[compare.shown(value.value), f'{value.score:.1f}', str(value.runs),
+           f'{value.collapsed} of {value.runs}'] for value in found.values]
+  return dict(key=found.key, span=f'{found.span:.1f} points' if rows else 'cannot be told',
+              verdict=_verdict(found),
+              table=Table(['value', 'held-out kNN top-1, %', 'runs', 'collapsed'], rows, []))
+
+
+def _verdict(found: compare.Effect) -> str:
+  sentences = []
+  if found.values:
+    if found.spread is None:
+      sentences.append('No setting has two seeds, so this cannot be told from chance.')
+    elif not found.spread:
+      sentences.append('All seeds of a setting gave the same score.')
+    else:
+      sentences.append(f'Seeds of one setting spread by {found.spread:.1f}; the span is '
+                       f'{found.span / found.spread:.1f} times that.')
+  if found.apart:
+    values = ', '.join(map(compare.shown, found.apart))
+    sentences.append(f'Not compared: {values}. No runs differ in this key alone there.')
+  return ' '.join(sentences)
