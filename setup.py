@@ -1,4 +1,4 @@
-"""Installs byol_jax: pip install -e . (extras: tpu, cuda12, cuda13, test)."""
+"""Installs byol_jax: pip install -e . (extras: tpu, cuda12, cuda13, convert, test)."""
 
 import pathlib
 
@@ -45,7 +45,9 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda12': ['jax[cuda12]'],
         'cuda13': ['jax[cuda13]'],
-        'test': ['dm-pix>=0.4.5', 'pytest>=8', 'pytest-xdist>=3', 'ruff>=0.8'],
+        'convert': ['safetensors>=0.7'],
+        'test': ['dm-pix>=0.4.5', 'pytest>=8', 'pytest-xdist>=3', 'ruff>=0.8',
+                 'safetensors>=0.7'],
     },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

@@ -15,14 +15,16 @@ LAYERS = [
     {'model', 'train_step'},
     {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'tf_pipeline',
      'input_pipeline'},
-    {'evaluators'},
-    {'assembly', 'loading', 'report', 'train', 'evaluate', 'scaling', 'sweep', 'walkthrough'},
+    {'convert', 'evaluators'},
+    {'assembly', 'evaluate', 'extract', 'loading', 'report', 'scaling', 'sweep', 'train',
+     'walkthrough'},
 ]
 MAY_USE = dict(
     tensorflow={'preprocess', 'tf_pipeline', 'datasets'}, tensorflow_datasets={'datasets'},
     ml_collections={'assembly', 'train', 'evaluate', 'scaling', 'sweep', 'walkthrough'},
     matplotlib={'report'}, sklearn={'report'}, PIL={'report'},
-    jinja2={'report', 'scaling', 'walkthrough'}, orbax={'checkpoint'}, tensorboardX={'metric_log'})
+    jinja2={'report', 'scaling', 'walkthrough'}, orbax={'checkpoint'}, tensorboardX={'metric_log'},
+    torch={'convert'}, safetensors={'convert'})
 FILES = sorted((ROOT / 'byol_jax').rglob('*.py'))
 
 
@@ -75,6 +77,12 @@ def test_no_drawers():
                                     'byol_jax.datasets.arrays', 'byol_jax.datasets.shapes'])
 def test_importing_needs_no_tensorflow(module):
   code = f'import sys; sys.modules["tensorflow"] = None; import {module}'
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+def test_files_of_strangers_are_read_without_jax():
+  code = ('import sys; sys.modules.update(jax=None, haiku=None, dill=None, torch=None); '
+          'import byol_jax.convert.pickles')
   subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 

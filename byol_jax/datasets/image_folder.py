@@ -6,6 +6,7 @@ become RGB. Files with other endings, and files and folders whose names start wi
 dot, are left out.
 """
 
+from collections.abc import Iterator
 import math
 import os
 import posixpath
@@ -83,6 +84,25 @@ def _root(folder: str) -> str:
   return os.path.expanduser(folder).rstrip('/')
 
 
+def other_files(folder: str) -> int:
+  """How many files below a folder are left out: other endings, or a dot before a name."""
+  import tensorflow as tf
+
+  total = sum(len(files) for parent, files in _folders(_root(folder), tf))
+  return total - len(_images(folder))
+
+
+def _folders(root: str, tf) -> Iterator[tuple[str, list[str]]]:
+  """(path, names of files) of a folder and those below it, each once."""
+  seen = set()
+  for parent, _, files in tf.io.gfile.walk(root):
+    # A link to a folder above would give every image again and again.
+    place = parent if '://' in parent else os.path.realpath(parent)
+    if place not in seen:
+      seen.add(place)
+      yield parent, files
+
+
 def _images(folder: str) -> np.ndarray:
   """The paths of all images below a folder, sorted, as an object array of str."""
   import tensorflow as tf
@@ -90,14 +110,11 @@ def _images(folder: str) -> np.ndarray:
   root = _root(folder)
   if not tf.io.gfile.isdir(root):
     raise DataError(f'{folder}: no such folder (data.options).')
-  found, others, seen = [], 0, set()
+  found, others = [], 0
   try:
-    for parent, _, files in tf.io.gfile.walk(root):
-      # A link to a folder above would give every image again and again.
-      place = parent if '://' in parent else os.path.realpath(parent)
-      if place in seen or '/.' in parent[len(root):]:
+    for parent, files in _folders(root, tf):
+      if '/.' in parent[len(root):]:
         continue
-      seen.add(place)
       images = [file for file in files
                 if file.lower().endswith(ENDINGS) and not file.startswith('.')]
       found += [posixpath.join(parent, file) for file in images]

@@ -1,0 +1,128 @@
+"""Which network an encoder's tensors are of: depth, width, version, heads."""
+
+from collections.abc import Mapping
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from byol_jax import model, tensors
+from byol_jax.encoders import resnet
+from byol_jax.errors import InputError
+
+Tree = Mapping[str, Mapping[str, Any]]
+
+
+class Differences(NamedTuple):
+  """How a file's tensors differ from those that a network needs.
+
+  missing: {path: dtype and shape} of those that the file lacks.
+  extra: the same of those that the network has not.
+  other: {path: both descriptions} of those of another shape.
+  """
+
+  missing: dict[str, str]
+  extra: dict[str, str]
+  other: dict[str, str]
+
+  def __bool__(self):
+    return any((self.missing, self.extra, self.other))
+
+  def __str__(self):
+    return '\n'.join(f'{len(part)} {name}:\n' + '\n'.join(f'  {k} {v}' for k, v in part.items())
+                     for name, part in (('missing', self.missing), ('extra', self.extra),
+                                        ('of another shape', self.other)) if part)
+
+
+def encoder_options(params: Tree, where: str) -> tuple[str, dict[str, Any]]:
+  """The encoder's module name in `params`, and options for `resnet.build`.
+
+  `padding` is no matter of the tensors and left out, as is `zero_init_last_scale`.
+
+  Args:
+    params: {module: {leaf: array}} under Haiku's names.
+    where: the file, for messages.
+
+  Raises:
+    InputError: the tensors are of no ResNet that this package has.
+  """
+  stems = [module for module in params if re.fullmatch(r'[^/]+/~/initial_conv', module)]
+  if len(stems) != 1 or 'w' not in params[stems[0]]:
+    raise InputError(f'{where}: no ResNet is in it: {len(stems)} modules are named '
+                     '"NAME/~/initial_conv", where one is needed.')
+  name = stems[0].split('/')[0]
+  kernel, _, _, channels = (*np.shape(params[stems[0]]['w']), 0, 0, 0, 0)[:4]
+  if kernel != 7 or channels < 1:
+    raise InputError(f'{where}: the stem has a kernel of {kernel} pixels and {channels} channels; '
+                     'a kernel of 7 is needed. The strides of other stems cannot be told from '
+                     'tensors.')
+  inside = f'{name}/~/block_group_0/~/block_0/~/'
+  return name, dict(depth=_depth(params, name, inside, channels / 64, where), width=channels / 64,
+                    version=2 if f'{name}/~/final_batchnorm' in params else 1, stem='imagenet',
+                    first_projection=f'{inside}shortcut_conv' in params)
+
+
+def _depth(params: Tree, name: str, inside: str, width: float, where: str) -> int | str:
+  """The depth whose blocks and channels the tensors have."""
+  blocks = []
+  for group in range(4):
+    numbers = {int(found[1]) for module in params if (found := re.match(
+        rf'{re.escape(name)}/~/block_group_{group}/~/block_(\d+)/', module))}
+    blocks.append(len(numbers))
+  bottleneck = f'{inside}conv_2' in params
+  last = params.get(f'{inside}conv_{2 if bottleneck else 1}', {}).get('w')
+  channels = np.shape(last)[-1] if np.ndim(last) == 4 else 0
+  for depth, known in resnet.ARCHITECTURES.items():
+    if (known.blocks == tuple(blocks) and known.bottleneck == bottleneck
+        and known.channels[0] * width == channels):
+      return depth
+  raise InputError(
+      f'{where}: a ResNet with {blocks} {"bottleneck" if bottleneck else "basic"} blocks of '
+      f'{channels} channels in the first group is none that is known; those are '
+      f'{", ".join(map(str, resnet.ARCHITECTURES))}.')
+
+
+def head_sizes(params: Tree, head: str) -> tuple[int, ...]:
+  """The layer sizes of 'projector' or 'predictor'; () where there is none."""
+  sizes = []
+  while np.ndim(array := params.get(_linear(head, len(sizes)), {}).get('w')) == 2:
+    sizes.append(np.shape(array)[1])
+  return tuple(sizes)
+
+
+def _linear(head: str, number: int) -> str:
+  return f'{head}/linear_{number}' if number else f'{head}/linear'
+
+
+def shapes(section: Mapping[str, Any], num_classes: int) -> tuple[Tree, Tree]:
+  """Shapes of parameters and BatchNorm state of a config's `model` section, plain."""
+  return jax.eval_shape(networks(section, num_classes).init, jax.random.key(0),
+                        jnp.zeros((2, 32, 32, 3)))
+
+
+def networks(section: Mapping[str, Any], num_classes: int) -> model.Model:
+  """The networks of a config's `model` section, as JSON has it."""
+  plain = {key: tuple(value) if isinstance(value, list) else value
+           for key, value in section.items()}
+  return model.build(num_classes=num_classes, **plain)
+
+
+def differences(found: Tree, wanted: Tree) -> Differences:
+  """Compares names and shapes; of dtypes only the kind matters."""
+  have, need = tensors.flat(found), tensors.flat(wanted)
+  describe = lambda array: f'{array.dtype}{list(array.shape)}'
+  same = lambda path: (have[path].shape == need[path].shape
+                       and have[path].dtype.kind == np.dtype(need[path].dtype).kind)
+  return Differences(
+      {path: describe(need[path]) for path in sorted(need) if path not in have},
+      {path: describe(have[path]) for path in sorted(have) if path not in need},
+      {path: f'{describe(have[path])}, where {describe(need[path])} is needed'
+       for path in sorted(have) if path in need and not same(path)})
+
+
+def cast(found: Tree, wanted: Tree) -> Tree:
+  """The arrays in the dtypes of `wanted`."""
+  return {module: {leaf: np.asarray(found[module][leaf], need.dtype)
+                   for leaf, need in leaves.items()} for module, leaves in wanted.items()}

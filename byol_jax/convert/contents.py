@@ -1,0 +1,128 @@
+"""From what a pickle describes to NumPy arrays, within bounds of memory and time."""
+
+import codecs
+import math
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from byol_jax.convert.stand_ins import Array, Blob, Immutable, Record, Refused
+
+MAX_DEPTH = 40
+# Things met on a walk; shared parts count each time.
+MAX_NODES = 200_000
+CHUNK = 1 << 22
+
+
+def num_bytes(array: Array) -> int:
+  """Size of an array's numbers."""
+  return math.prod(array.shape) * np.dtype(array.dtype).itemsize
+
+
+def arrays_of(value: Any) -> dict[str, Array]:
+  """{path: array} of everything below a value, its paths joined by slashes.
+
+  Raises:
+    Refused: it is nested too deep, or has too many parts.
+  """
+  found, walk = {}, _Walk()
+
+  def visit(value, path, depth):
+    value = walk.step(value, depth)
+    if isinstance(value, Array) and value.dtype is not None:
+      found[path] = value
+    for name, inner in _parts(value):
+      visit(inner, f'{path}/{name}' if path else name, depth + 1)
+
+  visit(value, '', 0)
+  return found
+
+
+def _parts(value: Any):
+  if isinstance(value, dict):
+    return value.items()
+  if isinstance(value, Record):
+    return zip(value.fields, value.values)
+  return ((str(i), inner) for i, inner in enumerate(value)) if type(value) in (list, tuple) else ()
+
+
+class _Walk:
+  """Bounds a walk: a few instructions can describe a tree with 2 ** 100 leaves, or a cycle."""
+
+  def __init__(self):
+    self.nodes = 0
+
+  def step(self, value: Any, depth: int) -> Any:
+    """Counts a part, and gives it without Haiku's mapping around it."""
+    self.nodes += 1
+    if depth > MAX_DEPTH:
+      raise Refused(f'parts nested more than {MAX_DEPTH} deep')
+    if self.nodes > MAX_NODES:
+      raise Refused(f'more than {MAX_NODES} parts')
+    return value.inner if isinstance(value, Immutable) else value
+
+
+def materialize(value: Any, file: BinaryIO, size: int) -> Any:
+  """The value with NumPy arrays in the place of their descriptions.
+
+  Args:
+    value: of the machine in `pickles`.
+    file: the file, for bytes that were left there.
+    size: of the file in bytes, which the arrays together cannot exceed.
+
+  Raises:
+    Refused: the value is nested too deep, has too many parts, is larger than its file,
+      or holds something that is no data.
+  """
+  walk, done, left = _Walk(), {}, [size + (1 << 20)]
+
+  def visit(value, depth):
+    value = walk.step(value, depth)
+    if isinstance(value, dict):
+      return {key: visit(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, Record):
+      return value._replace(values=visit(value.values, depth + 1))
+    if type(value) in (list, tuple):
+      return type(value)([visit(inner, depth + 1) for inner in value])
+    if isinstance(value, Array):
+      if id(value) not in done:
+        left[0] -= num_bytes(value) if value.dtype is not None else 0
+        if left[0] < 0:
+          raise Refused('arrays that are larger than the file')
+        done[id(value)] = _read(value, file)
+      return done[id(value)]
+    if value is None or type(value) in (bool, int, float, str, bytes):
+      return value
+    raise Refused(f'{type(value).__name__} in the place of data')
+
+  return visit(value, 0)
+
+
+def _read(array: Array, file: BinaryIO) -> np.ndarray:
+  if array.dtype is None:
+    raise Refused('an array without numbers')
+  numbers = np.empty(num_bytes(array), np.uint8)
+  if isinstance(array.data, bytes):
+    numbers[:] = np.frombuffer(array.data, np.uint8)
+  else:
+    _fill(numbers, array.data, file)
+  stored = numbers.view(array.dtype).reshape(array.shape, order='F' if array.fortran else 'C')
+  return np.require(stored, stored.dtype.newbyteorder('='), 'C')
+
+
+def _fill(numbers: np.ndarray, blob: Blob, file: BinaryIO) -> None:
+  """Reads a blob into uint8 [n], piece by piece: no second copy of it is made."""
+  file.seek(blob.start)
+  decoder = codecs.getincrementaldecoder('utf-8')()
+  done, left = 0, blob.length
+  while left:
+    chunk = file.read(min(left, CHUNK))
+    left -= len(chunk)
+    if not chunk:
+      raise EOFError('truncated')
+    if blob.latin1:
+      chunk = decoder.decode(chunk, not left).encode('latin1')
+    numbers[done:done + len(chunk)] = np.frombuffer(chunk, np.uint8)
+    done += len(chunk)
+  if done != len(numbers):
+    raise Refused(f'an array of {len(numbers)} bytes of which {done} are in the file')

@@ -1,0 +1,196 @@
+"""DeepMind's published checkpoints, and others of its reference implementation -> ours.
+
+Such a file is a dill pickle of `experiment_state` (parameters and BatchNorm statistics
+of both networks, the state of LARS), `step` and `rng`. The modules have the names that
+ours have, so the tensors are taken over as they are. The files say nothing of depth,
+width, version or heads; the tensors do.
+"""
+
+from collections.abc import Mapping
+import hashlib
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from byol_jax import checkpoint, parallel, tensors
+from byol_jax.convert import architecture, pickles
+from byol_jax.convert.stand_ins import Record
+from byol_jax.errors import InputError
+from byol_jax.train_step import TrainState
+
+LICENCE = ('CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/), if DeepMind published '
+           'this file: name the authors (Grill et al. 2020), no commercial use')
+TREES = ('online_params', 'target_params', 'online_state', 'target_state')
+
+
+class Imported(NamedTuple):
+  """What was found in a file, and where it went.
+
+  step: of the run that made it.
+  model: the `model` section of the new config.
+  num_classes: of its online classifier; 0 where there is none.
+  notes: what the file lacked and what was put in its place.
+  source: what the new checkpoint says of its origin.
+  """
+
+  step: int
+  model: dict[str, Any]
+  num_classes: int
+  notes: tuple[str, ...]
+  source: dict[str, Any]
+
+  def __str__(self):
+    options = self.model['encoder_options']
+    return '\n'.join([
+        f'ResNet-{options["depth"]}, width {options["width"]:g}, version {options["version"]}, '
+        f'projector {self.model["projector"]}, predictor {self.model["predictor"]}, '
+        f'{self.num_classes} classes, step {self.step}; nothing missing, nothing left over '
+        'in the online network', *self.notes, f'licence of the weights: {LICENCE}'])
+
+
+def convert(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping[str, Any]
+            ) -> Imported:
+  """Writes a checkpoint of ours that holds what a file of the reference holds.
+
+  Args:
+    path: the file; nothing in it is executed.
+    workdir: gets the checkpoint; it may not hold one already.
+    config: a pretraining config as JSON has it. Its `model` section is replaced by what
+      the tensors say, with the padding and BatchNorm constants of the reference.
+
+  Raises:
+    InputError: the file cannot be read or is refused, its tensors are of no known network,
+      or tensors of the online network are missing or left over (all are listed).
+  """
+  if checkpoint.steps(workdir):
+    raise InputError(f'{os.fspath(workdir)} already holds checkpoints; give a new --workdir.')
+  step, trees, momentum = _parts(pickles.load(path), path)
+  section, num_classes = _model(trees, config['model'], path)
+  state, notes = _state(step, trees, momentum, architecture.shapes(section, num_classes), path)
+  source = dict(kind='checkpoint of the reference implementation', file=os.path.basename(path),
+                sha256=sha256(path), licence=LICENCE, notes=list(notes))
+  meta = dict(config=dict(config, model=section),
+              resolved=dict(num_classes=num_classes, max_steps=step),
+              versions=dict(jax=jax.__version__), source=source)
+  write(workdir, state, meta)
+  return Imported(step, section, num_classes, notes, source)
+
+
+def write(workdir: str | os.PathLike, state: TrainState, meta: Mapping[str, Any]) -> None:
+  """Saves a state as the only checkpoint of a workdir."""
+  with checkpoint.saving(parallel.writable_folder(workdir), keep_last=1, keep_best=1
+                         ) as checkpoints:
+    checkpoint.save(checkpoints, state, meta, {})
+
+
+def sha256(path: str | os.PathLike) -> str:
+  """The digest of a file."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _parts(value: Any, path) -> tuple[int, dict[str, Any], Any]:
+  """(step, {tree: arrays by module}, LARS's momentum or None) of a file's contents."""
+  state = value.get('experiment_state') if isinstance(value, dict) else None
+  if isinstance(state, Record):
+    state = dict(zip(state.fields, state.values))
+  if not isinstance(state, dict):
+    raise InputError(f'{path}: no experiment_state is in it, as in the checkpoints of the '
+                     'reference implementation; `--scan` shows what is.')
+  trees = {name: state.get(name) for name in TREES}
+  for name in TREES:
+    if not _is_tree(trees[name]):
+      if name.startswith('online'):
+        raise InputError(f'{path}: experiment_state has no {name} of arrays by module; `--scan` '
+                         'shows what it has.')
+      trees[name] = {}
+  step = np.asarray(value.get('step', -1))
+  if step.size != 1 or step.dtype.kind not in 'iu' or not 0 <= step.item() < 2 ** 31:
+    raise InputError(f'{path}: it has no step from 0 to 2 ** 31 - 1.')
+  return step.item(), trees, _momentum(state.get('opt_state'), set(trees['online_params']))
+
+
+def _is_tree(value: Any) -> bool:
+  return isinstance(value, dict) and all(
+      isinstance(arrays, dict) and all(isinstance(array, np.ndarray) for array in arrays.values())
+      for arrays in value.values())
+
+
+def _momentum(opt_state: Any, modules: set[str]) -> Any:
+  """The one part of an optimizer's state that has the parameters' modules; None without."""
+  if isinstance(opt_state, dict) and set(opt_state) == modules and _is_tree(opt_state):
+    return opt_state
+  parts = opt_state.values if isinstance(opt_state, Record) else opt_state
+  if isinstance(parts, (list, tuple)):
+    found = [one for one in (_momentum(part, modules) for part in parts) if one is not None]
+    return found[0] if len(found) == 1 else None
+  return None
+
+
+def _model(trees, defaults: Mapping[str, Any], path) -> tuple[dict[str, Any], int]:
+  """The config's `model` section and the number of classes that the tensors tell."""
+  params = trees['online_params']
+  name, options = architecture.encoder_options(params, str(path))
+  sizes = {head: architecture.head_sizes(params, head) for head in ('projector', 'predictor')}
+  if not sizes['projector']:
+    raise InputError(f'{path}: the projector is missing: no tensor projector/linear/w.')
+  if sizes['predictor'] and sizes['predictor'][-1] != sizes['projector'][-1]:
+    raise InputError(f'{path}: the predictor ends in {sizes["predictor"][-1]} units and the '
+                     f'projector in {sizes["projector"][-1]}; tensors are missing or left over.')
+  wanted = architecture.resnet.ARCHITECTURES[options['depth']].name
+  if name != wanted:
+    raise InputError(f'{path}: its ResNet is named {name}, and one of this depth {wanted}.')
+  classifier = params.get('classifier', {}).get('w')
+  return dict(defaults, encoder='resnet', compute_dtype='float32',
+              encoder_options=dict(options, padding='SAME', zero_init_last_scale=False),
+              batch_norm_decay=.9, batch_norm_epsilon=1e-5,
+              **{head: list(value) for head, value in sizes.items()}
+              ), 0 if classifier is None else classifier.shape[-1]
+
+
+def _state(step: int, trees, momentum, shapes, path) -> tuple[TrainState, tuple[str, ...]]:
+  """The state, complete, and notes on what had to be put in."""
+  params, statistics = shapes
+  online = {name: _checked(trees[name], wanted, f'{path}, {name}')
+            for name, wanted in (('online_params', params), ('online_state', statistics))}
+  notes = []
+
+  def completed(name, found, wanted, instead, words):
+    differing = architecture.differences(found, wanted)
+    if not differing:
+      return architecture.cast(found, wanted)
+    notes.append(f'{name}: {words}.\n{differing}')
+    have, need = tensors.flat(found), tensors.flat(wanted)
+    taken = {key for key in need if key in have and key not in differing.other}
+    return {module: {leaf: np.asarray((found if f'{module}/{leaf}' in taken else instead)
+                                      [module][leaf], array.dtype)
+                     for leaf, array in leaves.items()} for module, leaves in wanted.items()}
+
+  in_place = 'what is missing was taken from the online network'
+  zeros = jax.tree.map(lambda array: np.zeros(array.shape, array.dtype), params)
+  state = TrainState(
+      np.int32(step), online['online_params'],
+      completed('target_params', trees['target_params'], params, online['online_params'], in_place),
+      online['online_state'],
+      completed('target_state', trees['target_state'], statistics, online['online_state'],
+                in_place),
+      optax.TraceState(completed('momentum', momentum or {}, params, zeros,
+                                 'what is missing is zero')))
+  return state, tuple(notes)
+
+
+def _checked(found, wanted, where: str):
+  """The online network's tensors, complete and finite."""
+  differing = architecture.differences(found, wanted)
+  if differing:
+    raise InputError(f'{where}: the tensors are not those of the network that they seem to be '
+                     f'of.\n{differing}')
+  tree = architecture.cast(found, wanted)
+  bad = [name for name, array in tensors.flat(tree).items() if not np.isfinite(array).all()]
+  if bad:
+    raise InputError(f'{where}: {len(bad)} tensors hold values that are not finite, {bad[0]} the '
+                     'first.')
+  return tree

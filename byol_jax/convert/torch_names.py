@@ -1,0 +1,114 @@
+"""The encoder's tensors under torchvision's names, and back; pure functions of arrays.
+
+Convolutions are [H, W, in, out] here and [out, in, H, W] there. BatchNorm's parameters
+have leading dimensions of 1 here. timm's ResNets have the same names as torchvision's.
+"""
+
+from collections.abc import Mapping
+import re
+
+import numpy as np
+
+from byol_jax.errors import InputError
+
+Tree = dict[str, dict[str, np.ndarray]]
+Weights = dict[str, np.ndarray]
+
+# Where Haiku's averages of fewer batches than this are corrected for their zero start,
+# torch's are not; from here on the correction is exactly 1 in float32.
+SETTLED = 1000
+
+
+def to_torch(params: Mapping, state: Mapping, encoder: str) -> tuple[Weights, Weights]:
+  """The encoder `encoder` of our trees under torchvision's names.
+
+  Returns:
+    (weights, hidden): a state dict, and {name of a running statistic: what Haiku's moving
+    average holds before its correction}, which torch has no place for.
+  """
+  weights, hidden = {}, {}
+  for module, leaves in params.items():
+    if not module.startswith(f'{encoder}/~/'):
+      continue
+    name = _torch_module(module.removeprefix(f'{encoder}/~/'))
+    if 'w' in leaves:
+      weights[f'{name}.weight'] = np.transpose(leaves['w'], (3, 2, 0, 1))
+      continue
+    weights[f'{name}.weight'] = np.reshape(leaves['scale'], -1)
+    weights[f'{name}.bias'] = np.reshape(leaves['offset'], -1)
+    for ours, theirs in (('mean_ema', 'running_mean'), ('var_ema', 'running_var')):
+      average = state[f'{module}/~/{ours}']
+      weights[f'{name}.{theirs}'] = np.reshape(average['average'], -1)
+      hidden[f'{name}.{theirs}'] = np.reshape(average['hidden'], -1)
+    weights[f'{name}.num_batches_tracked'] = np.asarray(average['counter'], np.int64)
+  # A transposed view would be written to a file in the order of its memory.
+  return {name: np.array(array, order='C') for name, array in weights.items()}, hidden
+
+
+def from_torch(weights: Mapping[str, np.ndarray], encoder: str, hidden: Weights | None
+               ) -> tuple[Tree, Tree, list[str]]:
+  """(parameters, BatchNorm state, names that were not understood) of a state dict.
+
+  Args:
+    weights: under torchvision's names, without prefix.
+    encoder: name of our encoder.
+    hidden: what `to_torch` gave; None for the weights of others, whose averages are
+      taken as settled.
+
+  Raises:
+    InputError: a tensor has another number of dimensions than its name says.
+  """
+  params, state, unknown = {}, {}, []
+  for name, array in weights.items():
+    place, leaf = name.rpartition('.')[::2]
+    module = _haiku_module(place)
+    if module is None:
+      unknown.append(name)
+      continue
+    module = f'{encoder}/~/{module}'
+    convolution = module.endswith('conv') or '/conv_' in module
+    if np.ndim(array) != (4 if convolution else leaf != 'num_batches_tracked'):
+      raise InputError(f'{name} has {np.ndim(array)} dimensions, which its name does not let '
+                       'expect.')
+    if convolution and leaf == 'weight':
+      params[module] = dict(w=np.ascontiguousarray(np.transpose(array, (2, 3, 1, 0))))
+    elif not convolution and leaf in ('weight', 'bias'):
+      ours = 'scale' if leaf == 'weight' else 'offset'
+      params.setdefault(module, {})[ours] = np.reshape(array, (1, 1, 1, -1))
+    elif not convolution and leaf in ('running_mean', 'running_var'):
+      kind = 'mean_ema' if leaf == 'running_mean' else 'var_ema'
+      count = np.asarray(weights.get(f'{place}.num_batches_tracked', SETTLED))
+      state[f'{module}/~/{kind}'] = dict(
+          average=np.reshape(array, (1, 1, 1, -1)),
+          hidden=np.reshape(array if hidden is None else hidden[name], (1, 1, 1, -1)),
+          counter=np.asarray(count if hidden is not None else np.maximum(count, SETTLED),
+                             np.int32))
+    elif convolution or leaf != 'num_batches_tracked':
+      unknown.append(name)
+  return params, state, unknown
+
+
+def _torch_module(module: str) -> str:
+  if not module.startswith('block_group'):
+    return {'initial_conv': 'conv1', 'initial_batchnorm': 'bn1'}[module]
+  group, block, layer = module.split('/~/')
+  number = lambda text: int(text.rpartition('_')[2])
+  inner = {'shortcut_conv': 'downsample.0', 'shortcut_batchnorm': 'downsample.1'}.get(layer)
+  if inner is None:
+    inner = f'{"conv" if layer.startswith("conv") else "bn"}{number(layer) + 1}'
+  return f'layer{number(group) + 1}.{number(block)}.{inner}'
+
+
+def _haiku_module(name: str) -> str | None:
+  """Our name of a torch module; None where there is none."""
+  if name in ('conv1', 'bn1'):
+    return {'conv1': 'initial_conv', 'bn1': 'initial_batchnorm'}[name]
+  found = re.fullmatch(r'layer([1-4])\.(\d{1,3})\.(conv|bn|downsample\.)([0-3])', name, re.ASCII)
+  if not found:
+    return None
+  group, block, kind, number = int(found[1]) - 1, int(found[2]), found[3], int(found[4])
+  if kind == 'downsample.':
+    layer = {0: 'shortcut_conv', 1: 'shortcut_batchnorm'}.get(number)
+  else:
+    layer = f'{"conv" if kind == "conv" else "batchnorm"}_{number - 1}' if number else None
+  return layer and f'block_group_{group}/~/block_{block}/~/{layer}'

@@ -1,0 +1,88 @@
+"""A folder of images -> their embeddings, in one file, for those who write no code."""
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from byol_jax import assembly, checkpoint, evaluate, input_pipeline, parallel
+from byol_jax.datasets import Shards, image_folder
+from byol_jax.errors import InputError
+from byol_jax.evaluators import features
+
+
+class Extracted(NamedTuple):
+  """What was written.
+
+  output: the file.
+  embedded: images in it.
+  size: of an embedding.
+  unreadable: names of the files that end like images and are none.
+  other_files: files of other endings, or with a dot before their names or their folders'.
+  """
+
+  output: str
+  embedded: int
+  size: int
+  unreadable: tuple[str, ...]
+  other_files: int
+
+
+def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: str | os.PathLike,
+            *, step: int | None = None, batch_size: int = 64) -> Extracted:
+  """Writes the embeddings of all images below a folder.
+
+  The images are resized and cropped as for an evaluation: the middle square that the
+  checkpoint's config says.
+
+  Args:
+    pretrained: workdir of a pretraining run, or of a conversion.
+    images: folder of image files, at any depth.
+    output: an .npz: `names` [N], the paths below the folder in their order; `embeddings`
+      float32 [N, D]; `unreadable`, the names that were skipped; `other_files` [], a count;
+      `digest`, the sha256 of the online network; `step`.
+    step: of the checkpoint; the newest sound one where None.
+    batch_size: images encoded at once.
+
+  Raises:
+    InputError: no checkpoint, no folder, no readable image, or the file cannot be written.
+  """
+  folder = os.path.expanduser(os.fspath(images)).rstrip('/')
+  encoder = evaluate.load_encoder(pretrained, step)
+  meta = checkpoint.read_meta(pretrained, step)
+  data = assembly.plain(evaluate.OLDER | meta['config']['data'])
+  stream = image_folder.load('train', shards=Shards(), train=folder, validation=None, test=None,
+                             labels='none', validation_share=0.)
+  skipped = set()
+  batches = input_pipeline.evaluation_batches(
+      stream, image_size=data['image_size'], share=data['center_share'],
+      order=data['center_order'], batch_size=batch_size, shards=Shards(), workers=data['workers'],
+      unreadable=skipped.update)
+  views = assembly.center_views(data)
+  found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
+                           encoder.variables, batches, batch_size=batch_size,
+                           devices=jax.local_devices())
+  name = lambda sample_id: stream.source(int(sample_id))[len(folder) + 1:]
+  unreadable = tuple(name(sample_id) for sample_id in sorted(skipped))
+  result = Extracted(os.fspath(output), len(found.sample_id), encoder.embedding_size, unreadable,
+                     image_folder.other_files(folder))
+  _write(result.output, dict(
+      names=np.array([name(sample_id) for sample_id in found.sample_id]),
+      embeddings=found.embeddings, unreadable=np.array(unreadable, str),
+      other_files=np.array(result.other_files), digest=np.array(meta['digests']['online']),
+      step=np.array(meta['step'])))
+  return result
+
+
+def _write(output: str, arrays: dict[str, Any]) -> None:
+  if not output.endswith('.npz'):
+    raise InputError(f'{output} must end in .npz (--output).')
+  path = parallel.folder(output)
+  partial = path.with_name(path.name + '.partial')
+  try:
+    with partial.open('wb') as file:
+      np.savez(file, **arrays)
+    partial.replace(path)
+  except OSError as error:
+    raise InputError(f'{output} cannot be written ({error}); give another --output.') from error

@@ -1,0 +1,30 @@
+"""Writes the embeddings of a folder of images into one .npz: names, embeddings, what was skipped.
+
+  python -m experiments.extract --checkpoint=DIR --images=FOLDER --output=FILE.npz
+"""
+
+from absl import flags
+
+from byol_jax import extract
+from experiments import command_line
+
+flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
+flags.DEFINE_integer('batch_size', 64, 'Images encoded at once.', lower_bound=1)
+
+# Unreadable images named on the screen; all are in the file.
+NAMED = 20
+
+
+def main() -> None:
+  given = flags.FLAGS
+  done = extract.extract(given.checkpoint, given.images, given.output, step=given.step,
+                         batch_size=given.batch_size)
+  for name in done.unreadable[:NAMED]:
+    print(f'left out, cannot be read as an image: {name}')
+  print(f'{done.embedded} images, embeddings of {done.size} numbers: {done.output}\n'
+        f'{len(done.unreadable)} images could not be read, {done.other_files} files are no images')
+
+
+if __name__ == '__main__':
+  command_line.run(main, checkpoint='Workdir of a pretraining run, or of a conversion.',
+                   images='Folder of image files.', output='File to write (.npz).')
