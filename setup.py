@@ -46,8 +46,8 @@ setuptools.setup(
         'cuda12': ['jax[cuda12]'],
         'cuda13': ['jax[cuda13]'],
         'convert': ['safetensors>=0.7'],
-        'test': ['dm-pix>=0.4.5', 'pytest>=8', 'pytest-xdist>=3', 'ruff>=0.8',
-                 'safetensors>=0.7'],
+        'test': ['dill>=0.3.8', 'dm-pix>=0.4.5', 'pytest>=8', 'pytest-xdist>=3',
+                 'ruff>=0.8', 'safetensors>=0.7'],
     },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

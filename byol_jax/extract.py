@@ -48,6 +48,8 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
   Raises:
     InputError: no checkpoint, no folder, no readable image, or the file cannot be written.
   """
+  if not os.fspath(output).endswith('.npz'):
+    raise InputError(f'{output} must end in .npz (--output).')
   folder = os.path.expanduser(os.fspath(images)).rstrip('/')
   encoder = evaluate.load_encoder(pretrained, step)
   meta = checkpoint.read_meta(pretrained, step)
@@ -76,8 +78,6 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
 
 
 def _write(output: str, arrays: dict[str, Any]) -> None:
-  if not output.endswith('.npz'):
-    raise InputError(f'{output} must end in .npz (--output).')
   path = parallel.folder(output)
   partial = path.with_name(path.name + '.partial')
   try:

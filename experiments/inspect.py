@@ -39,6 +39,8 @@ def describe(folder: str, step: int | None) -> None:
   trees, meta = checkpoint.restore_trees(folder, checkpoint.TREES, step)
   print('config:', json.dumps(meta['config'], indent=2))
   print('resolved:', json.dumps(meta['resolved']))
+  if 'source' in meta:
+    print('source:', json.dumps(meta['source']))
   print('step:', meta['step'])
   online = trees['online']
   print('parameters: encoder', model.count_parameters(model.encoder_only(online)),

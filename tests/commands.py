@@ -15,10 +15,10 @@ def arguments(command, **flags):
           *(f'--{name.replace("__", ".")}={value}' for name, value in flags.items())]
 
 
-def run(command, **flags):
+def run(command, *positional, **flags):
   """Runs a command to its end; keyword config__seed=1 is --config.seed=1."""
-  return subprocess.run(arguments(command, **flags), cwd=ROOT, capture_output=True, text=True,
-                        timeout=300)
+  return subprocess.run([*arguments(command, **flags), *positional], cwd=ROOT,
+                        capture_output=True, text=True, timeout=300)
 
 
 def start(command, **flags):

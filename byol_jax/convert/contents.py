@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from byol_jax.convert.stand_ins import Array, Blob, Immutable, Record, Refused
+from byol_jax.convert.stand_ins import Array, Blob, Immutable, Record, Refused, Unknown
 
 MAX_DEPTH = 40
 # Things met on a walk; shared parts count each time.
@@ -19,17 +19,21 @@ def num_bytes(array: Array) -> int:
   return math.prod(array.shape) * np.dtype(array.dtype).itemsize
 
 
-def arrays_of(value: Any) -> dict[str, Array]:
+def arrays_of(value: Any, size: int) -> dict[str, Array]:
   """{path: array} of everything below a value, its paths joined by slashes.
 
+  Args:
+    value: of the machine in `machine`; what a scan does not know is passed over.
+    size: of the file in bytes, which the arrays together cannot exceed.
+
   Raises:
-    Refused: it is nested too deep, or has too many parts.
+    Refused: as `materialize` does.
   """
-  found, walk = {}, _Walk()
+  found, walk = {}, _Walk(size)
 
   def visit(value, path, depth):
     value = walk.step(value, depth)
-    if isinstance(value, Array) and value.dtype is not None:
+    if isinstance(value, Array):
       found[path] = value
     for name, inner in _parts(value):
       visit(inner, f'{path}/{name}' if path else name, depth + 1)
@@ -49,24 +53,40 @@ def _parts(value: Any):
 class _Walk:
   """Bounds a walk: a few instructions can describe a tree with 2 ** 100 leaves, or a cycle."""
 
-  def __init__(self):
-    self.nodes = 0
+  def __init__(self, size: int):
+    # Small arrays can share their bytes.
+    self.nodes, self.left, self.met = 0, size + (1 << 20), {}
 
   def step(self, value: Any, depth: int) -> Any:
-    """Counts a part, and gives it without Haiku's mapping around it."""
+    """Counts and checks a part, and gives it without Haiku's mapping around it."""
+    value = value.inner if isinstance(value, Immutable) else value
     self.nodes += 1
     if depth > MAX_DEPTH:
       raise Refused(f'parts nested more than {MAX_DEPTH} deep')
     if self.nodes > MAX_NODES:
       raise Refused(f'more than {MAX_NODES} parts')
-    return value.inner if isinstance(value, Immutable) else value
+    if isinstance(value, Array):
+      self._count(value)
+    elif not (isinstance(value, (dict, Record, Unknown)) or value is None
+              or type(value) in (list, tuple, bool, int, float, str, bytes)):
+      raise Refused(f'{type(value).__name__} in the place of data')
+    return value
+
+  def _count(self, array: Array) -> None:
+    if array.dtype is None:
+      raise Refused('an array without numbers')
+    if id(array) not in self.met:
+      self.met[id(array)] = array
+      self.left -= num_bytes(array)
+      if self.left < 0:
+        raise Refused('arrays that are larger than the file')
 
 
 def materialize(value: Any, file: BinaryIO, size: int) -> Any:
   """The value with NumPy arrays in the place of their descriptions.
 
   Args:
-    value: of the machine in `pickles`.
+    value: of the machine in `machine`.
     file: the file, for bytes that were left there.
     size: of the file in bytes, which the arrays together cannot exceed.
 
@@ -74,7 +94,8 @@ def materialize(value: Any, file: BinaryIO, size: int) -> Any:
     Refused: the value is nested too deep, has too many parts, is larger than its file,
       or holds something that is no data.
   """
-  walk, done, left = _Walk(), {}, [size + (1 << 20)]
+  arrays_of(value, size)
+  walk, done = _Walk(size), {}
 
   def visit(value, depth):
     value = walk.step(value, depth)
@@ -86,21 +107,14 @@ def materialize(value: Any, file: BinaryIO, size: int) -> Any:
       return type(value)([visit(inner, depth + 1) for inner in value])
     if isinstance(value, Array):
       if id(value) not in done:
-        left[0] -= num_bytes(value) if value.dtype is not None else 0
-        if left[0] < 0:
-          raise Refused('arrays that are larger than the file')
         done[id(value)] = _read(value, file)
       return done[id(value)]
-    if value is None or type(value) in (bool, int, float, str, bytes):
-      return value
-    raise Refused(f'{type(value).__name__} in the place of data')
+    return value
 
   return visit(value, 0)
 
 
 def _read(array: Array, file: BinaryIO) -> np.ndarray:
-  if array.dtype is None:
-    raise Refused('an array without numbers')
   numbers = np.empty(num_bytes(array), np.uint8)
   if isinstance(array.data, bytes):
     numbers[:] = np.frombuffer(array.data, np.uint8)

@@ -13,17 +13,13 @@ import struct
 from typing import Any, BinaryIO
 
 from byol_jax.convert import stand_ins
-from byol_jax.convert.stand_ins import Refused
+from byol_jax.convert.stand_ins import Refused, Unknown
 
-# A ResNet-200 with its optimizer has about 200,000.
-MAX_INSTRUCTIONS = 2_000_000
+# A ResNet-200 with its optimizer has about 150,000.
+MAX_INSTRUCTIONS = 1_000_000
 # Longer texts and bytes stay in the file.
 SHORT = 256
 MAX_INTEGER_BYTES = 16
-
-
-class Unknown:
-  """Stands for what a tolerant machine does not know."""
 
 
 class Machine:

@@ -70,7 +70,7 @@ def scan(path: str | os.PathLike) -> Scan:
     machine = Machine(file, size, [0], tolerant=True)
     try:
       with _explained(path, machine.place):
-        arrays = contents.arrays_of(machine.run())
+        arrays = contents.arrays_of(machine.run(), size)
     except InputError as error:
       refusal = str(error)
   if machine.unknown and not refusal:

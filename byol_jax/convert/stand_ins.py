@@ -22,6 +22,10 @@ class Refused(Exception):
   """What a file asks for and does not get."""
 
 
+class Unknown:
+  """Stands for what a scan does not know."""
+
+
 class Blob(NamedTuple):
   """Bytes that are left in the file.
 
@@ -216,12 +220,19 @@ def _named_tuple(name, fields, module, *defaults):
   return RecordType(name, tuple(fields))
 
 
+def _set_name(record, attribute, value):
+  """dill gives a named tuple that was made inside of a function its longer name."""
+  if not isinstance(record, RecordType) or attribute != '__qualname__':
+    raise Refused('builtins.setattr for something else than the name of a named tuple')
+
+
 def _names() -> dict[tuple[str, str], Any]:
   names = {('_codecs', 'encode'): _encode, ('numpy', 'dtype'): _dtype,
            ('dill._dill', '_create_array'): _array, ('dill.dill', '_create_array'): _array,
            ('dill._dill', '_create_namedtuple'): _named_tuple,
            ('dill.dill', '_create_namedtuple'): _named_tuple,
            ('collections', 'OrderedDict'): MappingClass(dict),
+           ('builtins', 'setattr'): _set_name, ('__builtin__', 'setattr'): _set_name,
            ('builtins', 'bytes'): _no_bytes, ('__builtin__', 'bytes'): _no_bytes}
   for package in ('numpy.core', 'numpy._core'):
     names[f'{package}.multiarray', '_reconstruct'] = _reconstruct

@@ -88,19 +88,20 @@ def other_files(folder: str) -> int:
   """How many files below a folder are left out: other endings, or a dot before a name."""
   import tensorflow as tf
 
-  total = sum(len(files) for parent, files in _folders(_root(folder), tf))
+  total = sum(len(files) for _, files, _ in _folders(_root(folder), tf))
   return total - len(_images(folder))
 
 
-def _folders(root: str, tf) -> Iterator[tuple[str, list[str]]]:
-  """(path, names of files) of a folder and those below it, each once."""
+def _folders(root: str, tf) -> Iterator[tuple[str, list[str], bool]]:
+  """(path, names of files, hidden by a dot) of a folder and those below it, each once."""
   seen = set()
   for parent, _, files in tf.io.gfile.walk(root):
+    hidden = '/.' in parent[len(root):]
     # A link to a folder above would give every image again and again.
-    place = parent if '://' in parent else os.path.realpath(parent)
+    place = hidden, parent if '://' in parent else os.path.realpath(parent)
     if place not in seen:
       seen.add(place)
-      yield parent, files
+      yield parent, files, hidden
 
 
 def _images(folder: str) -> np.ndarray:
@@ -112,8 +113,8 @@ def _images(folder: str) -> np.ndarray:
     raise DataError(f'{folder}: no such folder (data.options).')
   found, others = [], 0
   try:
-    for parent, files in _folders(root, tf):
-      if '/.' in parent[len(root):]:
+    for parent, files, hidden in _folders(root, tf):
+      if hidden:
         continue
       images = [file for file in files
                 if file.lower().endswith(ENDINGS) and not file.startswith('.')]
