@@ -17,6 +17,7 @@ Weights = dict[str, np.ndarray]
 # Where Haiku's averages of fewer batches than this are corrected for their zero start,
 # torch's are not; from here on the correction is exactly 1 in float32.
 SETTLED = 1000
+OF_BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 
 
 def to_torch(params: Mapping, state: Mapping, encoder: str) -> tuple[Weights, Weights]:
@@ -67,15 +68,18 @@ def from_torch(weights: Mapping[str, np.ndarray], encoder: str, hidden: Weights 
       continue
     module = f'{encoder}/~/{module}'
     convolution = module.endswith('conv') or '/conv_' in module
+    if leaf not in (('weight',) if convolution else OF_BATCH_NORM):
+      unknown.append(name)
+      continue
     if np.ndim(array) != (4 if convolution else leaf != 'num_batches_tracked'):
       raise InputError(f'{name} has {np.ndim(array)} dimensions, which its name does not let '
                        'expect.')
-    if convolution and leaf == 'weight':
+    if convolution:
       params[module] = dict(w=np.ascontiguousarray(np.transpose(array, (2, 3, 1, 0))))
-    elif not convolution and leaf in ('weight', 'bias'):
+    elif leaf in ('weight', 'bias'):
       ours = 'scale' if leaf == 'weight' else 'offset'
       params.setdefault(module, {})[ours] = np.reshape(array, (1, 1, 1, -1))
-    elif not convolution and leaf in ('running_mean', 'running_var'):
+    elif leaf in ('running_mean', 'running_var'):
       kind = 'mean_ema' if leaf == 'running_mean' else 'var_ema'
       count = np.asarray(weights.get(f'{place}.num_batches_tracked', SETTLED))
       state[f'{module}/~/{kind}'] = dict(
@@ -83,8 +87,6 @@ def from_torch(weights: Mapping[str, np.ndarray], encoder: str, hidden: Weights 
           hidden=np.reshape(array if hidden is None else hidden[name], (1, 1, 1, -1)),
           counter=np.asarray(count if hidden is not None else np.maximum(count, SETTLED),
                              np.int32))
-    elif convolution or leaf != 'num_batches_tracked':
-      unknown.append(name)
   return params, state, unknown
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import pickle
 import re
 import subprocess
@@ -14,8 +15,7 @@ from tests.test_fidelity import GOLDENS
 
 SOUND = (GOLDENS / 'deepmind_format.pkl').read_bytes()
 FILES = hostile.everything(SOUND)
-ROOT = GOLDENS.parents[2]
-
+ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 30
 
 

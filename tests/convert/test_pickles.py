@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from experiments.configs import default
 from tests.convert import reference_files
 from tests.test_fidelity import GOLDENS, golden, haiku_tree
 
-ROOT = GOLDENS.parents[2]
+ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = GOLDENS / 'deepmind_format.pkl'
 TREES = {name: haiku_tree(golden('update_1device'), f'step3/{name}')
          for name in reference_files.FIELDS[:-1]}

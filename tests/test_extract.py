@@ -1,0 +1,76 @@
+import numpy as np
+from PIL import Image
+import pytest
+
+import byol_jax
+from byol_jax import assembly, augment, checkpoint, extract
+from byol_jax.convert import deepmind
+from byol_jax.errors import InputError
+from experiments.configs import default
+from tests import commands
+from tests.test_fidelity import GOLDENS
+
+NAMES = ['10.png', '2.png', 'deep/er/1.png', 'deep/3 #ü.png']
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('extract') / 'run'
+  config = assembly.as_json(default.get_config())
+  config['data'].update(image_size=32, center_share=1.)
+  deepmind.convert(GOLDENS / 'deepmind_format.pkl', folder, config)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+  """A folder, and {name: image uint8 [32, 32, 3]} of the readable ones in it."""
+  folder = tmp_path_factory.mktemp('images')
+  generator = np.random.default_rng(0)
+  found = {name: generator.integers(0, 256, (32, 32, 3), np.uint8) for name in NAMES}
+  for name, image in found.items():
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(folder / name)
+  (folder / '.hidden').mkdir()
+  for name in ('bad.jpg', 'deep/empty.png', 'notes.txt', '.hidden/1.png', '.dot.png'):
+    (folder / name).write_text('' if 'empty' in name else 'no image')
+  return folder, found
+
+
+def test_names_embeddings_and_counts(workdir, images, tmp_path):
+  folder, found = images
+  # Batches of three: the last is not full.
+  done = extract.extract(workdir, f'{folder}/', tmp_path / 'out.npz', batch_size=3)
+  assert done.unreadable == ('bad.jpg', 'deep/empty.png')
+  assert (done.embedded, done.size, done.other_files) == (4, 8, 3)
+  with np.load(tmp_path / 'out.npz') as stored:
+    assert stored['names'].tolist() == sorted(found)
+    assert stored['unreadable'].tolist() == ['bad.jpg', 'deep/empty.png']
+    assert stored['other_files'] == 3 and stored['step'] == 3
+    assert stored['digest'] == checkpoint.read_meta(workdir)['digests']['online']
+    embeddings = stored['embeddings']
+  pixels = np.stack([found[name] for name in sorted(found)])
+  views = augment.center_views(dict(images=pixels), image_size=32, share=1., order='resize_first')
+  wanted = byol_jax.load_encoder(workdir)(views)
+  assert embeddings.dtype == np.float32
+  np.testing.assert_allclose(embeddings, wanted, 1e-4, 1e-5)
+
+
+def test_command(workdir, images, tmp_path):
+  result = commands.run('extract', checkpoint=workdir, images=images[0],
+                        output=tmp_path / 'out.npz')
+  assert result.returncode == 0, result.stderr
+  assert '4 images, embeddings of 8 numbers' in result.stdout
+  assert '2 images could not be read, 3 files are no images' in result.stdout
+  assert 'left out, cannot be read as an image: bad.jpg' in result.stdout
+
+
+def test_errors(workdir, images, tmp_path):
+  (tmp_path / 'bad').mkdir()
+  (tmp_path / 'bad' / 'a.png').write_text('no image')
+  for folder, output, message in (
+      (images[0], 'out.csv', 'must end in .npz'), ('nowhere', 'out.npz', 'no such folder'),
+      (tmp_path / 'bad', 'out.npz', 'no readable image'),
+      (images[0], 'none/out.npz', 'cannot be written')):
+    with pytest.raises(InputError, match=message):
+      extract.extract(workdir, folder, tmp_path / output)
