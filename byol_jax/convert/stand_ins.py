@@ -134,7 +134,9 @@ class Immutable:
     self.inner = {}
 
   def set_state(self, state: Any) -> None:
-    """Takes the attributes of such a mapping."""
+    """Takes the attributes of such a mapping, as a dict or as Python pickles slots."""
+    if type(state) is tuple and len(state) == 2 and state[0] is None:
+      state = state[1]
     inner = [state[key] for key in ('_storage', '_mapping') if key in state
              ] if type(state) is dict else []
     if len(inner) != 1 or not isinstance(inner[0], dict):
@@ -243,7 +245,9 @@ def _names() -> dict[tuple[str, str], Any]:
       ('jax.interpreters.xla', '_DeviceArray'), ('jax._src.device_array', 'DeviceArray'),
       ('jax._src.device_array', '_DeviceArray'), ('jax._src.array', 'ArrayImpl'),
       ('jaxlib.xla_extension', 'DeviceArray'), ('jaxlib.xla_extension', 'ArrayImpl'),
-      ('jaxlib._jax', 'ArrayImpl')):
+      ('jaxlib.xla_extension', 'Array'), ('jaxlib._jax', 'ArrayImpl'), ('jax', 'Array'),
+      ('jax._src.basearray', 'Array'), ('jax.interpreters.pxla', 'ShardedDeviceArray'),
+      ('jax.interpreters.pxla', '_ShardedDeviceArray')):
     names[module, name] = ArrayClass()
   for module, name in (('jax._src.array', '_reconstruct_array'),
                        ('jax._src.device_array', 'reconstruct_device_array'),

@@ -173,6 +173,58 @@ def test_scan_goes_on_after_what_it_does_not_know(tmp_path):
     pickles.load(path)
 
 
+class Frozen:
+  """A mapping that pickles its attributes."""
+
+  def __init__(self, mapping):
+    self._storage, self._hash = mapping, 1234
+
+
+class Slotted:
+  __slots__ = ('_mapping', '_hash')
+
+  def __init__(self, mapping):
+    self._mapping, self._hash = mapping, 1234
+
+
+@pytest.mark.parametrize('kind', [Frozen, Slotted])
+def test_mappings_of_older_haiku(tmp_path, kind):
+  path, array = tmp_path / 'file.pkl', np.arange(3)
+  data = pickle.dumps(kind(dict(a=kind(dict(w=array)))), protocol=2)
+  path.write_bytes(data.replace(f'c{__name__}\n{kind.__name__}\n'.encode(),
+                                b'chaiku._src.data_structures\nFlatMapping\n'))
+  np.testing.assert_array_equal(pickles.load(path)['a']['w'], array, strict=True)
+
+
+@pytest.mark.parametrize('name', ['jax.interpreters.xla\nDeviceArray',
+                                  'jaxlib.xla_extension\nDeviceArray',
+                                  'jax._src.array\nArrayImpl'])
+def test_jaxs_array_classes(tmp_path, name):
+  path, array = tmp_path / 'file.pkl', np.arange(300.)
+  data = pickle.dumps(dict(a=array), protocol=2)
+  path.write_bytes(data.replace(b'cnumpy\nndarray\n', f'c{name}\n'.encode()))
+  np.testing.assert_array_equal(pickles.load(path)['a'], array, strict=True)
+  assert name.replace('\n', '.') in pickles.scan(path).names
+
+
+def test_damaged_bytes_end_in_an_error_or_in_data(tmp_path):
+  # Only what `load` raises by itself passes.
+  path, generator = tmp_path / 'file.pkl', np.random.default_rng(0)
+  sound = np.frombuffer(GOLDEN.read_bytes(), np.uint8)
+  refused = 0
+  for _ in range(300):
+    data = sound[:4000].copy() if generator.random() < .2 else sound.copy()
+    places = generator.integers(0, min(len(data), 6000), 3)
+    data[places] = generator.integers(0, 256, 3)
+    path.write_bytes(data.tobytes())
+    try:
+      pickles.load(path)
+    except InputError:
+      refused += 1
+    assert pickles.scan(path)
+  assert refused > 200
+
+
 def test_no_such_file(tmp_path):
   with pytest.raises(InputError, match='cannot be read'):
     pickles.load(tmp_path / 'none.pkl')
