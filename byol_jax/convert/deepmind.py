@@ -6,7 +6,7 @@ ours have, so the tensors are taken over as they are. The files say nothing of d
 width, version or heads; the tensors do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import hashlib
 import os
 from typing import Any, NamedTuple
@@ -67,23 +67,41 @@ def convert(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping
   """
   if checkpoint.steps(workdir):
     raise InputError(f'{os.fspath(workdir)} already holds checkpoints; give a new --workdir.')
+  state, found = _read(path, config['model'])
+  meta = dict(config=dict(config, model=found.model),
+              resolved=dict(num_classes=found.num_classes, max_steps=found.step),
+              versions=dict(jax=jax.__version__), source=found.source)
+  held = [state]
+  del state
+  write(workdir, held.pop, meta)
+  return found
+
+
+def _read(path, defaults: Mapping[str, Any]) -> tuple[TrainState, Imported]:
   step, trees, momentum = _parts(pickles.load(path), path)
-  section, num_classes = _model(trees, config['model'], path)
+  section, num_classes = _model(trees, defaults, path)
   state, notes = _state(step, trees, momentum, architecture.shapes(section, num_classes), path)
   source = dict(kind='checkpoint of the reference implementation', file=os.path.basename(path),
                 sha256=sha256(path), licence=LICENCE, notes=list(notes))
-  meta = dict(config=dict(config, model=section),
-              resolved=dict(num_classes=num_classes, max_steps=step),
-              versions=dict(jax=jax.__version__), source=source)
-  write(workdir, state, meta)
-  return Imported(step, section, num_classes, notes, source)
+  return state, Imported(step, section, num_classes, notes, source)
 
 
-def write(workdir: str | os.PathLike, state: TrainState, meta: Mapping[str, Any]) -> None:
-  """Saves a state as the only checkpoint of a workdir."""
+def write(workdir: str | os.PathLike, take_state: Callable[[], TrainState],
+          meta: Mapping[str, Any]) -> None:
+  """Saves a state as the only checkpoint of a workdir.
+
+  Args:
+    workdir: is made where it does not exist.
+    take_state: gives the state away. Orbax copies it before it begins to write; where
+      nobody else holds the state, its memory is free from then on.
+    meta: as in `checkpoint.save`.
+
+  Raises:
+    InputError: the checkpoint could not be written.
+  """
   with checkpoint.saving(parallel.writable_folder(workdir), keep_last=1, keep_best=1
                          ) as checkpoints:
-    checkpoint.save(checkpoints, state, meta, {})
+    checkpoint.save(checkpoints, take_state(), meta, {})
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -129,8 +129,9 @@ def read(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping[st
                 **{key: value for key, value in said.get('source', {}).items()
                    if key == 'licence'})
   zeros = jax.tree.map(np.zeros_like, online[0])
-  deepmind.write(workdir, TrainState(np.int32(0), online[0], online[0], online[1], online[1],
-                                     optax.TraceState(zeros)),
+  state = TrainState(np.int32(0), online[0], online[0], online[1], online[1],
+                     optax.TraceState(zeros))
+  deepmind.write(workdir, lambda: state,
                  dict(config=dict(config, model=section), versions=dict(jax=jax.__version__),
                       resolved=dict(num_classes=0, max_steps=0), source=source))
   options = section['encoder_options']

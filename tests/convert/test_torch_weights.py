@@ -52,8 +52,9 @@ def random_run(folder, *, batches=5000, **options):
   for leaves in trees[1].values():
     # As Haiku corrects its averages for their zero start.
     leaves['average'] = leaves['hidden'] / np.float32(1 - .9 ** batches)
-  deepmind.write(folder, TrainState(np.int32(9), trees[0], trees[0], trees[1], trees[1],
-                                    optax.TraceState(trees[0])),
+  state = TrainState(np.int32(9), trees[0], trees[0], trees[1], trees[1],
+                     optax.TraceState(trees[0]))
+  deepmind.write(folder, lambda: state,
                  dict(config=dict(CONFIG, model=section), resolved=dict(num_classes=0)))
   return folder
 
