@@ -16,6 +16,7 @@ from tests.test_fidelity import GOLDENS
 SOUND = (GOLDENS / 'deepmind_format.pkl').read_bytes()
 FILES = hostile.everything(SOUND)
 ROOT = pathlib.Path(__file__).parents[2]
+# Of processor time, for loading and scanning one file.
 SECONDS = 30
 
 
