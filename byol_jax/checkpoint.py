@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from byol_jax.train_step import TrainState
 
 TREES = ('online', 'target', 'state', 'optimizer')
 BEST_METRIC = 'knn/top1'
+PAUSE = 2.  # seconds before a read that failed is tried again
 
 Meta = dict[str, Any]
 
@@ -265,22 +267,29 @@ def _read_step(workdir, names: Sequence[str], step: int) -> tuple[dict[str, tens
   return trees, meta
 
 
-def _read(workdir, step: int, name: str, args) -> Any:
+def _read(workdir, step: int, name: str, args, attempts: int = 3) -> Any:
   """One item of a checkpoint; what the reader raises becomes Damaged with its name."""
   handler = ocp.JsonCheckpointHandler() if name == 'meta' else ocp.StandardCheckpointHandler()
   try:
     # The handler alone: a Checkpointer would wait for the other processes of a job.
     return handler.restore(_folder(workdir) / str(step) / name, args=args)
+  except (MemoryError, PermissionError) as error:
+    raise InputError(f'{_folder(workdir) / str(step)}: {name} cannot be read '
+                     f'({type(error).__name__}: {error}).') from error
   # Damaged files surface as many kinds of error from the storage layer.
   except Exception as error:
-    raise _damaged(workdir, step, name) from error
+    # A disk that fails in passing must not lose a sound checkpoint.
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and attempts > 1:
+      time.sleep(PAUSE)
+      return _read(workdir, step, name, args, attempts - 1)
+    raise _damaged(workdir, step, name, f' ({type(error).__name__})') from error
   finally:
     handler.close()
 
 
-def _damaged(workdir, step: int, name: str) -> Damaged:
+def _damaged(workdir, step: int, name: str, kind: str = '') -> Damaged:
   return Damaged(f'{_folder(workdir) / str(step)}: {name} is damaged: missing files, or '
-                 'its sha256 is not the one saved with it.')
+                 f'its sha256 is not the one saved with it{kind}.')
 
 
 def _meta_digest(meta: Mapping[str, Any]) -> str:

@@ -121,7 +121,11 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
     raise InputError('config.encoders and config.evaluators must each name at least one.')
   for evaluator, options in config.evaluators.items():
     plugins.function('evaluators', evaluator, 'fit', options)
-  trees, meta = checkpoint.restore_trees(pretrained, ('online', 'state'))
+  names = 'online', 'state'
+  # One process decides: others could find a newer checkpoint, and judge another encoder.
+  step = parallel.from_first_process(
+      checkpoint.newest_sound(pretrained, names) if parallel.is_first_process() else 0)
+  trees, meta = checkpoint.restore_trees(pretrained, names, step)
   data = _data_section(config, meta['config']['data'])
   load = functools.partial(loading.load, data, workdir=workdir)
   loading.check_test_split(data)

@@ -23,8 +23,8 @@ AXIS = 'i'
 # Seconds without a sign of life after which the other processes of a job end too, and
 # seconds that a process waits for the others when the job starts.
 HEARTBEAT, INITIALIZATION = 60, 300
-# Rows of a host's array that travel at once in `gather_rows`.
-GATHERED_ROWS = 8192
+# Bytes that `gather_rows` puts on each device at once.
+GATHERED_BYTES = 2 ** 28
 
 Tree = TypeVar('Tree')
 
@@ -49,6 +49,8 @@ def initialize(*, coordinator_address: str | None = None, num_processes: int | N
   if num_processes is not None and not 0 <= process_id < num_processes:
     raise InputError(f'--process_id is {process_id}; with --num_processes={num_processes} it can '
                      f'be 0 to {num_processes - 1}.')
+  # JAX's service would swallow SIGTERM, of which `preemption` takes note itself.
+  jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT,
                                initialization_timeout=INITIALIZATION)
@@ -56,6 +58,9 @@ def initialize(*, coordinator_address: str | None = None, num_processes: int | N
     raise InputError(f'The processes of the job could not be joined: {error} Where no cluster is '
                      'detected, give --coordinator_address, --num_processes and --process_id.'
                      ) from error
+  # The first collective makes the connections and waits 30 s for the others on CPU: it
+  # comes here, where all are together, and not after one has verified a checkpoint.
+  barrier('joined')
 
 
 def mean_over_devices(tree: Tree) -> Tree:
@@ -149,9 +154,11 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
   if jax.process_count() == 1:
     return rows
   counts = multihost_utils.process_allgather(np.int32(len(rows)))
+  row_bytes = rows.dtype.itemsize * math.prod(rows.shape[1:]) * len(counts)
+  size = max(1, GATHERED_BYTES // row_bytes)
   parts: list[list[np.ndarray]] = [[] for _ in counts]
-  for start in range(0, int(counts.max()), GATHERED_ROWS):
-    length = min(GATHERED_ROWS, int(counts.max()) - start)
+  for start in range(0, int(counts.max()), size):
+    length = min(size, int(counts.max()) - start)
     padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
     own = rows[start:start + length]
     padded[:len(own)] = own

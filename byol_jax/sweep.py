@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from byol_jax import assembly, evaluate, hyper, metric_log
+from byol_jax import assembly, evaluate, hyper, metric_log, preemption
 from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK = 'log.txt', 'failure.json', 'lock'
@@ -216,6 +216,9 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runnin
     if not stage.result.exists():
       stage.result.write_text(json.dumps(dict(seconds=round(time.time() - began, 1))) + '\n')
     return True
+  if code == preemption.EXIT_CODE:
+    print(f'{point.digest}: {stage.name} was asked to stop; the next sweep goes on', flush=True)
+    return False
   with path.open() as log:
     log.seek(start)
     last = log.read().splitlines()[-LAST_LINES:]

@@ -130,13 +130,17 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
             else contextlib.nullcontext()):
         state, scalars = step_fn(state, batch)
       watch.add(step, scalars)
-      stopping = watch.stop_asked and step < last_step
       if due(config.log.every_steps):
         watch.report(step)
+      evaluating, saving = due(resolved.evaluate_every), due(resolved.checkpoint_every)
+      if evaluating or saving or step == last_step:
+        # A checkpoint is written only when every loss so far has proved finite.
+        watch.settle()
+      stopping = watch.stop_asked and step < last_step
       results = {}
-      if due(resolved.evaluate_every) and not stopping:
+      if evaluating and not stopping:
         results = _evaluated(evaluate, state, step, watch, log)
-      if due(resolved.checkpoint_every) or step == last_step or stopping:
+      if saving or step == last_step or stopping:
         _save(checkpoints, state, step, job.meta, results, watch)
       if stopping:
         break
@@ -154,8 +158,6 @@ def _step(state: byol.TrainState, batch: byol.Batch, recipe: byol.Recipe):
 
 
 def _evaluated(evaluate, state, step: int, watch: monitor.Monitor, log) -> dict[str, float]:
-  # A checkpoint is written only when every loss so far has proved finite.
-  watch.settle()
   with watch.paused(step, 'evaluation'):
     results = evaluate(state)
   log.scalars(step, results)
@@ -191,7 +193,8 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
 
 def _conclude(workdir) -> None:
   """What was left out, and what can be done next."""
-  print(f'Curves and pictures: python -m experiments.report {workdir}')
+  if '://' not in str(workdir):
+    print(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
     print(f'{len(unreadable)} images could not be read and were left out: '
           f'{workdir / loading.UNREADABLE}')

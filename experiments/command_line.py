@@ -12,6 +12,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from absl import app, flags, logging
+import jax
 import ml_collections
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
@@ -63,6 +64,11 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
     except OSError as error:
       # A full disk or a folder that is gone; the traceback would hide the one line that helps.
       _leave(f'error: {error}. What had been saved is whole; mend it and give the same command.')
+    except jax.errors.JaxRuntimeError as error:
+      reason = str(error).splitlines()[0]
+      _leave(traceback.format_exc() if jax.process_count() == 1 else
+             f'error: the connection to another process of the job has broken ({reason[:200]}); '
+             'its own messages say why.')
     except Exception:
       _leave(traceback.format_exc())
 

@@ -125,6 +125,24 @@ def test_a_damaged_file_gives_equal_trees_or_a_named_fallback(saved, capfd, kind
   assert_equal(checkpoint.restore(saved, make_state(7))[0], make_state(2))
 
 
+def test_a_read_that_fails_in_passing_is_no_damage(saved, monkeypatch, capsys):
+  import orbax.checkpoint as ocp
+  real, errors = ocp.StandardCheckpointHandler.restore, [OSError(5, 'Input/output error')] * 2
+
+  def restore(*args, **kwargs):
+    if errors:
+      raise errors.pop()
+    return real(*args, **kwargs)
+
+  monkeypatch.setattr(ocp.StandardCheckpointHandler, 'restore', restore)
+  monkeypatch.setattr(checkpoint.time, 'sleep', lambda _: None)
+  assert checkpoint.restore(saved, make_state(7))[1]['step'] == 2
+  assert 'WARNING' not in capsys.readouterr().err
+  errors.append(PermissionError(13, 'Permission denied'))
+  with pytest.raises(InputError, match='cannot be read .PermissionError'):
+    checkpoint.newest_sound(saved)
+
+
 def test_without_a_sound_checkpoint_nothing_is_restored(saved):
   for step in (1, 2):
     max(files_of(saved, step), key=lambda p: p.stat().st_size).unlink()

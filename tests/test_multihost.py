@@ -169,6 +169,19 @@ def test_sigterm_to_one_of_two_processes_stops_both_and_loses_nothing(tmp_path):
 
 
 @pytest.mark.slow
+def test_sigterm_ends_an_evaluation(tmp_path):
+  pretrain(1, tmp_path / 'run', config='tests/tiny.py', config__train__stop_at_step=4)
+  with commands.start_job(2, 'evaluate', config='tests/tiny.py:eval', checkpoint=tmp_path / 'run',
+                          workdir=tmp_path / 'evaluation') as job:
+    for line in job.stdout:
+      if line.startswith('making'):
+        break
+    os.kill(processes_of(tmp_path / 'evaluation')[0], signal.SIGTERM)
+    began, output = time.monotonic(), job.stdout.read()
+  assert job.returncode not in (0, None) and time.monotonic() - began < 60, output
+
+
+@pytest.mark.slow
 def test_a_failing_process_takes_the_job_down_with_its_reason(tmp_path):
   began = time.monotonic()
   code, output = commands.run_job(2, 'pretrain', workdir=tmp_path, config='tests/tiny.py',

@@ -29,12 +29,13 @@ def free_port() -> int:
     return probe.getsockname()[1]
 
 
-def run_job(command: list[str], processes: int, grace: float, running: list) -> int:
-  """Runs the job once; the first exit code that is not 0, or 0."""
+def run_job(command: list[str], processes: int, grace: float, running: list, started) -> int:
+  """Runs the job once; the first exit code that is not 0, or 0. Calls started() when it is."""
   port = free_port()
   running[:] = [subprocess.Popen([*command, f'--coordinator_address=127.0.0.1:{port}',
                                   f'--num_processes={processes}', f'--process_id={i}'])
                 for i in range(processes)]
+  started()
   code, deadline = 0, None
   while any(process.poll() is None for process in running):
     code = code or next((p.poll() for p in running if p.poll()), 0)
@@ -54,11 +55,16 @@ def main(arguments: list[str]) -> None:
   def pass_on(number, _):
     asked.append(number)
     for process in running:
-      process.send_signal(number)
+      if process.poll() is None:
+        process.send_signal(number)
 
   signal.signal(signal.SIGTERM, pass_on)
+  code = 128 + signal.SIGTERM
   for _ in range(flags.FLAGS.restarts + 1):
-    code = run_job(arguments[1:], flags.FLAGS.processes, flags.FLAGS.grace, running)
+    if asked:
+      break
+    code = run_job(arguments[1:], flags.FLAGS.processes, flags.FLAGS.grace, running,
+                   lambda: asked and pass_on(asked[0], None))
     if not code or asked:
       break
     print(f'The job ended with code {code}'

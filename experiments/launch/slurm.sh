@@ -18,10 +18,11 @@
 #SBATCH --open-mode=append
 #SBATCH --output=byol_jax-%j.log
 
-# A process that dies ends the others; Slurm then starts nothing anew by itself.
-srun --kill-on-bad-exit=1 python -m experiments.pretrain --multihost "$@"
+# When a process dies the others notice and end by themselves. 75 is a preemption, other
+# codes but 1 a lost process or node: the job is queued again. 1 is an error to be read.
+srun --kill-on-bad-exit=0 python -m experiments.pretrain --multihost "$@"
 code=$?
-if [ "$code" -eq 75 ]; then
+if [ "$code" -ne 0 ] && [ "$code" -ne 1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 50 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

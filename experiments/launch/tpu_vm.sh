@@ -7,7 +7,7 @@
 #
 # REPOSITORY is what the workers clone; VERSION the image of the TPU VMs; SPOT=1 takes
 # machines that may be preempted. Code 75 of the run, or a slice that is gone, leads to
-# another start, at most RESTARTS times; the run resumes from the bucket.
+# another start, at most RESTARTS times; the run resumes from the bucket. Code 1 ends it.
 set -u
 : "${NAME:?}" "${ZONE:?}" "${TYPE:?}"
 VERSION=${VERSION:-tpu-ubuntu2204-base}
@@ -20,16 +20,22 @@ everywhere() { tpu ssh "$NAME" --worker=all --command="$1"; }
 make_slice() {
   tpu describe "$NAME" --format='value(state)' 2>/dev/null | grep -q READY && return
   tpu delete "$NAME" --quiet 2>/dev/null
-  tpu create "$NAME" --accelerator-type="$TYPE" --version="$VERSION" ${SPOT:+--spot} &&
-    everywhere "git clone $REPOSITORY byol_jax && cd byol_jax && python3 -m venv .venv &&
-                .venv/bin/pip install --quiet -e .[tpu]"
+  tpu create "$NAME" --accelerator-type="$TYPE" --version="$VERSION" ${SPOT:+--spot}
 }
 
+install="pkill -f experiments.pretrain; test -d byol_jax || git clone $REPOSITORY byol_jax
+         cd byol_jax && python3 -m venv .venv && .venv/bin/pip install --quiet -e .[tpu]"
 arguments=$(printf ' %q' "$@")
+# A worker that ends with code 1 leaves a file: that is an error to be read, not a restart.
+run="cd byol_jax && rm -f failed && .venv/bin/python -m experiments.pretrain --multihost$arguments
+     code=\$?; test \$code -ne 1 || echo failed > failed; exit \$code"
 for attempt in $(seq 0 "$RESTARTS"); do
-  if make_slice; then
-    everywhere "cd byol_jax && .venv/bin/python -m experiments.pretrain --multihost$arguments" &&
-      exit 0
+  if make_slice && everywhere "$install"; then
+    everywhere "$run" && exit 0
+    if everywhere 'cat byol_jax/failed 2>/dev/null; true' | grep -q failed; then
+      echo "a worker has failed with code 1; its error is above" >&2
+      exit 1
+    fi
   fi
   echo "attempt $attempt has ended; starting again in 60 s" >&2
   sleep 60
