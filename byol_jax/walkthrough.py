@@ -17,14 +17,24 @@ import jinja2
 import ml_collections
 import numpy as np
 
-from byol_jax import assembly, checkpoint, input_pipeline, loading, parallel, sweep
+from byol_jax import (
+  assembly,
+  checkpoint,
+  devices,
+  input_pipeline,
+  loading,
+  parallel,
+  sweep,
+  train,
+)
 from byol_jax import train_step as byol
 from byol_jax.errors import InputError
 from byol_jax.report import compare, diagnosis, pictures, runs
 from byol_jax.report.tables import Table, markdown, mean_and_spread
 
-# The image of the batch that is followed.
+# The image of the batch that is followed, and the weights.
 ROW = 0
+TENSOR = ('projector/linear', 'w')
 
 
 class Trace(NamedTuple):
@@ -87,10 +97,9 @@ def trace(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, step: 
     return (views, online, target, recipe.objective(online, target), gradients, new_state,
             scalars)
 
-  devices = jax.local_devices()[:1]
-  parts = parallel.pmap_step(taken_apart, devices)(
-      parallel.replicate(state, devices),
-      next(input_pipeline.to_devices(iter([batch]), devices)))
+  one = jax.local_devices()[:1]
+  parts = parallel.pmap_step(taken_apart, one)(
+      parallel.replicate(state, one), next(input_pipeline.to_devices(iter([batch]), one)))
   return Trace(state, batch, *parallel.fetch(parts))
 
 
@@ -173,6 +182,30 @@ def collapse_table(found: Sequence[Variant]) -> Table:
                  f'{variant.collapsed} of {len(variant.runs)}', variant.paper])
   return Table(['run', 'loss', 'spread', 'effective rank', 'held-out kNN top-1, %',
                 'called collapsed', 'paper: linear top-1 on ImageNet, %'], rows, [])
+
+
+def make(home: pathlib.Path, output: str | pathlib.Path, config: ml_collections.ConfigDict,
+         module: Any) -> str:
+  """Runs what is missing, writes the text and returns it.
+
+  Args:
+    home: folder of the runs.
+    output: the file.
+    config: of the run that is taken apart.
+    module: a sweep's config file with VARIANTS, {name: (changes, the paper's number)}.
+
+  Raises:
+    InputError: a run has failed.
+  """
+  train.pretrain(config, home / 'demo')
+  points = sweep.points(module.get_config, module.get_hyper, config_path=module.__file__,
+                        overrides={}, workdir=home / 'collapse')
+  failed = sweep.run(points, slots=devices.divided(1), progress=lambda: None)
+  if failed:
+    raise InputError(f'{len(failed)} of the short runs failed; see {failed[0].folder}.')
+  found = trace(config, home / 'demo', checkpoint.steps(home / 'demo')[0])
+  return write(output, found, numbers(found, config, TENSOR), variants(
+      points, {name: paper for name, (_, paper) in module.VARIANTS.items()}))
 
 
 def write(output: str | pathlib.Path, found: Trace, values: Mapping[str, Any],

@@ -123,6 +123,7 @@ def first_gradients(target, **options):
                                   parallel.shard_batch(make_batch(0), device))), state
 
 
+@pytest.mark.slow
 def test_the_gradient_stops_at_the_target():
   """With theta = xi the stopped gradient is that of the moving average."""
   recipe = make_recipe()

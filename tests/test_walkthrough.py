@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from byol_jax import checkpoint, train, walkthrough
-from experiments import walkthrough as command
 from tests import tiny, tiny_collapse
 
-TENSOR = ('projector/linear', 'w')
+TENSOR = walkthrough.TENSOR
 
 
 @pytest.fixture(scope='module')
@@ -61,8 +60,9 @@ def test_the_trust_ratio_gives_the_step(numbers, found):
       numbers['learning_rate'] * np.linalg.norm(momentum), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_text_holds_the_numbers_and_every_variant(home):
-  command.write(home, home / 'text.md', tiny.config(), tiny_collapse)
+  walkthrough.make(home, home / 'text.md', tiny.config(), tiny_collapse)
   text = (home / 'text.md').read_text()
   assert '{{' not in text and '{%' not in text and 'nan' not in text
   rows = [line for line in text.splitlines() if line.startswith(tuple(

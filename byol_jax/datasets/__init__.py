@@ -134,7 +134,7 @@ def _check(where: str, data: Split) -> None:
     raise DataError(f'{where}: images must be uint8 [N, H, W, 3], not '
                     f'{images.dtype} {list(images.shape)}.')
   # A host may own none of the images of a small split.
-  if not data.num_examples or not all(images.shape[1:]):
+  if not data.num_examples or len(data.sample_id) and not images.size:
     raise DataError(f'{where} has no images: {list(images.shape)}.')
   if labels is not None:
     if labels.shape != images.shape[:1]:

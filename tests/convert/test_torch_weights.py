@@ -130,6 +130,7 @@ def test_a_torch_padded_encoder_loads_into_the_stock_network(tmp_path, depth):
   assert_agree(embed_in_torch(model.eval(), photographs(75)), np.asarray(ours(photographs(75))))
 
 
+@pytest.mark.slow
 def test_a_trained_encoder_agrees(tmp_path):
   names, folder = recipe(), tmp_path / 'run'
   train.pretrain(tiny.config(evals__every_epochs=0.), folder)
