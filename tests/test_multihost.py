@@ -17,8 +17,10 @@ from tests import commands
 
 FLOAT64 = dict(environment={'JAX_ENABLE_X64': '1'}, config__model__compute_dtype='float64',
                config__train__epochs=5.0)
-LONG = dict(config='tests/tiny.py', config__train__epochs=60.0, config__log__every_steps=10,
-            config__checkpoint__every_epochs=2.5, config__evals__every_epochs=0.0)
+# A device for each process: the runs are about starts and ends, not about speed.
+LONG = dict(devices=2, config='tests/tiny.py', config__train__epochs=60.0,
+            config__log__every_steps=10, config__checkpoint__every_epochs=2.5,
+            config__evals__every_epochs=0.0)
 KILLS = 10
 
 
