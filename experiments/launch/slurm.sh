@@ -2,8 +2,8 @@
 # Pretraining on a Slurm cluster, one process per GPU. From the clone:
 #
 #   sbatch --nodes=4 experiments/launch/slurm.sh \
-#       --config=experiments/configs/imagenet_r50.py:epochs=1000 --workdir=/shared/runs/r50 \
-#       --config.data.options.data_dir=/shared/data
+#       --config=experiments/configs/imagenet_r50.py:epochs=1000 --workdir=/scratch/runs/r50 \
+#       --config.data.options.data_dir=/scratch/data
 #
 # Nodes, tasks and rank are detected by JAX from Slurm's variables. Two minutes before the
 # time limit, and when the job is preempted, Slurm sends SIGTERM: the run saves, ends with
