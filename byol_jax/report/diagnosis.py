@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from byol_jax import checkpoint, monitor
+from byol_jax import monitor
 from byol_jax.report.runs import Run
 from byol_jax.report.tables import cell
 
@@ -52,8 +52,8 @@ def findings(run: Run) -> list[Finding]:
   found = [_state(run)]
   if run.config:
     found += [_collapse(run), _loss(run), _quality(run), _speed(run)]
-  damaged = [what for step in run.checkpoints if (what := checkpoint.damage(run.folder, step))]
-  return found + [Finding('bad', 'Damaged file', text) for text in run.problems + damaged]
+  damaged = [*run.problems, *run.damaged.values()]
+  return found + [Finding('bad', 'Damaged file', text) for text in damaged]
 
 
 def has_collapsed(run: Run) -> bool | None:
@@ -112,6 +112,8 @@ def _loss(run: Run) -> Finding:
   if len(losses) > 2 and losses[-1] > .95 * losses[0]:
     return Finding('note', 'The loss has not fallen', f'{numbers} See whether the learning rate '
                    'is far too low or too high, or whether the target is fixed (base_tau 1).')
+  if has_collapsed(run):
+    return Finding('note', 'The loss is that of a collapsed run', numbers)
   return Finding('good', 'The loss has fallen', f'{numbers} How low it is says nothing of '
                  'the quality.')
 

@@ -248,8 +248,9 @@ def _checkpoints(run: Run) -> Table:
     try:
       digest = checkpoint.read_meta(run.folder, step)['digests']['online']
     except InputError:
-      digest = ''
-    digest = 'damaged' if checkpoint.damage(run.folder, step) else digest
+      # A run that goes on may have deleted it in the meantime.
+      digest = 'gone'
+    digest = 'damaged' if step in run.damaged else digest
     rows.append([str(step), f'{step / run.resolved["steps_per_epoch"]:.1f}' if run.resolved else '',
                  f'{100 * knn[step]:.1f}' if step in knn else 'not measured',
                  f'{size / 2 ** 20:.1f}', digest[:12]])

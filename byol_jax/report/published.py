@@ -62,7 +62,7 @@ NUMBERS = (
     _imagenet(100, 256, 50, 'top-1 62.5, top-5 85.0', 'linear evaluation of the project',
               LIGHTLY),
     _imagenet(40, 4096, 50, 'top-1 61.5 +- 0.5', 'linear evaluation of the reference code',
-              'google-deepmind/deepmind-research, issue 76'),
+              'github.com/google-deepmind/deepmind-research/issues/76'),
     _entry('cifar10', 1000, 256, 18, 'top-1 92.58, top-5 99.79',
            f'{ONLINE}, the best epoch on the test images', SOLO),
     _entry('cifar10', 200, 512, 18, 'kNN top-1 86.8', BEST_KNN, LIGHTLY),
@@ -73,7 +73,8 @@ NUMBERS = (
            f'{ONLINE}, at 128 pixels', REFERENCE),
     _entry('imagenette', 800, 256, 18, 'kNN top-1 88.7', f'{BEST_KNN}, at 128 pixels', LIGHTLY),
     _entry('stl10', 80, 64, 18, 'top-1 70.1', 'logistic regression on features, SGD in '
-           'pretraining instead of LARS', 'sthalles/PyTorch-BYOL, README and issue 6'),
+           'pretraining instead of LARS',
+           'sthalles/PyTorch-BYOL, README and github.com/sthalles/PyTorch-BYOL/issues/6'),
 )
 
 

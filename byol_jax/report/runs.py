@@ -20,6 +20,7 @@ class Run(NamedTuple):
   resolved: what the config came to; likewise.
   records: of metrics.jsonl.
   checkpoints: steps.
+  damaged: {step: what is wrong} of those that are not sound.
   evaluations: (folder, results) of the evaluations in subfolders.
   failure: what a sweep noted of a failure; None without.
   problems: sentences about files that could not be read.
@@ -31,6 +32,7 @@ class Run(NamedTuple):
   resolved: Mapping[str, Any]
   records: list[dict[str, float]]
   checkpoints: list[int]
+  damaged: Mapping[int, str]
   evaluations: list[tuple[pathlib.Path, dict[str, Any]]]
   failure: Mapping[str, Any] | None
   problems: list[str]
@@ -123,8 +125,10 @@ def _read(folder: pathlib.Path, name: str) -> Run:
     results = _json(path, problems, RESULT_KEYS)
     if results and all(results['encoders'].values()):
       evaluations.append((path.parent, results))
+  steps = checkpoint.steps(folder)
+  damaged = {step: what for step in steps if (what := checkpoint.damage(folder, step))}
   return Run(name, folder, config.get('config', {}), config.get('resolved', {}),
-             metric_log.read(folder), checkpoint.steps(folder), evaluations, failure, problems)
+             metric_log.read(folder), steps, damaged, evaluations, failure, problems)
 
 
 def _json(path: pathlib.Path, problems: list[str], keys: Collection[str] = ()) -> Any:

@@ -30,6 +30,7 @@ def test_a_collapsed_run_is_called_collapsed(make_run, std, rank):
   run = make_run('mine', records(std=std, rank=rank))
   assert kinds(run)['Collapsed'] == 'bad' and diagnosis.has_collapsed(run)
   assert 'first seen at step 4' in text_of(run, 'Collapsed')
+  assert kinds(run)['The loss is that of a collapsed run'] == 'note'
   assert kinds(run)['The embedding suffers after the projections'] == 'note'
 
 
