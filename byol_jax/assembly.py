@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 import difflib
 import functools
+import json
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from byol_jax import augment, datasets, model, optimizers, parallel, plugins, schedules
+from byol_jax import augment, datasets, model, optimizers, parallel, plugins, processes, schedules
 from byol_jax.errors import InputError
 from byol_jax.train_step import TARGETS, Recipe
 
@@ -19,6 +20,11 @@ MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
               'data.workers', 'data.unreadable', 'data.options.data_dir',
               'data.options.download', 'data.options.folder', 'data.options.test',
               'data.options.test_split', 'data.options.test_images', 'data.options.test_labels')
+
+
+# Keys in which the processes of a job may differ: where each finds the data.
+MAY_DIFFER = ('data.workers', 'data.options.data_dir', 'data.options.folder',
+              'data.options.download')
 
 
 class Resolved(NamedTuple):
@@ -191,6 +197,25 @@ def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix:
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The config as JSON gives it back: tuples become lists."""
   return _listed(config.to_dict())
+
+
+def check_same_job(config: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
+  """Checks that all processes of a job were given the same run; all of them call it.
+
+  They would train apart from each other, or wait for each other for ever.
+
+  Raises:
+    InputError: on all processes, where the configs of two differ, or what they come to.
+  """
+  runs = [json.loads(text) for text in processes.texts_of_all(json.dumps([config, resolved]))]
+  for process, run in enumerate(runs):
+    differing = [line for line in differing_keys(runs[0][0], run[0])
+                 + differing_keys(runs[0][1], run[1], 'resolved.')
+                 if not line.startswith(MAY_DIFFER)]
+    if differing:
+      raise InputError('The processes of the job were given different runs. These keys differ '
+                       f'(process 0 -> process {process}):\n  ' + '\n  '.join(differing) +
+                       '\nGive all processes the same command.')
 
 
 def _listed(value):

@@ -3,10 +3,10 @@
 A checkpoint of step N is the folder `<workdir>/checkpoints/N` with four trees,
 `online`, `target`, `state` (BatchNorm statistics of both networks) and `optimizer`
 (momentum), and `meta`: config, resolved values, shapes, and a sha256 of each tree.
-Orbax writes it in the background and commits it by a rename, so that a folder of
-that name is whole. Altered bytes load without an error in Orbax, hence the digests:
-every restore compares them. A checkpoint that is damaged is named and left aside, and
-the newest sound one is used.
+Orbax writes it in the background and commits it, by a rename or in an object store by
+the file COMMITTED: what `steps` lists is whole. Altered bytes load without an error in
+Orbax, hence the digests: every restore compares them. A checkpoint that is damaged is
+named and left aside, and the newest sound one is used.
 
 The folder may lie in an object store. In a job of several processes all of them call
 `saving`, `save` and the restoring functions; the arrays are the same on each.
@@ -18,22 +18,26 @@ import hashlib
 import itertools
 import json
 import logging
+import operator
 import os
 import sys
 import time
 from typing import Any
 
+from etils import epath
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from byol_jax import parallel, tensors
+from byol_jax import parallel, processes, tensors
 from byol_jax.errors import InputError
 from byol_jax.train_step import TrainState
 
 TREES = ('online', 'target', 'state', 'optimizer')
 BEST_METRIC = 'knn/top1'
+# In a folder of an object store, which cannot be renamed, once all of it is there.
+COMMITTED = 'commit_success.txt'
 PAUSE = 2.  # seconds before a read that failed is tried again
 
 Meta = dict[str, Any]
@@ -77,20 +81,21 @@ def saving(workdir: str | os.PathLike, *, keep_last: int, keep_best: int
     with contextlib.suppress(Exception):
       checkpoints.close()
     raise
-  try:
+  with _as_save_failed(workdir):
     checkpoints.close()
-  except Exception as error:
-    raise _save_failed(workdir, error) from error
 
 
 def _manager(workdir, keep_last: int, keep_best: int) -> ocp.CheckpointManager:
+  best = operator.itemgetter(BEST_METRIC)
   policies = [checkpoint_managers.LatestN(n=keep_last),
-              checkpoint_managers.BestN(get_metric_fn=_best_metric, n=keep_best,
+              checkpoint_managers.BestN(get_metric_fn=best, n=keep_best,
                                         keep_checkpoints_without_metrics=False)]
   options = ocp.CheckpointManagerOptions(
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
       # Without it Orbax does not write the metrics that the policy above reads.
-      best_fn=_best_metric,
+      best_fn=best,
+      # What a process that was killed has left of a save.
+      cleanup_tmp_directories=True,
       enable_async_checkpointing=True)
   folder = _folder(workdir)
   try:
@@ -120,12 +125,13 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, meta: Mapping[st
   meta['digests']['meta'] = _meta_digest(meta)
   items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
   best = {BEST_METRIC: metrics[BEST_METRIC]} if BEST_METRIC in metrics else None
-  try:
-    checkpoints.save(int(state.step), metrics=best, args=ocp.args.Composite(
+  with _as_save_failed(checkpoints.directory.parent):
+    begun = checkpoints.save(int(state.step), metrics=best, args=ocp.args.Composite(
         meta=ocp.args.JsonSave(meta), **items))
-  # The storage layer has many kinds of error; a full disk is the commonest.
-  except Exception as error:
-    raise _save_failed(checkpoints.directory.parent, error) from error
+  if not begun:
+    raise SaveFailed(f'Step {int(state.step)} is not saved in {checkpoints.directory}: there is '
+                     'a checkpoint of this or a later step, which this run has not made. Move it '
+                     'away, and give the same command again.')
 
 
 def steps(workdir: str | os.PathLike) -> list[int]:
@@ -133,7 +139,14 @@ def steps(workdir: str | os.PathLike) -> list[int]:
   folder = _folder(workdir)
   if not folder.is_dir():
     return []
-  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+  return sorted(int(path.name) for path in folder.iterdir() if _is_checkpoint(path))
+
+
+def _is_checkpoint(path: epath.Path) -> bool:
+  name = path.name
+  if not (name.isascii() and name.isdigit() and str(int(name)) == name):
+    return False
+  return not parallel.in_object_store(path) or (path / COMMITTED).exists()
 
 
 def damage(workdir: str | os.PathLike, step: int) -> str:
@@ -176,11 +189,7 @@ def set_aside(workdir: str | os.PathLike, after: int) -> None:
 
 
 def read_meta(workdir: str | os.PathLike, step: int | None = None) -> Meta:
-  """The `meta` of a checkpoint; of the newest whose meta is sound where `step` is None.
-
-  Raises:
-    InputError: there is no such checkpoint, or its meta is damaged.
-  """
+  """`restore_trees` of no tree: the `meta` of a checkpoint."""
   return restore_trees(workdir, (), step)[1]
 
 
@@ -189,7 +198,6 @@ def restore_trees(workdir: str | os.PathLike, names: Sequence[str], step: int | 
   """Reads and verifies some of the TREES as NumPy, with the checkpoint's meta.
 
   Args:
-    workdir: of the run.
     names: of the trees.
     step: of the checkpoint; where None, the newest of which these trees are sound.
 
@@ -208,7 +216,6 @@ def restore(workdir: str | os.PathLike, like: TrainState, step: int | None = Non
   """The verified state of a checkpoint as NumPy, for any number of devices.
 
   Args:
-    workdir: of the run.
     like: a state of the same networks and optimizer, of which only the shapes matter.
     step: of the checkpoint; the newest sound one where None.
 
@@ -228,10 +235,6 @@ def restore(workdir: str | os.PathLike, like: TrainState, step: int | None = Non
       opt_state=optax.tree.set(like.opt_state, trace=trees['optimizer'])), meta
 
 
-def _best_metric(metrics: Mapping[str, float]) -> float:
-  return metrics[BEST_METRIC]
-
-
 def _folder(workdir):
   return parallel.folder(workdir) / 'checkpoints'
 
@@ -242,6 +245,17 @@ def _none(workdir, step: int | None = None) -> InputError:
     return InputError(f'No checkpoint in {_folder(workdir)}: give the --workdir of a '
                       'pretraining run that has saved one.')
   return InputError(f'No checkpoint of step {step} in {_folder(workdir)}; there are {found}.')
+
+
+@contextlib.contextmanager
+def _as_save_failed(workdir) -> Iterator[None]:
+  try:
+    yield
+  # The storage layer has many kinds of error; a full disk is the commonest.
+  except Exception as error:
+    if processes.has_lost_one(error):
+      raise
+    raise _save_failed(workdir, error) from error
 
 
 def _save_failed(workdir, error: Exception) -> SaveFailed:
@@ -257,14 +271,21 @@ def _save_failed(workdir, error: Exception) -> SaveFailed:
 def _read_step(workdir, names: Sequence[str], step: int) -> tuple[dict[str, tensors.Tree], Meta]:
   """Trees and meta of a step; raises Damaged where a digest is not the saved one."""
   meta = _read(workdir, step, 'meta', ocp.args.JsonRestore())
-  if not isinstance(meta, dict) or meta.get('digests', {}).get('meta') != _meta_digest(meta):
+  if not _is_meta(meta, step):
     raise _damaged(workdir, step, 'meta')
   trees = {}
   for name in names:
     trees[name] = _read(workdir, step, name, ocp.args.StandardRestore())
-    if tensors.digest(trees[name]) != meta['digests'][name]:
+    if tensors.digest(trees[name]) != meta['digests'].get(name):
       raise _damaged(workdir, step, name)
   return trees, meta
+
+
+def _is_meta(meta: Any, step: int) -> bool:
+  """Whether it is the meta of this step, as it was saved."""
+  digests = meta.get('digests') if isinstance(meta, dict) else None
+  return (isinstance(digests, dict) and digests.get('meta') == _meta_digest(meta)
+          and meta['step'] == step)
 
 
 def _read(workdir, step: int, name: str, args, attempts: int = 3) -> Any:
@@ -293,6 +314,6 @@ def _damaged(workdir, step: int, name: str, kind: str = '') -> Damaged:
 
 
 def _meta_digest(meta: Mapping[str, Any]) -> str:
-  digests = {name: value for name, value in meta.get('digests', {}).items() if name != 'meta'}
+  digests = {name: value for name, value in meta['digests'].items() if name != 'meta'}
   text = json.dumps(dict(meta, digests=digests), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()

@@ -117,6 +117,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
     InputError: what the user can mend, unlabelled data among it.
   """
   workdir = parallel.writable_folder(workdir)
+  assembly.check_same_job(assembly.as_json(config), {})
   if not config.encoders or not config.evaluators:
     raise InputError('config.encoders and config.evaluators must each name at least one.')
   for evaluator, options in config.evaluators.items():

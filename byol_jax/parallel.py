@@ -9,6 +9,8 @@ The step function runs under `jax.pmap` over the axis `AXIS` and averages with
 from collections.abc import Callable, Sequence
 import math
 import os
+import pathlib
+import sys
 from typing import Any, TypeVar
 
 from etils import epath
@@ -49,15 +51,23 @@ def initialize(*, coordinator_address: str | None = None, num_processes: int | N
   if num_processes is not None and not 0 <= process_id < num_processes:
     raise InputError(f'--process_id is {process_id}; with --num_processes={num_processes} it can '
                      f'be 0 to {num_processes - 1}.')
+  if coordinator_address is not None:
+    host, _, port = coordinator_address.rpartition(':')
+    if not host or not port.isdigit():
+      raise InputError(f'--coordinator_address is {coordinator_address!r}; it must be HOST:PORT.')
+    print(f'Joining {coordinator_address} as process {process_id} of {num_processes}; waits up to '
+          f'{INITIALIZATION} s for the others.', file=sys.stderr, flush=True)
   # JAX's service would swallow SIGTERM, of which `preemption` takes note itself.
   jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT,
                                initialization_timeout=INITIALIZATION)
   except (ValueError, RuntimeError) as error:
-    raise InputError(f'The processes of the job could not be joined: {error} Where no cluster is '
-                     'detected, give --coordinator_address, --num_processes and --process_id.'
-                     ) from error
+    help_text = ('Where no cluster is detected, give --coordinator_address, --num_processes and '
+                 '--process_id.' if coordinator_address is None else 'Process 0 must be able to '
+                 f'listen at {coordinator_address}, and the others to reach it.')
+    raise InputError('The processes of the job could not be joined: '
+                     f'{str(error).strip().splitlines()[0]} {help_text}') from error
   # The first collective makes the connections and waits 30 s for the others on CPU: it
   # comes here, where all are together, and not after one has verified a checkpoint.
   barrier('joined')
@@ -207,7 +217,21 @@ def is_first_process() -> bool:
 def folder(path: str | os.PathLike) -> epath.Path:
   """An absolute path, local or of an object store such as gs://bucket/name."""
   text = os.fspath(path)
-  return epath.Path(text if '://' in text else os.path.abspath(os.path.expanduser(text)))
+  return epath.Path(text if in_object_store(text) else os.path.abspath(os.path.expanduser(text)))
+
+
+def in_object_store(path: str | os.PathLike) -> bool:
+  """Whether a path is of a bucket."""
+  return '://' in os.fspath(path)
+
+
+def local_path(path: str | os.PathLike) -> pathlib.Path:
+  """An absolute path; raises InputError for one of an object store."""
+  if in_object_store(path):
+    raise InputError(f'{path} lies in an object store, which only pretraining, evaluation, '
+                     'inspection and extraction read and write; copy the folder to this machine, '
+                     'or give a local one.')
+  return pathlib.Path(path).expanduser().absolute()
 
 
 def writable_folder(workdir: str | os.PathLike) -> epath.Path:

@@ -31,17 +31,32 @@ def listening() -> Iterator[Callable[[], bool]]:
   thread, where Python allows no handler, nothing is noted.
   """
   came = threading.Event()
-
-  def note(*_):
-    if came.is_set():
-      os._exit(128 + signal.SIGTERM)
-    came.set()
-
   if threading.current_thread() is not threading.main_thread():
     yield came.is_set
     return
-  before = signal.signal(signal.SIGTERM, note)
+  # A handler in Python waits while the main thread is in XLA or in a collective, for
+  # minutes if another process hangs. The pipe is written at once, and its thread reads.
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  thread = threading.Thread(target=_note, args=(reader, came), daemon=True)
+  thread.start()
+  handler = signal.signal(signal.SIGTERM, lambda *_: None)
+  pipe = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
   try:
     yield came.is_set
   finally:
-    signal.signal(signal.SIGTERM, before)
+    signal.set_wakeup_fd(pipe)
+    signal.signal(signal.SIGTERM, handler)
+    os.close(writer)
+    thread.join()
+    os.close(reader)
+
+
+def _note(reader: int, came: threading.Event) -> None:
+  """Reads the numbers of the signals until the pipe is closed."""
+  while number := os.read(reader, 1):
+    if number[0] != signal.SIGTERM:
+      continue
+    if came.is_set():
+      os._exit(128 + signal.SIGTERM)
+    came.set()

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from byol_jax import assembly, evaluate, hyper, metric_log, preemption
+from byol_jax import assembly, evaluate, hyper, metric_log, parallel, preemption
 from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK = 'log.txt', 'failure.json', 'lock'
@@ -76,7 +76,7 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
   Raises:
     InputError: an override of a key that the config has not, or no point.
   """
-  workdir = pathlib.Path(workdir).expanduser().absolute()
+  workdir = parallel.local_path(workdir)
   found = {}
   for changes in get_hyper(hyper):
     own = {key.removeprefix('config.'): value for key, value in changes.items()}

@@ -25,6 +25,7 @@ from byol_jax import (
   monitor,
   parallel,
   preemption,
+  processes,
 )
 from byol_jax import train_step as byol
 from byol_jax.errors import InputError
@@ -67,9 +68,11 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
     Preempted: SIGTERM came; the last step is saved.
   """
   began, workdir = time.perf_counter(), parallel.writable_folder(workdir)
+  processes.check_shared(workdir)
   with preemption.listening() as stop_asked:
     loader = loading.load(config.data, 'train', purpose='pretraining', workdir=workdir)
     resolved = assembly.resolve(config, loader.data)
+    assembly.check_same_job(assembly.as_json(config), resolved._asdict())
     job = _Job(config, workdir, loader, resolved, assembly.build_recipe(config, resolved),
                dict(config=assembly.as_json(config), resolved=resolved._asdict(),
                     versions=dict(jax=jax.__version__)), stop_asked, began)
@@ -193,7 +196,7 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
 
 def _conclude(workdir) -> None:
   """What was left out, and what can be done next."""
-  if '://' not in str(workdir):
+  if not parallel.in_object_store(workdir):
     print(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
     print(f'{len(unreadable)} images could not be read and were left out: '

@@ -12,12 +12,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from absl import app, flags, logging
-import jax
 import ml_collections
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from byol_jax import parallel, preemption
+from byol_jax import parallel, preemption, processes
 from byol_jax.errors import InputError
 
 
@@ -30,7 +29,8 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
 
   The flag `config` takes a config file and overrides of its keys; the others take
   strings. Optional flags are defined by the module itself. An InputError ends the
-  process with its message and exit code 1.
+  process with its message and exit code 1, the loss of another process of the job with
+  `processes.EXIT_CODE`.
   """
   for name, text in help_texts.items():
     if name == 'config':
@@ -64,12 +64,10 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
     except OSError as error:
       # A full disk or a folder that is gone; the traceback would hide the one line that helps.
       _leave(f'error: {error}. What had been saved is whole; mend it and give the same command.')
-    except jax.errors.JaxRuntimeError as error:
-      reason = str(error).splitlines()[0]
-      _leave(traceback.format_exc() if jax.process_count() == 1 else
-             f'error: the connection to another process of the job has broken ({reason[:200]}); '
-             'its own messages say why.')
-    except Exception:
+    except Exception as error:
+      if processes.has_lost_one(error):
+        _leave('error: another process of the job is gone; its own messages say why. '
+               f'({str(error).strip().splitlines()[0][:200]})', processes.EXIT_CODE)
       _leave(traceback.format_exc())
 
   app.run(guarded, flags_parser=_parse)
@@ -82,15 +80,15 @@ def _join() -> None:
     parallel.initialize(**given)
 
 
-def _leave(message: str) -> None:
-  """Ends the process with code 1, at once.
+def _leave(message: str, code: int = 1) -> None:
+  """Ends the process at once.
 
   An ordinary exit would wait for the other processes of a job, which wait for this one,
   and for threads of a save that cannot succeed.
   """
   print(message.rstrip(), file=sys.stderr, flush=True)
   sys.stdout.flush()
-  os._exit(1)
+  os._exit(code)
 
 
 def _parse(arguments: list[str]) -> list[str]:

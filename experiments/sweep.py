@@ -14,7 +14,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from byol_jax import devices, sweep
+from byol_jax import devices, parallel, sweep
 from byol_jax.errors import InputError
 from byol_jax.report import tables
 from experiments import command_line
@@ -32,7 +32,7 @@ def main() -> None:
   found = sweep.points(
       lambda: module.get_config(*argument), module.get_hyper, config_path=path,
       overrides=config_flags.get_override_values(flag), workdir=arguments.workdir)
-  table = pathlib.Path(arguments.workdir).expanduser() / f'{pathlib.Path(module.__file__).stem}'
+  table = parallel.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
   write = lambda: sweep.write_table(found, table)
   if arguments.print:
     print('\n'.join(sweep.commands(found)))

@@ -5,11 +5,9 @@
 What is there already in DIR is used: the run, and the short runs without a part.
 """
 
-import pathlib
-
 from absl import flags
 
-from byol_jax import walkthrough
+from byol_jax import parallel, walkthrough
 from experiments import command_line
 from experiments.configs import collapse, demo
 
@@ -18,7 +16,7 @@ flags.DEFINE_string('output', None, 'The text; walkthrough.md in the workdir whe
 
 def main() -> None:
   arguments = flags.FLAGS
-  home = pathlib.Path(arguments.workdir).expanduser().absolute()
+  home = parallel.local_path(arguments.workdir)
   output = arguments.output or home / 'walkthrough.md'
   print(walkthrough.make(home, output, demo.get_config(), collapse))
   print(f'Written to {output}')

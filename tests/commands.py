@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+from experiments.launch import local_processes
+
 ROOT = pathlib.Path(__file__).parents[1]
 DEVICES = 4
 
@@ -38,6 +40,17 @@ def start_job(processes, command, *, restarts=0, devices=DEVICES, environment=No
       [*launch, *arguments(command, **flags)], cwd=ROOT, stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT, text=True,
       env={**os.environ, 'XLA_FLAGS': xla, **(environment or {})})
+
+
+def start_alone(processes, command, *, each=({}, {}), devices, **flags):
+  """Starts the processes of a job without a launcher, `each` with flags of its own."""
+  xla = re.sub(r'--xla_force_host_platform_device_count=\d+', '', os.environ['XLA_FLAGS'])
+  xla += f' --xla_force_host_platform_device_count={devices // processes}'
+  address = f'127.0.0.1:{local_processes.free_port()}'
+  return [subprocess.Popen(
+      arguments(command, coordinator_address=address, num_processes=processes, process_id=i,
+                **{**flags, **own}), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+      text=True, env={**os.environ, 'XLA_FLAGS': xla}) for i, own in enumerate(each)]
 
 
 def run_job(processes, command, **options):

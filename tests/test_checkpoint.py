@@ -1,8 +1,10 @@
 """Checkpoints: round trips, digests, damage, what is kept."""
 
 import functools
+import json
 import pathlib
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,6 +145,47 @@ def test_a_read_that_fails_in_passing_is_no_damage(saved, monkeypatch, capsys):
     checkpoint.newest_sound(saved)
 
 
+@pytest.mark.parametrize('change', [
+    dict(digests=None), dict(digests=[]), dict(digests={}), dict(step=1)], ids=str)
+def test_a_meta_of_another_form_is_damage(saved, change):
+  file = saved / 'checkpoints' / '2' / 'meta' / 'metadata'
+  file.write_text(json.dumps(json.loads(file.read_text()) | change))
+  assert 'meta is damaged' in checkpoint.damage(saved, 2)
+  assert checkpoint.newest_sound(saved) == 1
+
+
+def test_a_checkpoint_under_another_number_is_damage(saved):
+  (saved / 'checkpoints' / '2').rename(saved / 'checkpoints' / '9')
+  assert checkpoint.newest_sound(saved) == 1
+
+
+@pytest.mark.parametrize('name', ['0025', '\N{SUPERSCRIPT TWO}', '-3', 'latest', '7.tmp'])
+def test_other_names_are_no_checkpoints(saved, name):
+  (saved / 'checkpoints' / name).mkdir()
+  assert checkpoint.steps(saved) == [1, 2]
+
+
+def test_in_an_object_store_a_checkpoint_is_one_when_it_is_committed(saved, monkeypatch):
+  monkeypatch.setattr(parallel, 'in_object_store', lambda path: True)
+  monkeypatch.setattr(parallel, 'folder', epath.Path)
+  assert checkpoint.steps(saved) == [1, 2]
+  (saved / 'checkpoints' / '2' / checkpoint.COMMITTED).unlink()
+  assert checkpoint.steps(saved) == [1]
+
+
+def test_a_step_that_is_there_already_is_not_skipped_in_silence(saved):
+  with pytest.raises(checkpoint.SaveFailed, match='Step 1 is not saved'):
+    save(saved, (1, {}))
+
+
+def test_the_loss_of_a_process_is_not_called_a_full_disk(saved, monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(ValueError, match='Gloo'), checkpoint._as_save_failed(saved):
+    raise ValueError('UNKNOWN: Gloo AllGather failed: Connection reset by peer')
+  with pytest.raises(checkpoint.SaveFailed), checkpoint._as_save_failed(saved):
+    raise ValueError('No space left on device')
+
+
 def test_without_a_sound_checkpoint_nothing_is_restored(saved):
   for step in (1, 2):
     max(files_of(saved, step), key=lambda p: p.stat().st_size).unlink()
@@ -173,10 +216,12 @@ def test_no_checkpoint_and_no_such_step_are_said(saved, tmp_path):
     checkpoint.read_meta(saved, 9)
 
 
-def test_an_unfinished_save_is_no_checkpoint(saved):
-  (saved / 'checkpoints' / '3.orbax-checkpoint-tmp').mkdir()
+def test_an_unfinished_save_is_no_checkpoint_and_goes(saved):
+  unfinished = saved / 'checkpoints' / '17.orbax-checkpoint-tmp'
+  unfinished.mkdir()
   assert checkpoint.steps(saved) == [1, 2]
   save(saved, (3, {}))
+  assert not unfinished.exists()
   assert checkpoint.steps(saved) == [2, 3]
   assert_equal(checkpoint.restore(saved, make_state(7))[0], make_state(3))
 

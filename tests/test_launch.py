@@ -1,5 +1,6 @@
 """The launchers: what can be checked of them on one machine."""
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -60,13 +61,115 @@ def test_sigterm_is_passed_on_and_nothing_is_started_again():
   assert ready == ['ready\n'] * 2 and process.returncode == 75 and 'ready' not in output
 
 
-@pytest.mark.parametrize('name', ['slurm.sh', 'tpu_vm.sh'])
-def test_the_scripts_are_bash(name):
-  subprocess.run(['bash', '-n', LAUNCH / name], check=True)
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+  """Puts a shell script of a name before all commands of that name."""
+  folder = tmp_path / 'stand_ins'
+  folder.mkdir()
+  monkeypatch.setenv('PATH', f'{folder}:{os.environ["PATH"]}')
+
+  def put(name, script):
+    (folder / name).write_text(f'#!/bin/bash\n{script}\n')
+    (folder / name).chmod(0o755)
+
+  return put
+
+
+def script(name, tmp_path, *arguments, **variables):
+  """Starts a launch script in a folder of its own."""
+  home = tmp_path / 'home'
+  home.mkdir(exist_ok=True)
+  return subprocess.Popen(
+      ['bash', LAUNCH / name, *arguments], cwd=home, stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT, text=True, env={**os.environ, 'HOME': str(home), **variables})
+
+
+@pytest.fixture
+def slurm(stand_in, tmp_path):
+  """Runs slurm.sh with two tasks that end with the given codes: its code and output."""
+  # srun's own flags end where the command begins; its code is the highest of the tasks'.
+  stand_in('srun', """while [[ $1 == -* ]]; do shift; done
+      for rank in 0 1; do SLURM_PROCID=$rank "$@"; codes+=" $?"; done
+      printf '%s\\n' $codes | sort -n | tail -1 | { read -r code; exit "$code"; }""")
+  stand_in('scontrol', 'echo "$@"')
+
+  def run(*codes, restarts=0):
+    stand_in('python', f'codes=({" ".join(map(str, codes))}); exit "${{codes[$SLURM_PROCID]}}"')
+    with script('slurm.sh', tmp_path, '--workdir=a b', SLURM_JOB_ID='5', SLURM_CPUS_PER_TASK='2',
+                SLURM_RESTART_COUNT=str(restarts)) as process:
+      output = process.stdout.read()
+    return process.returncode, output
+
+  return run
+
+
+@pytest.mark.parametrize('codes, code, queued', [
+    ((0, 0), 0, False), ((75, 75), 75, True), ((137, 76), 137, True),
+    ((1, 76), 1, False), ((134, 1), 1, False)])
+def test_slurm_queues_a_job_again_unless_a_task_has_failed(slurm, codes, code, queued):
+  assert slurm(*codes) == (code, 'requeue 5\n' if queued else '' if code != 1 else
+                           f'tasks that have failed with code 1: {codes.index(1)} \n')
+
+
+def test_slurm_gives_up_after_fifty_restarts(slurm):
+  assert slurm(75, 75, restarts=50) == (75, '')
+
+
+def test_a_task_of_slurm_lives_through_sigterm_and_keeps_its_code(slurm, stand_in, tmp_path):
+  stand_in('srun', 'while [[ $1 == -* ]]; do shift; done; SLURM_PROCID=0 exec "$@"')
+  stand_in('scontrol', '')
+  stand_in('python', f"""exec {sys.executable} -c '
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+print("ready", flush=True)
+signal.pause()'""")
+  process = subprocess.Popen(['bash', LAUNCH / 'slurm.sh'], cwd=tmp_path, stdout=subprocess.PIPE,
+                             text=True, start_new_session=True,
+                             env={**os.environ, 'SLURM_JOB_ID': '5', 'SLURM_CPUS_PER_TASK': '2'})
+  with process:
+    assert process.stdout.readline() == 'ready\n'
+    # As Slurm does: all processes of the step, but not the script itself.
+    for path in pathlib.Path('/proc').glob('[0-9]*/stat'):
+      number, session = int(path.parent.name), int(path.read_text().rsplit(')')[-1].split()[3])
+      if session == process.pid and number != process.pid:
+        os.kill(number, signal.SIGTERM)
+  assert process.returncode == 75
+
+
+@pytest.fixture
+def tpu(stand_in, tmp_path):
+  """Runs tpu_vm.sh on a slice of one worker, which is a folder here; the run ends with codes."""
+  worker = tmp_path / 'worker'
+  worker.mkdir()
+  stand_in('gcloud', f"""case "$4" in describe) echo READY;; ssh)
+      for word in "$@"; do [[ $word == --command=* ]] && command=${{word#--command=}}; done
+      cd {worker} && HOME={worker} bash -c "$command";; esac""")
+  stand_in('git', 'mkdir -p byol_jax/.venv/bin; cp "$(command -v python-of-run)" '
+           'byol_jax/.venv/bin/python')
+  for name, does in dict(python3='', sleep='', pkill='', pgrep='exit 1').items():
+    stand_in(name, does)
+
+  def run(*codes):
+    stand_in('python-of-run', f"""echo "$@" >> ../starts
+        codes=({" ".join(map(str, codes))}); exit "${{codes[$(($(wc -l < ../starts) - 1))]}}" """)
+    with script('tpu_vm.sh', tmp_path, '--workdir=gs://b/a b', NAME='n', ZONE='z', TYPE='t',
+                REPOSITORY='r', RESTARTS='2') as process:
+      output = process.stdout.read()
+    return process.returncode, (worker / 'starts').read_text().splitlines(), output
+
+  return run
+
+
+@pytest.mark.parametrize('codes, code, starts', [
+    ((0,), 0, 1), ((75, 76, 0), 0, 3), ((75, 1), 1, 2), ((75, 75, 75), 1, 3)])
+def test_a_slice_is_started_again_unless_a_worker_has_failed(tpu, codes, code, starts):
+  ended, commands, output = tpu(*codes)
+  assert (ended, len(commands)) == (code, starts), output
+  assert set(commands) == {'-m experiments.pretrain --multihost --workdir=gs://b/a b'}
 
 
 @pytest.mark.parametrize('name', ['slurm.sh', 'tpu_vm.sh', 'gke.yaml'])
 def test_the_scripts_start_a_job_on_a_config_that_exists(name):
   text = (LAUNCH / name).read_text()
-  assert 'experiments.pretrain' in text and '--multihost' in text and '75' in text
+  assert 'experiments.pretrain' in text and '--multihost' in text
   assert 'experiments/configs/imagenet_r50.py:epochs=1000' in text

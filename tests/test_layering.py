@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     {'crops', 'devices', 'errors', 'hashing', 'hyper', 'parallel', 'plugins', 'preemption',
-     'tensors'},
+     'processes', 'tensors'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'encoders', 'objectives'},
     {'model', 'train_step'},
     {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'tf_pipeline',

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from byol_jax import checkpoint, preemption, tensors
+from byol_jax.processes import EXIT_CODE as LOST_ONE
 from tests import commands
 
 FLOAT64 = dict(environment={'JAX_ENABLE_X64': '1'}, config__model__compute_dtype='float64',
@@ -166,6 +167,31 @@ def test_sigterm_to_one_of_two_processes_stops_both_and_loses_nothing(tmp_path):
   code, output = commands.run_job(2, 'pretrain', workdir=workdir, **LONG)
   assert code == 0, output
   assert commands.digests(workdir) == commands.digests(tmp_path / 'whole')
+
+
+@pytest.mark.slow
+def test_the_process_that_is_left_says_so_with_its_code(tmp_path):
+  job = commands.start_alone(2, 'pretrain', workdir=tmp_path, **LONG)
+  wait_for_progress(job[0], 1)
+  job[1].kill()
+  began, output = time.monotonic(), job[0].stdout.read()
+  assert job[0].wait() == LOST_ONE, output
+  assert 'error: another process of the job is gone' in output
+  assert time.monotonic() - began < 90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('differing, message', [
+    (dict(config__train__base_learning_rate=.1), 'train.base_learning_rate: 1.0 -> 0.1'),
+    (dict(config__checkpoint__every_epochs=3.0), 'resolved.checkpoint_every: 10 -> 12'),
+    (dict(workdir='other'), 'is not shared: what process 0 writes there, process 1 cannot see')])
+def test_processes_that_were_given_different_runs_are_refused(tmp_path, differing, message):
+  if 'workdir' in differing:
+    differing = dict(workdir=tmp_path / 'other')
+  flags = dict(LONG, workdir=tmp_path / 'run')
+  for process in commands.start_alone(2, 'pretrain', each=[{}, differing], **flags):
+    output = process.stdout.read()
+    assert process.wait() == 1 and message in output, output
 
 
 @pytest.mark.slow

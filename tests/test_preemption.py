@@ -5,8 +5,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+
+import pytest
 
 from byol_jax import preemption
+
+
+def wait_until(condition, seconds=60.):
+  """Whether the condition comes true in time."""
+  deadline = time.monotonic() + seconds
+  while not condition() and time.monotonic() < deadline:
+    pass
+  return condition()
 
 
 def test_a_signal_is_noted_and_the_old_handler_comes_back():
@@ -14,17 +25,22 @@ def test_a_signal_is_noted_and_the_old_handler_comes_back():
   with preemption.listening() as asked:
     assert not asked()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert asked()
+    assert wait_until(asked)
   assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_second_signal_ends_the_process_at_once():
-  code = ('import os, signal\nfrom byol_jax import preemption\n'
+@pytest.mark.parametrize('busy', ['signal.pause()', 'ctypes.CDLL(None).pthread_mutex_lock(mutex)'])
+def test_a_second_signal_ends_the_process_at_once(busy):
+  # A mutex locked twice never comes back to Python, as a collective without the others.
+  code = ('import ctypes, signal\nfrom byol_jax import preemption\n'
+          'mutex = ctypes.create_string_buffer(64)\n'
           'with preemption.listening():\n'
-          '  for _ in range(2): os.kill(os.getpid(), signal.SIGTERM)\n'
-          '  print("not reached")\n')
-  result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-  assert result.returncode == 128 + signal.SIGTERM and not result.stdout
+          f'  print("ready", flush=True)\n  while True: {busy}\n')
+  with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE) as process:
+    process.stdout.readline()
+    while process.poll() is None:
+      process.send_signal(signal.SIGTERM)
+  assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_outside_of_the_main_thread_nothing_is_noted():

@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from byol_jax import checkpoint, evaluate, metric_log, sweep
+from byol_jax import checkpoint, evaluate, metric_log, parallel, sweep
 from byol_jax.errors import InputError
 
 RESULT_KEYS = {'encoders', 'step', 'seed', 'dataset', 'images', 'chance', 'test_split_reads'}
@@ -75,8 +75,8 @@ def read(paths: Sequence[str | pathlib.Path]) -> list[Run]:
   if not paths:
     raise InputError('Give the workdir of a run or of a sweep, or several.')
   folders = []
-  for path in map(pathlib.Path, paths):
-    folders += _folders(path.expanduser().resolve())
+  for path in map(parallel.local_path, paths):
+    folders += _folders(path.resolve())
   if len(set(folders)) < len(folders):
     twice = next(folder for folder in folders if folders.count(folder) > 1)
     raise InputError(f'{twice} is given twice.')

@@ -18,11 +18,22 @@
 #SBATCH --open-mode=append
 #SBATCH --output=byol_jax-%j.log
 
-# When a process dies the others notice and end by themselves. 75 is a preemption, other
-# codes but 1 a lost process or node: the job is queued again. 1 is an error to be read.
-srun --kill-on-bad-exit=0 python -m experiments.pretrain --multihost "$@"
+# When a process dies the others notice and end by themselves within a minute; --wait ends
+# one that does not. 75 is a preemption, 76 the loss of another process, other codes but 1
+# the loss of this one: the job is queued again. A task that ends with 1 leaves a file, for
+# srun gives only the highest code: that is an error to be read.
+failed="byol_jax-$SLURM_JOB_ID.failed"
+rm -f "$failed"
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=180 bash -c '
+  trap : TERM  # The shell itself is to outlive the signal, for the code.
+  python -m experiments.pretrain --multihost "${@:2}"
+  code=$?; [ "$code" -ne 1 ] || echo "$SLURM_PROCID" >> "$1"; exit "$code"' task "$failed" "$@"
 code=$?
-if [ "$code" -ne 0 ] && [ "$code" -ne 1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 50 ]; then
+if [ -e "$failed" ]; then
+  echo "tasks that have failed with code 1: $(tr '\n' ' ' < "$failed")" >&2
+  exit 1
+fi
+if [ "$code" -ne 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 50 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -6,7 +6,7 @@
 #       --config.data.options.data_dir=gs://BUCKET/data --config.model.compute_dtype=bfloat16
 #
 # REPOSITORY is what the workers clone; VERSION the image of the TPU VMs; SPOT=1 takes
-# machines that may be preempted. Code 75 of the run, or a slice that is gone, leads to
+# machines that may be preempted. Any end but 0 and 1, or a slice that is gone, leads to
 # another start, at most RESTARTS times; the run resumes from the bucket. Code 1 ends it.
 set -u
 : "${NAME:?}" "${ZONE:?}" "${TYPE:?}"
@@ -23,8 +23,15 @@ make_slice() {
   tpu create "$NAME" --accelerator-type="$TYPE" --version="$VERSION" ${SPOT:+--spot}
 }
 
-install="pkill -f experiments.pretrain; test -d byol_jax || git clone $REPOSITORY byol_jax
-         cd byol_jax && python3 -m venv .venv && .venv/bin/pip install --quiet -e .[tpu]"
+# The brackets keep pkill from the shell that runs it. A run that was left over has a minute
+# to save. The image's own Python may be older than 3.11, so uv brings one.
+install="pkill -f '[e]xperiments.pretrain'
+         timeout 60 bash -c 'while pgrep -f [e]xperiments.pretrain >/dev/null; do sleep 1; done'
+         pkill -9 -f '[e]xperiments.pretrain'
+         test -d byol_jax || git clone $REPOSITORY byol_jax
+         cd byol_jax && python3 -m pip install --quiet --user uv &&
+         python3 -m uv venv --quiet --allow-existing --python=3.12 .venv &&
+         python3 -m uv pip install --quiet --python=.venv/bin/python -e .[tpu]"
 arguments=$(printf ' %q' "$@")
 # A worker that ends with code 1 leaves a file: that is an error to be read, not a restart.
 run="cd byol_jax && rm -f failed && .venv/bin/python -m experiments.pretrain --multihost$arguments

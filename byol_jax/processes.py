@@ -1,0 +1,74 @@
+"""The processes of a job: what they must have in common, and how the loss of one shows."""
+
+import random
+import time
+import uuid
+
+from etils import epath
+import jax
+import numpy as np
+
+from byol_jax import parallel
+from byol_jax.errors import InputError
+
+# Of a process whose job has lost another one: start the same command again.
+EXIT_CODE = 76
+# Seconds that a file of the first process may take to be seen by the others.
+VISIBLE = 30.
+# What the transports and the coordination service of JAX say of a process that is gone.
+LOST = ('gloo', 'nccl', 'connection reset', 'connection closed', 'connection refused',
+        'broken pipe', 'heartbeat', 'coordination', 'unavailable', 'deadline_exceeded',
+        'another task died')
+
+
+def texts_of_all(text: str) -> list[str]:
+  """The text of each process, in their order, on all of them."""
+  own = np.frombuffer(text.encode(), np.uint8)[:, None]
+  lengths = parallel.gather_rows(np.array([[len(own)]])).ravel()
+  together = parallel.gather_rows(own).tobytes()
+  ends = np.cumsum(lengths)
+  return [together[end - length:end].decode() for length, end in zip(lengths, ends)]
+
+
+def check_shared(folder: epath.Path) -> None:
+  """Raises InputError, on all processes, where a process does not see what another writes.
+
+  Such a run would train, and could never be resumed: only one host would hold checkpoints.
+  """
+  if jax.process_count() == 1:
+    return
+  token = texts_of_all(uuid.uuid4().hex)[0]
+  path = folder / f'.shared.{token}'
+  if parallel.is_first_process():
+    path.write_text(token)
+  parallel.barrier('written')
+  seen = _appears(path)
+  blind = np.flatnonzero(parallel.gather_rows(np.array([[not seen]])).ravel())
+  if parallel.is_first_process():
+    path.unlink()
+  if len(blind):
+    raise InputError(
+        f'The workdir {folder} is not shared: what process 0 writes there, process '
+        f'{", ".join(map(str, blind))} cannot see. Give a folder of a shared file system, or a '
+        'bucket (gs://...).')
+
+
+def _appears(path: epath.Path) -> bool:
+  deadline = time.monotonic() + VISIBLE
+  while not path.exists():
+    if time.monotonic() > deadline:
+      return False
+    time.sleep(.2 + random.random())
+  return True
+
+
+def has_lost_one(error: BaseException) -> bool:
+  """Whether an error says that another process of the job is gone."""
+  if jax.process_count() == 1:
+    return False
+  while error is not None:
+    text = str(error).lower()
+    if any(sign in text for sign in LOST):
+      return True
+    error = error.__cause__ or error.__context__
+  return False

@@ -1,0 +1,77 @@
+"""What the processes of a job have in common; jobs of real ones are in test_multihost.py."""
+
+import jax
+import numpy as np
+import pytest
+
+from byol_jax import assembly, parallel, processes
+from byol_jax.errors import InputError
+
+
+@pytest.fixture
+def two(monkeypatch):
+  """This process as the first of two: `two(theirs)` lets the other send `theirs` next."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(parallel, 'barrier', lambda name: None)
+  sent = []
+  monkeypatch.setattr(parallel, 'gather_rows',
+                      lambda rows: np.concatenate([rows, sent.pop(0)]))
+  return lambda *theirs: sent.extend(theirs)
+
+
+def as_text(text):
+  """What `texts_of_all` gathers of a text."""
+  rows = np.frombuffer(text.encode(), np.uint8)[:, None]
+  return np.array([[len(rows)]]), rows
+
+
+def test_texts_of_all_have_their_order_and_any_length(two):
+  two(*as_text('\u00e9, the other'))
+  assert processes.texts_of_all('mine') == ['mine', '\u00e9, the other']
+  two(*as_text(''))
+  assert processes.texts_of_all('mine') == ['mine', '']
+
+
+def test_one_process_agrees_with_itself(tmp_path):
+  assert processes.texts_of_all('text') == ['text']
+  processes.check_shared(tmp_path)
+  assembly.check_same_job(dict(a=1), {})
+
+
+def test_processes_with_other_configs_are_told_the_keys(two):
+  two(*as_text('[{"train": {"lr": 0.1, "epochs": 3}}, {"max_steps": 3}]'))
+  with pytest.raises(InputError, match=r'process 0 -> process 1\):\n  train.lr: 0.2 -> 0.1\n  '
+                                       'resolved.max_steps: 2 -> 3\n'):
+    assembly.check_same_job(dict(train=dict(lr=.2, epochs=3)), dict(max_steps=2))
+
+
+def test_where_the_data_lie_may_differ(two):
+  two(*as_text('[{"data": {"workers": 4, "options": {"data_dir": "/there"}}}, {}]'))
+  assembly.check_same_job(dict(data=dict(workers=2, options=dict(data_dir='/here'))), {})
+
+
+@pytest.mark.parametrize('blind', [False, True])
+def test_a_folder_that_the_other_does_not_see_is_refused(two, tmp_path, blind):
+  two(*as_text('32 letters of another token'), np.array([[blind]]))
+  if blind:
+    with pytest.raises(InputError, match='not shared: .* process 1 cannot see'):
+      processes.check_shared(tmp_path)
+  else:
+    processes.check_shared(tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('text, lost', [
+    ('UNKNOWN: Gloo AllGather failed: [..] Connection reset by peer', True),
+    ('UNAVAILABLE: the coordination service is gone', True),
+    ('RESOURCE_EXHAUSTED: Out of memory', False), ('list index out of range', False)])
+def test_the_loss_of_a_process_is_known_by_its_words(monkeypatch, text, lost):
+  try:
+    try:
+      raise RuntimeError(text)
+    except RuntimeError as cause:
+      raise ValueError('a save has failed') from cause
+  except ValueError as error:
+    assert not processes.has_lost_one(error)
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    assert processes.has_lost_one(error) == lost
