@@ -54,27 +54,35 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
   encoder = evaluate.load_encoder(pretrained, step)
   meta = checkpoint.read_meta(pretrained, step)
   data = assembly.plain(evaluate.OLDER | meta['config']['data'])
-  stream = image_folder.load('train', shards=Shards(), train=folder, validation=None, test=None,
-                             labels='none', validation_share=0.)
+  paths, broken = _images(folder)
   skipped = set()
   batches = input_pipeline.evaluation_batches(
-      stream, image_size=data['image_size'], share=data['center_share'],
-      order=data['center_order'], batch_size=batch_size, shards=Shards(), workers=data['workers'],
-      unreadable=skipped.update)
+      image_folder.stream(paths, None, 0, Shards()), image_size=data['image_size'],
+      share=data['center_share'], order=data['center_order'], batch_size=batch_size,
+      shards=Shards(), workers=data['workers'], unreadable=skipped.update)
   views = assembly.center_views(data)
   found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
                            encoder.variables, batches, batch_size=batch_size,
                            devices=jax.local_devices())
-  name = lambda sample_id: stream.source(int(sample_id))[len(folder) + 1:]
-  unreadable = tuple(name(sample_id) for sample_id in sorted(skipped))
+  name = lambda path: str(path)[len(folder) + 1:]
+  unreadable = tuple(sorted(map(name, [*paths[sorted(skipped)], *broken])))
   result = Extracted(os.fspath(output), len(found.sample_id), encoder.embedding_size, unreadable,
                      image_folder.other_files(folder))
   _write(result.output, dict(
-      names=np.array([name(sample_id) for sample_id in found.sample_id]),
+      names=np.array(list(map(name, paths[found.sample_id]))),
       embeddings=found.embeddings, unreadable=np.array(unreadable, str),
       other_files=np.array(result.other_files), digest=np.array(meta['digests']['online']),
       step=np.array(meta['step'])))
   return result
+
+
+def _images(folder: str) -> tuple[np.ndarray, list[str]]:
+  """The paths of the images, and those that are links to nothing."""
+  if not parallel.folder(folder).is_dir():
+    raise InputError(f'{folder}: no such folder (--images).')
+  paths = image_folder.images(folder)
+  there = np.array([parallel.in_object_store(path) or os.path.exists(path) for path in paths])
+  return paths[there], list(paths[~there])
 
 
 def _write(output: str, arrays: dict[str, Any]) -> None:

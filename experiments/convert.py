@@ -3,14 +3,14 @@
   python -m experiments.convert from_deepmind --input=FILE.pkl --workdir=DIR
   python -m experiments.convert from_deepmind --input=FILE.pkl --scan    only look into it
   python -m experiments.convert to_torch --checkpoint=DIR --output=FILE.safetensors [--step=N]
-  python -m experiments.convert from_torch --input=FILE.safetensors --workdir=DIR
+  python -m experiments.convert from_torch --input=FILE.safetensors --workdir=DIR [--prefix=TEXT]
   python -m experiments.convert export --checkpoint=DIR --output=FILE.stablehlo [--step=N]
 """
 
 from absl import flags
 
 from byol_jax import assembly
-from byol_jax.convert import deepmind, export, pickles, torch_weights
+from byol_jax.convert import deepmind, export, from_torch, pickles, to_torch
 from byol_jax.errors import InputError
 from experiments import command_line
 from experiments.configs import imagenet_r50
@@ -24,6 +24,10 @@ for name, text in (('input', 'File to read.'), ('workdir', 'New folder for the c
                    ('output', 'File to write.')):
   flags.DEFINE_string(name, None, text)
 flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
+flags.DEFINE_integer('image_size', 224, 'Side in pixels of the images that the encoder is to '
+                     'see, where a file does not say.', lower_bound=1)
+flags.DEFINE_string('prefix', None, 'Of the names of the encoder in a file for from_torch, such as '
+                    'module.encoder_q. ; found where there is one ResNet.')
 flags.DEFINE_bool('scan', False, 'Print what the file names and holds, and load nothing.')
 
 
@@ -31,19 +35,22 @@ def main(arguments: list[str]) -> None:
   given = flags.FLAGS
   if len(arguments) != 1 or arguments[0] not in FLAGS:
     raise InputError(f'Give one of {", ".join(FLAGS)}; see experiments/convert.py.')
+  if given.scan and arguments[0] != 'from_deepmind':
+    raise InputError('--scan looks into a file for from_deepmind; other files are no programs.')
   kind = 'scan' if given.scan and arguments[0] == 'from_deepmind' else arguments[0]
   missing = [name for name in FLAGS[kind] if not given[name].value]
   if missing:
     raise InputError(f'{kind} needs --{missing[0]}.')
   paper = assembly.as_json(imagenet_r50.get_config())
+  paper['data']['image_size'] = given.image_size
   if kind == 'scan':
     print(pickles.scan(given.input))
   elif kind == 'from_deepmind':
     print(deepmind.convert(given.input, given.workdir, paper))
   elif kind == 'from_torch':
-    print(torch_weights.read(given.input, given.workdir, paper))
+    print(from_torch.read(given.input, given.workdir, paper, given.prefix))
   elif kind == 'to_torch':
-    print(torch_weights.write(given.checkpoint, given.output, given.step))
+    print(to_torch.write(given.checkpoint, given.output, given.step))
   else:
     print(export.write(given.checkpoint, given.output, given.step))
 

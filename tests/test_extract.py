@@ -34,6 +34,7 @@ def images(tmp_path_factory):
   (folder / '.hidden').mkdir()
   for name in ('bad.jpg', 'deep/empty.png', 'notes.txt', '.hidden/1.png', '.dot.png'):
     (folder / name).write_text('' if 'empty' in name else 'no image')
+  (folder / 'link.png').symlink_to('/nowhere')
   return folder, found
 
 
@@ -41,11 +42,11 @@ def test_names_embeddings_and_counts(workdir, images, tmp_path):
   folder, found = images
   # Batches of three: the last is not full.
   done = extract.extract(workdir, f'{folder}/', tmp_path / 'out.npz', batch_size=3)
-  assert done.unreadable == ('bad.jpg', 'deep/empty.png')
+  assert done.unreadable == ('bad.jpg', 'deep/empty.png', 'link.png')
   assert (done.embedded, done.size, done.other_files) == (4, 8, 3)
   with np.load(tmp_path / 'out.npz') as stored:
     assert stored['names'].tolist() == sorted(found)
-    assert stored['unreadable'].tolist() == ['bad.jpg', 'deep/empty.png']
+    assert stored['unreadable'].tolist() == ['bad.jpg', 'deep/empty.png', 'link.png']
     assert stored['other_files'] == 3 and stored['step'] == 3
     assert stored['digest'] == checkpoint.read_meta(workdir)['digests']['online']
     embeddings = stored['embeddings']
@@ -61,7 +62,7 @@ def test_command(workdir, images, tmp_path):
                         output=tmp_path / 'out.npz')
   assert result.returncode == 0, result.stderr
   assert '4 images, embeddings of 8 numbers' in result.stdout
-  assert '2 images could not be read, 3 files are no images' in result.stdout
+  assert '3 images could not be read, 3 files are no images' in result.stdout
   assert 'left out, cannot be read as an image: bad.jpg' in result.stdout
 
 
@@ -69,7 +70,8 @@ def test_errors(workdir, images, tmp_path):
   (tmp_path / 'bad').mkdir()
   (tmp_path / 'bad' / 'a.png').write_text('no image')
   for folder, output, message in (
-      (images[0], 'out.csv', 'must end in .npz'), ('nowhere', 'out.npz', 'no such folder'),
+      (images[0], 'out.csv', 'must end in .npz'),
+      ('nowhere', 'out.npz', 'no such folder .--images'),
       (tmp_path / 'bad', 'out.npz', 'no readable image'),
       (images[0], 'none/out.npz', 'cannot be written')):
     with pytest.raises(InputError, match=message):

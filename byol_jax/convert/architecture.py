@@ -33,10 +33,11 @@ class Differences(NamedTuple):
   def __str__(self):
     return '\n'.join(f'{len(part)} {name}:\n' + '\n'.join(f'  {k} {v}' for k, v in part.items())
                      for name, part in (('missing', self.missing), ('extra', self.extra),
-                                        ('of another shape', self.other)) if part)
+                                        ('of another shape or kind', self.other)) if part)
 
 
-def encoder_options(params: Tree, where: str) -> tuple[str, dict[str, Any]]:
+def encoder_options(params: Tree, where: str, stem: str = 'imagenet'
+                    ) -> tuple[str, dict[str, Any]]:
   """The encoder's module name in `params`, and options for `resnet.build`.
 
   `padding` is no matter of the tensors and left out, as is `zero_init_last_scale`.
@@ -44,6 +45,7 @@ def encoder_options(params: Tree, where: str) -> tuple[str, dict[str, Any]]:
   Args:
     params: {module: {leaf: array}} under Haiku's names.
     where: the file, for messages.
+    stem: of the network, whose stride tensors do not tell.
 
   Raises:
     InputError: the tensors are of no ResNet that this package has.
@@ -54,13 +56,13 @@ def encoder_options(params: Tree, where: str) -> tuple[str, dict[str, Any]]:
                      '"NAME/~/initial_conv", where one is needed.')
   name = stems[0].split('/')[0]
   kernel, _, _, channels = (*np.shape(params[stems[0]]['w']), 0, 0, 0, 0)[:4]
-  if kernel != 7 or channels < 1:
+  if kernel != resnet.STEMS[stem][0] or channels < 1:
     raise InputError(f'{where}: the stem has a kernel of {kernel} pixels and {channels} channels; '
-                     'a kernel of 7 is needed. The strides of other stems cannot be told from '
-                     'tensors.')
+                     f'a kernel of {resnet.STEMS[stem][0]} is needed. The strides of other stems '
+                     'cannot be told from tensors.')
   inside = f'{name}/~/block_group_0/~/block_0/~/'
   return name, dict(depth=_depth(params, name, inside, channels / 64, where), width=channels / 64,
-                    version=2 if f'{name}/~/final_batchnorm' in params else 1, stem='imagenet',
+                    version=2 if f'{name}/~/final_batchnorm' in params else 1, stem=stem,
                     first_projection=f'{inside}shortcut_conv' in params)
 
 
@@ -122,7 +124,12 @@ def differences(found: Tree, wanted: Tree) -> Differences:
        for path in sorted(have) if path in need and not same(path)})
 
 
-def cast(found: Tree, wanted: Tree) -> Tree:
-  """The arrays in the dtypes of `wanted`."""
-  return {module: {leaf: np.asarray(found[module][leaf], need.dtype)
+def cast(found: Tree, wanted: Tree, where: str) -> Tree:
+  """The arrays in the dtypes of `wanted`; raises InputError where values are not finite."""
+  tree = {module: {leaf: np.asarray(found[module][leaf], need.dtype)
                    for leaf, need in leaves.items()} for module, leaves in wanted.items()}
+  bad = [name for name, array in tensors.flat(tree).items() if not np.isfinite(array).all()]
+  if bad:
+    raise InputError(f'{where}: {len(bad)} tensors hold values that are not finite, {bad[0]} the '
+                     'first.')
+  return tree

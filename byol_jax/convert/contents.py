@@ -11,6 +11,8 @@ from byol_jax.convert.stand_ins import Array, Blob, Immutable, Record, Refused, 
 MAX_DEPTH = 40
 # Things met on a walk; shared parts count each time.
 MAX_NODES = 200_000
+# Of all paths of arrays together.
+MAX_CHARACTERS = 1 << 24
 CHUNK = 1 << 22
 
 
@@ -29,17 +31,34 @@ def arrays_of(value: Any, size: int) -> dict[str, Array]:
   Raises:
     Refused: as `materialize` does.
   """
-  found, walk = {}, _Walk(size)
+  found, walk, characters = {}, _Walk(size), 0
 
-  def visit(value, path, depth):
-    value = walk.step(value, depth)
-    if isinstance(value, Array):
-      found[path] = value
+  def visit(value, names):
+    nonlocal characters
+    value = walk.step(value, len(names))
+    if isinstance(value, Array) and not value.unknown:
+      # Joined for arrays alone: a file can repeat a long name for every part of it.
+      characters += sum(map(len, names))
+      if characters > MAX_CHARACTERS:
+        raise Refused(f'arrays with names of more than {MAX_CHARACTERS} characters')
+      found['/'.join(names)] = value
     for name, inner in _parts(value):
-      visit(inner, f'{path}/{name}' if path else name, depth + 1)
+      visit(inner, (*names, name))
 
-  visit(value, '', 0)
+  visit(value, ())
   return found
+
+
+def check(value: Any, size: int) -> None:
+  """Raises Refused as `materialize` does, and reads nothing."""
+  walk = _Walk(size)
+
+  def visit(value, depth):
+    value = walk.step(value, depth)
+    for _, inner in _parts(value):
+      visit(inner, depth + 1)
+
+  visit(value, 0)
 
 
 def _parts(value: Any):
@@ -73,6 +92,8 @@ class _Walk:
     return value
 
   def _count(self, array: Array) -> None:
+    if array.unknown:
+      return
     if array.dtype is None:
       raise Refused('an array without numbers')
     if id(array) not in self.met:
@@ -94,7 +115,7 @@ def materialize(value: Any, file: BinaryIO, size: int) -> Any:
     Refused: the value is nested too deep, has too many parts, is larger than its file,
       or holds something that is no data.
   """
-  arrays_of(value, size)
+  check(value, size)
   walk, done = _Walk(size), {}
 
   def visit(value, depth):

@@ -6,8 +6,7 @@ ours have, so the tensors are taken over as they are. The files say nothing of d
 width, version or heads; the tensors do.
 """
 
-from collections.abc import Callable, Mapping
-import hashlib
+from collections.abc import Mapping
 import os
 from typing import Any, NamedTuple
 
@@ -15,8 +14,8 @@ import jax
 import numpy as np
 import optax
 
-from byol_jax import checkpoint, parallel, tensors
-from byol_jax.convert import architecture, pickles
+from byol_jax import checkpoint, tensors
+from byol_jax.convert import architecture, imported, pickles
 from byol_jax.convert.stand_ins import Record
 from byol_jax.errors import InputError
 from byol_jax.train_step import TrainState
@@ -73,7 +72,7 @@ def convert(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping
               versions=dict(jax=jax.__version__), source=found.source)
   held = [state]
   del state
-  write(workdir, held.pop, meta)
+  imported.write(workdir, held.pop, meta)
   return found
 
 
@@ -82,32 +81,8 @@ def _read(path, defaults: Mapping[str, Any]) -> tuple[TrainState, Imported]:
   section, num_classes = _model(trees, defaults, path)
   state, notes = _state(step, trees, momentum, architecture.shapes(section, num_classes), path)
   source = dict(kind='checkpoint of the reference implementation', file=os.path.basename(path),
-                sha256=sha256(path), licence=LICENCE, notes=list(notes))
+                sha256=imported.sha256(path), licence=LICENCE, notes=list(notes))
   return state, Imported(step, section, num_classes, notes, source)
-
-
-def write(workdir: str | os.PathLike, take_state: Callable[[], TrainState],
-          meta: Mapping[str, Any]) -> None:
-  """Saves a state as the only checkpoint of a workdir.
-
-  Args:
-    workdir: is made where it does not exist.
-    take_state: gives the state away. Orbax copies it before it begins to write; where
-      nobody else holds the state, its memory is free from then on.
-    meta: as in `checkpoint.save`.
-
-  Raises:
-    InputError: the checkpoint could not be written.
-  """
-  with checkpoint.saving(parallel.writable_folder(workdir), keep_last=1, keep_best=1
-                         ) as checkpoints:
-    checkpoint.save(checkpoints, take_state(), meta, {})
-
-
-def sha256(path: str | os.PathLike) -> str:
-  """The digest of a file."""
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _parts(value: Any, path) -> tuple[int, dict[str, Any], Any]:
@@ -125,15 +100,24 @@ def _parts(value: Any, path) -> tuple[int, dict[str, Any], Any]:
         raise InputError(f'{path}: experiment_state has no {name} of arrays by module; `--scan` '
                          'shows what it has.')
       trees[name] = {}
-  step = np.asarray(value.get('step', -1))
-  if step.size != 1 or step.dtype.kind not in 'iu' or not 0 <= step.item() < 2 ** 31:
+  return (_step(value.get('step'), path), trees,
+          _momentum(state.get('opt_state'), set(trees['online_params'])))
+
+
+def _step(value: Any, path) -> int:
+  # Nothing but a number is converted: a list could repeat a large array many times.
+  if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in 'iu':
+    value = value.item()
+  if type(value) is not int or not 0 <= value < 2 ** 31:
     raise InputError(f'{path}: it has no step from 0 to 2 ** 31 - 1.')
-  return step.item(), trees, _momentum(state.get('opt_state'), set(trees['online_params']))
+  return value
 
 
 def _is_tree(value: Any) -> bool:
+  # A slash in the name of an array would make it look like one of another module.
   return isinstance(value, dict) and all(
-      isinstance(arrays, dict) and all(isinstance(array, np.ndarray) for array in arrays.values())
+      isinstance(arrays, dict) and all(isinstance(array, np.ndarray) and '/' not in name
+                                       for name, array in arrays.items())
       for arrays in value.values())
 
 
@@ -162,6 +146,8 @@ def _model(trees, defaults: Mapping[str, Any], path) -> tuple[dict[str, Any], in
   if name != wanted:
     raise InputError(f'{path}: its ResNet is named {name}, and one of this depth {wanted}.')
   classifier = params.get('classifier', {}).get('w')
+  if classifier is not None and classifier.ndim != 2:
+    raise InputError(f'{path}: classifier/w has {classifier.ndim} dimensions where 2 are needed.')
   return dict(defaults, encoder='resnet', compute_dtype='float32',
               encoder_options=dict(options, padding='SAME', zero_init_last_scale=False),
               batch_norm_decay=.9, batch_norm_epsilon=1e-5,
@@ -179,13 +165,13 @@ def _state(step: int, trees, momentum, shapes, path) -> tuple[TrainState, tuple[
   def completed(name, found, wanted, instead, words):
     differing = architecture.differences(found, wanted)
     if not differing:
-      return architecture.cast(found, wanted)
+      return architecture.cast(found, wanted, f'{path}, {name}')
     notes.append(f'{name}: {words}.\n{differing}')
     have, need = tensors.flat(found), tensors.flat(wanted)
     taken = {key for key in need if key in have and key not in differing.other}
-    return {module: {leaf: np.asarray((found if f'{module}/{leaf}' in taken else instead)
-                                      [module][leaf], array.dtype)
-                     for leaf, array in leaves.items()} for module, leaves in wanted.items()}
+    whole = {module: {leaf: (found if f'{module}/{leaf}' in taken else instead)[module][leaf]
+                      for leaf in leaves} for module, leaves in wanted.items()}
+    return architecture.cast(whole, wanted, f'{path}, {name}')
 
   in_place = 'what is missing was taken from the online network'
   zeros = jax.tree.map(lambda array: np.zeros(array.shape, array.dtype), params)
@@ -206,9 +192,4 @@ def _checked(found, wanted, where: str):
   if differing:
     raise InputError(f'{where}: the tensors are not those of the network that they seem to be '
                      f'of.\n{differing}')
-  tree = architecture.cast(found, wanted)
-  bad = [name for name, array in tensors.flat(tree).items() if not np.isfinite(array).all()]
-  if bad:
-    raise InputError(f'{where}: {len(bad)} tensors hold values that are not finite, {bad[0]} the '
-                     'first.')
-  return tree
+  return architecture.cast(found, wanted, where)

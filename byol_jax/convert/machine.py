@@ -17,6 +17,8 @@ from byol_jax.convert.stand_ins import Refused, Unknown
 
 # A ResNet-200 with its optimizer has about 150,000.
 MAX_INSTRUCTIONS = 1_000_000
+# Of a call: each is looked at, and a file can ask for as many calls as for instructions.
+MAX_ARGUMENTS = 64
 # Longer texts and bytes stay in the file.
 SHORT = 256
 MAX_INTEGER_BYTES = 16
@@ -122,6 +124,8 @@ class Machine:
 
   def _call(self) -> None:
     arguments, function = self.stack.pop(), self.stack.pop()
+    if type(arguments) is tuple and len(arguments) > MAX_ARGUMENTS:
+      raise Refused(f'a call with {len(arguments)} arguments')
     if self.tolerant and (isinstance(function, Unknown) or _any_unknown(arguments)):
       self.stack.append(Unknown())
     else:
@@ -129,7 +133,12 @@ class Machine:
 
   def _build(self) -> None:
     state, target = self.stack.pop(), self.stack[-1]
-    if isinstance(target, (stand_ins.Array, stand_ins.DType, stand_ins.Immutable)):
+    if self.tolerant and isinstance(target, stand_ins.Array) and _any_unknown(state):
+      # Also where the file refers to it again.
+      target.unknown = True
+    elif self.tolerant and (isinstance(state, Unknown) or _any_unknown(state)):
+      self.stack[-1] = Unknown()
+    elif isinstance(target, (stand_ins.Array, stand_ins.DType, stand_ins.Immutable)):
       target.set_state(state)
     elif not isinstance(target, Unknown):
       raise Refused(f'a state for {type(target).__name__}, which has none')
@@ -174,7 +183,9 @@ class Machine:
 
 
 def _any_unknown(arguments: Any) -> bool:
-  return type(arguments) is tuple and any(isinstance(one, Unknown) for one in arguments)
+  return type(arguments) is tuple and any(
+      isinstance(one, Unknown) or getattr(one, 'unknown', False)
+      for one in arguments[:MAX_ARGUMENTS])
 
 
 def _name_of(code: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from byol_jax.convert import contents
 from byol_jax.convert.machine import Machine
-from byol_jax.convert.stand_ins import Refused
+from byol_jax.convert.stand_ins import Array, Record, Refused
 from byol_jax.errors import InputError
 
 
@@ -40,7 +40,8 @@ class Scan(NamedTuple):
     lines += [f'{count:7d}  {name}  UNKNOWN' for name, count in self.unknown.items()]
     lines += [f'{name} {array}' for name, array in self.arrays.items()]
     lines += [f'{len(self.arrays)} arrays, {self.num_bytes:,} bytes',
-              f'would be refused: {self.refusal}' if self.refusal else 'would be read']
+              f'would be refused: {self.refusal}' if self.refusal else
+              'can be followed to its end; the numbers themselves were not read']
     return '\n'.join(lines)
 
 
@@ -73,6 +74,10 @@ def scan(path: str | os.PathLike) -> Scan:
         arrays = contents.arrays_of(machine.run(), size)
     except InputError as error:
       refusal = str(error)
+      # What had been put together until then, under the numbers of its places on the stack.
+      with contextlib.suppress(InputError), _explained(path):
+        arrays = contents.arrays_of(
+            [one for one in machine.stack if isinstance(one, (dict, list, Array, Record))], size)
   if machine.unknown and not refusal:
     refusal = f'{os.fspath(path)} names {_some(machine.unknown)}.'
   return Scan(machine.names, machine.unknown,

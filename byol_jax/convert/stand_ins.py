@@ -71,10 +71,12 @@ class Array:
   shape: of the array.
   fortran: the bytes are in the order of columns.
   data: its bytes, or where they lie.
+  unknown: its state has a part that a scan does not know.
   """
 
   def __init__(self):
     self.dtype, self.shape, self.fortran, self.data = None, (0,), False, b''
+    self.unknown = False
 
   def set_state(self, state: Any) -> None:
     """Takes the state that numpy gives an array: version, shape, dtype, order, bytes."""

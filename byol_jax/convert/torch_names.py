@@ -6,6 +6,7 @@ have leading dimensions of 1 here. timm's ResNets have the same names as torchvi
 
 from collections.abc import Mapping
 import re
+import types
 
 import numpy as np
 
@@ -18,6 +19,16 @@ Weights = dict[str, np.ndarray]
 # torch's are not; from here on the correction is exactly 1 in float32.
 SETTLED = 1000
 OF_BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+
+
+def safetensors_library() -> types.ModuleType:
+  """The library, of which only these conversions have need."""
+  try:
+    import safetensors.numpy
+  except ImportError as error:
+    raise InputError('Weights for PyTorch need safetensors: pip install "safetensors>=0.7".'
+                     ) from error
+  return safetensors
 
 
 def to_torch(params: Mapping, state: Mapping, encoder: str) -> tuple[Weights, Weights]:
@@ -85,7 +96,7 @@ def from_torch(weights: Mapping[str, np.ndarray], encoder: str, hidden: Weights 
       state[f'{module}/~/{kind}'] = dict(
           average=np.reshape(array, (1, 1, 1, -1)),
           hidden=np.reshape(array if hidden is None else hidden[name], (1, 1, 1, -1)),
-          counter=np.asarray(count if hidden is not None else np.maximum(count, SETTLED),
+          counter=np.asarray(np.clip(count, SETTLED if hidden is None else 0, 2 ** 31 - 1),
                              np.int32))
   return params, state, unknown
 

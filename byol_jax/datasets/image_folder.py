@@ -51,7 +51,7 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
   folders = {'train': [train], 'validation': [validation or train], 'test': [test],
              TOGETHER: [train, validation] if validation else [train]}[split]
   classes = _subfolders(train) if labels == 'folders' else []
-  parts = [_images(folder) for folder in folders]
+  parts = [images(folder) for folder in folders]
   numbers = np.concatenate([_labels(folder, part, classes) for folder, part in zip(folders, parts)]
                            ) if labels == 'folders' else None
   paths = np.concatenate(parts)
@@ -63,7 +63,7 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
       raise DataError(f'{folders[0]}: the {split} split is empty with {len(paths)} images and '
                       f'data.options.validation_share {validation_share}.')
     paths, numbers = paths[rows], None if numbers is None else numbers[rows]
-  return _stream(paths, numbers, len(classes), shards)
+  return stream(paths, numbers, len(classes), shards)
 
 
 def check_split(split: str, *, train: str, test: str | None, labels: str, **_) -> None:
@@ -89,7 +89,7 @@ def other_files(folder: str) -> int:
   import tensorflow as tf
 
   total = sum(len(files) for _, files, _ in _folders(_root(folder), tf))
-  return total - len(_images(folder))
+  return total - len(images(folder))
 
 
 def _folders(root: str, tf) -> Iterator[tuple[str, list[str], bool]]:
@@ -104,8 +104,12 @@ def _folders(root: str, tf) -> Iterator[tuple[str, list[str], bool]]:
       yield parent, files, hidden
 
 
-def _images(folder: str) -> np.ndarray:
-  """The paths of all images below a folder, sorted, as an object array of str."""
+def images(folder: str) -> np.ndarray:
+  """The paths of all images below a folder, sorted, as an object array of str.
+
+  Raises:
+    DataError: there is no such folder, or no image in it.
+  """
   import tensorflow as tf
 
   root = _root(folder)
@@ -116,10 +120,10 @@ def _images(folder: str) -> np.ndarray:
     for parent, files, hidden in _folders(root, tf):
       if hidden:
         continue
-      images = [file for file in files
-                if file.lower().endswith(ENDINGS) and not file.startswith('.')]
-      found += [posixpath.join(parent, file) for file in images]
-      others += len(files) - len(images)
+      own = [file for file in files
+             if file.lower().endswith(ENDINGS) and not file.startswith('.')]
+      found += [posixpath.join(parent, file) for file in own]
+      others += len(files) - len(own)
   except UnicodeDecodeError as error:
     raise DataError(f'{folder} has a file whose name is not UTF-8 ({error}); rename it.') from error
   if not found:
@@ -161,8 +165,9 @@ def _labels(folder: str, paths: np.ndarray, classes: list[str]) -> np.ndarray:
   return np.array([number[parts[0]] for parts in names], np.int32)
 
 
-def _stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shards: Shards
-            ) -> Stream:
+def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shards: Shards
+           ) -> Stream:
+  """The image files of these paths; labels int32 [N], None for unlabelled ones."""
   import tensorflow as tf
 
   total = len(paths)

@@ -179,6 +179,19 @@ def memo():
       data, b'0(', (ARRAY + state(shape, get(0)) + b'b') * 1000, b'l'), 'larger than the file'
 
 
+def repetition():
+  """What is cheap to ask for again and again, and not to give."""
+  many = b'(' + b'N' * 300_000 + b't' + put(0) + b'0'
+  calls = (name('numpy', 'dtype') + get(0) + b'R0') * 10_000
+  yield 'many arguments', file(many, calls, b'N'), '300000 arguments'
+  key = '\N{GRINNING FACE}' + 'k' * 240
+  array = ARRAY + state(number(1) + b'\x85', call(ENCODE, text('abcd'), text('latin1'))) + b'b'
+  deep = (b'}' + text(key)) * 37
+  wide = b'}(' + b''.join(text(f'{i}') + get(1) for i in range(190_000)) + b'u'
+  yield 'long names for many arrays', file(
+      array, put(1), b'0', b'(', deep, wide, b's' * 37, MAPPING, b'l'), 'in the place of data'
+
+
 def lengths():
   most = struct.pack('<Q', 2 ** 63 - 1)
   for title, code in dict(text=b'\x8d', bytes=b'\x8e', array=b'\x96', frame=b'\x95').items():
@@ -249,7 +262,8 @@ def damage(sound):
 def everything(sound):
   """{title: (bytes, regular expression that the error has)}."""
   found = {}
-  for kind in (calls(), chains(), arguments(), attributes(), instructions(), memo(), lengths(),
+  for kind in (calls(), chains(), arguments(), attributes(), instructions(), memo(),
+               repetition(), lengths(),
                nesting(), look_alikes(), keys(), damage(sound)):
     for title, data, reason in kind:
       assert title not in found, title

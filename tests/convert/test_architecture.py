@@ -62,5 +62,5 @@ def test_differences_name_missing_extra_and_other_tensors():
 
 def test_cast_keeps_the_numbers():
   tree = dict(c=dict(n=np.array(5, np.int64)))
-  found = architecture.cast(tree, dict(c=dict(n=np.zeros((), np.int32))))
+  found = architecture.cast(tree, dict(c=dict(n=np.zeros((), np.int32))), 'file')
   np.testing.assert_array_equal(found['c']['n'], np.array(5, np.int32), strict=True)

@@ -1,6 +1,7 @@
 import copy
 import json
 import pickle
+import tracemalloc
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import byol_jax
 from byol_jax import assembly, checkpoint, evaluate, loading
-from byol_jax.convert import architecture, deepmind
+from byol_jax.convert import architecture, deepmind, imported
 from byol_jax.errors import InputError
 from experiments.configs import default
 from tests import commands, tiny
@@ -50,7 +51,7 @@ def test_trees_are_taken_over_as_they_are(workdir):
       depth='tiny', width=1., version=1, stem='imagenet', padding='SAME', first_projection=True,
       zero_init_last_scale=False)
   assert meta['source']['licence'].startswith('CC BY-NC 4.0')
-  assert meta['source']['sha256'] == deepmind.sha256(GOLDEN)
+  assert meta['source']['sha256'] == imported.sha256(GOLDEN)
   assert meta['source']['notes'] == []
 
 
@@ -84,7 +85,7 @@ def test_commands_say_what_they_found(tmp_path):
   result = run('from_deepmind', input=GOLDEN, scan='true')
   assert result.returncode == 0, result.stderr
   assert 'haiku._src.data_structures.FlatMapping' in result.stdout
-  assert 'would be read' in result.stdout
+  assert 'can be followed to its end' in result.stdout
   result = run('from_deepmind', input=GOLDEN, workdir=tmp_path / 'run')
   assert result.returncode == 0, result.stderr
   assert 'ResNet-tiny, width 1, version 1' in result.stdout and 'CC BY-NC 4.0' in result.stdout
@@ -108,7 +109,7 @@ def test_missing_and_extra_tensors_are_all_listed(tmp_path, monkeypatch):
     deepmind.convert(path, tmp_path / 'run', CONFIG)
   for line in ('2 missing:', '  projector/linear/b float32[32]',
                '  tiny_res_net/~/block_group_1/~/block_0/~/conv_1/w float32[3, 3, 8, 8]',
-               '1 extra:', '  tiny_res_net/~/extra/w float32[3]', '1 of another shape:',
+               '1 extra:', '  tiny_res_net/~/extra/w float32[3]', '1 of another shape or kind:',
                '  classifier/b float32[7], where float32[10] is needed'):
     assert line in str(error.value).splitlines()
   assert not checkpoint.steps(tmp_path / 'run')
@@ -146,7 +147,21 @@ def other_name(trees):
                             for module, arrays in trees['online_params'].items()}
 
 
+def classifier_of_no_dimension(trees):
+  trees['online_params']['classifier']['w'] = np.zeros((), np.float32)
+
+
+def slash_in_the_name_of_an_array(trees):
+  trees['online_params']['projector'] = {
+      'linear/b': trees['online_params']['projector/linear'].pop('b')}
+
+
 @pytest.mark.parametrize('change, step, message', [
+    (classifier_of_no_dimension, 3, 'classifier/w has 0 dimensions'),
+    (slash_in_the_name_of_an_array, 3, 'no online_params of arrays by module'),
+    (lambda trees: None, [[1], [1, 2]], 'no step from 0'),
+    (lambda trees: trees['target_params']['projector/linear']['w'].fill(np.inf), 3,
+     'target_params: 1 tensors hold values that are not finite'),
     (no_projector, 3, 'the projector is missing'), (not_finite, 3, 'projector/linear/w the first'),
     (other_name, 3, 'named res_net18, and one of this depth tiny_res_net'),
     (lambda trees: trees.update(online_params={}), 3, 'no ResNet is in it'),
@@ -162,3 +177,20 @@ def test_a_file_without_a_state(tmp_path):
   path.write_bytes(pickle.dumps(dict(params=np.zeros(3)), protocol=2))
   with pytest.raises(InputError, match='no experiment_state'):
     deepmind.convert(path, tmp_path / 'run', CONFIG)
+
+
+def test_a_step_of_many_references_to_one_array_takes_no_memory(tmp_path, monkeypatch):
+  large = np.zeros(1 << 20, np.uint8)
+  path = write(tmp_path, monkeypatch, lambda trees: None, step=1000 * [large])
+  tracemalloc.start()
+  with pytest.raises(InputError, match='no step from 0'):
+    deepmind.convert(path, tmp_path / 'run', CONFIG)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 1 << 27
+
+
+def test_an_image_size_can_be_given(tmp_path):
+  done = run('from_deepmind', input=GOLDEN, workdir=tmp_path / 'run', image_size=32)
+  assert done.returncode == 0, done.stderr
+  assert checkpoint.read_meta(tmp_path / 'run')['config']['data']['image_size'] == 32

@@ -14,7 +14,7 @@ from byol_jax import assembly
 from byol_jax.convert import architecture, pickles
 from byol_jax.errors import InputError
 from experiments.configs import default
-from tests.convert import reference_files
+from tests.convert import hostile, reference_files
 from tests.test_fidelity import GOLDENS, golden, haiku_tree
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -160,6 +160,21 @@ def test_scan_names_and_describes():
   total = sum(array.nbytes for tree in (*TREES.values(), MOMENTUM) for arrays in tree.values()
               for array in arrays.values())
   assert found.num_bytes == total + 8
+
+
+@pytest.mark.parametrize('ending', [b'', hostile.text('then') + hostile.entry(b'N', 'x') +
+                                    b'K\x01K\x02s' + b's'], ids=['whole', 'refused_later'])
+def test_scan_lists_arrays_beside_those_of_an_unknown_dtype(tmp_path, ending):
+  word = hostile.call(hostile.ENCODE, hostile.text('abcd'), hostile.text('latin1'))
+  array = lambda dtype: hostile.ARRAY + hostile.state(b'K\x01\x85', word, dtype) + b'b'
+  strange = hostile.name('ml_dtypes', 'bfloat16')
+  path = tmp_path / 'file.pkl'
+  path.write_bytes(hostile.file(b'}', hostile.text('a'), array(strange), b's', hostile.text('b'),
+                                array(hostile.FLOAT), b's', ending))
+  found = pickles.scan(path)
+  assert found.unknown == {'ml_dtypes.bfloat16': 1}
+  assert [name.split('/')[-1] for name in found.arrays] == ['b']
+  assert ('key of type int' if ending else 'names ml_dtypes.bfloat16') in found.refusal
 
 
 def test_scan_goes_on_after_what_it_does_not_know(tmp_path):

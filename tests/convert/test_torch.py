@@ -3,6 +3,7 @@ import json
 import pathlib
 import re
 
+import ml_dtypes
 import numpy as np
 import optax
 import pytest
@@ -12,7 +13,7 @@ from sklearn import datasets
 
 import byol_jax
 from byol_jax import assembly, checkpoint, tensors, train
-from byol_jax.convert import architecture, deepmind, torch_weights
+from byol_jax.convert import architecture, from_torch, imported, to_torch
 from byol_jax.errors import InputError
 from byol_jax.train_step import TrainState
 from experiments.configs import default
@@ -22,6 +23,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = assembly.as_json(default.get_config())
 # Small heads, which these tests do not look at, are made sooner.
 CONFIG['model'].update(projector=[8, 4], predictor=[8, 4])
+CONFIG['data']['image_size'] = 64
 SAME = dict(padding='SAME', first_projection=True)
 TORCH = dict(padding='torch', first_projection=False)
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
@@ -56,7 +58,7 @@ def random_run(folder, *, batches=5000, **options):
     leaves['average'] = leaves['hidden'] / np.float32(1 - .9 ** batches)
   state = TrainState(np.int32(9), trees[0], trees[0], trees[1], trees[1],
                      optax.TraceState(trees[0]))
-  deepmind.write(folder, lambda: state,
+  imported.write(folder, lambda: state,
                  dict(config=dict(CONFIG, model=section), resolved=dict(num_classes=0)))
   return folder
 
@@ -110,7 +112,7 @@ def assert_agree(found, wanted):
 def test_the_recipe_gives_our_embeddings(tmp_path, depth, width, options):
   names = recipe()
   random_run(tmp_path / 'run', depth=depth, width=width, **options)
-  torch_weights.write(tmp_path / 'run', tmp_path / 'encoder.safetensors')
+  to_torch.write(tmp_path / 'run', tmp_path / 'encoder.safetensors')
   model = names['load_encoder'](stock(depth), tmp_path / 'encoder.safetensors')
   ours = byol_jax.load_encoder(tmp_path / 'run')
   for size in (64, 75):
@@ -123,7 +125,7 @@ def test_a_torch_padded_encoder_loads_into_the_stock_network(tmp_path, depth):
   from safetensors.torch import load_file
   model = stock(depth)
   random_run(tmp_path / 'run', depth=depth, **TORCH)
-  torch_weights.write(tmp_path / 'run', tmp_path / 'encoder.safetensors')
+  to_torch.write(tmp_path / 'run', tmp_path / 'encoder.safetensors')
   model.fc = torch.nn.Identity()
   model.load_state_dict(load_file(tmp_path / 'encoder.safetensors'))
   ours = byol_jax.load_encoder(tmp_path / 'run')
@@ -134,7 +136,7 @@ def test_a_torch_padded_encoder_loads_into_the_stock_network(tmp_path, depth):
 def test_a_trained_encoder_agrees(tmp_path):
   names, folder = recipe(), tmp_path / 'run'
   train.pretrain(tiny.config(evals__every_epochs=0.), folder)
-  torch_weights.write(folder, tmp_path / 'encoder.safetensors')
+  to_torch.write(folder, tmp_path / 'encoder.safetensors')
   model = names['load_encoder'](stock(10), tmp_path / 'encoder.safetensors')
   images = photographs(33)
   found, wanted = embed_in_torch(model, images), byol_jax.load_encoder(folder)(images)
@@ -145,7 +147,7 @@ def test_the_stock_network_pads_otherwise(tmp_path):
   torch = pytest.importorskip('torch', reason='PyTorch is not installed')
   from safetensors.torch import load_file
   random_run(tmp_path / 'run', depth=18, padding='SAME', first_projection=False)
-  torch_weights.write(tmp_path / 'run', tmp_path / 'encoder.safetensors')
+  to_torch.write(tmp_path / 'run', tmp_path / 'encoder.safetensors')
   model = stock(18)
   model.fc = torch.nn.Identity()
   model.load_state_dict(load_file(tmp_path / 'encoder.safetensors'))
@@ -155,8 +157,9 @@ def test_the_stock_network_pads_otherwise(tmp_path):
 
 
 def test_there_and_back_gives_the_same_bits(narrow, tmp_path):
-  torch_weights.write(narrow, tmp_path / 'encoder.safetensors')
-  torch_weights.read(tmp_path / 'encoder.safetensors', tmp_path / 'back', CONFIG)
+  to_torch.write(narrow, tmp_path / 'encoder.safetensors')
+  from_torch.read(tmp_path / 'encoder.safetensors', tmp_path / 'back',
+                  dict(CONFIG, data=dict(CONFIG['data'], image_size=224)))
   before, after = encoder_tensors(narrow), encoder_tensors(tmp_path / 'back')
   assert set(before) == set(after) and len(before) > 100
   for path, array in before.items():
@@ -164,13 +167,14 @@ def test_there_and_back_gives_the_same_bits(narrow, tmp_path):
   # After twelve batches the averages are still corrected, which the file had to keep.
   path = 'res_net18/~/initial_batchnorm/~/mean_ema'
   assert not np.array_equal(before[f'{path}/hidden'], before[f'{path}/average'])
-  there, back = (checkpoint.read_meta(folder)['config']['model']
-                 for folder in (narrow, tmp_path / 'back'))
-  assert there['encoder_options'] == back['encoder_options']
+  there, back = (checkpoint.read_meta(folder) for folder in (narrow, tmp_path / 'back'))
+  assert there['config']['model'] == back['config']['model']
+  assert there['config']['data']['image_size'] == back['config']['data']['image_size'] == 64
+  assert back['source']['origin'] == dict(step=9, digest=there['digests']['online'])
 
 
 def test_convolutions_are_written_as_torch_has_them(narrow, tmp_path):
-  torch_weights.write(narrow, tmp_path / 'encoder.safetensors')
+  to_torch.write(narrow, tmp_path / 'encoder.safetensors')
   weights = safetensors_numpy.load_file(tmp_path / 'encoder.safetensors')
   ours = encoder_tensors(narrow)['res_net18/~/block_group_1/~/block_0/~/conv_0/w']
   theirs = weights['layer2.0.conv1.weight']
@@ -181,7 +185,7 @@ def test_convolutions_are_written_as_torch_has_them(narrow, tmp_path):
 
 
 def test_metadata_say_what_tensors_cannot(narrow, tmp_path):
-  torch_weights.write(narrow, tmp_path / 'encoder.safetensors')
+  to_torch.write(narrow, tmp_path / 'encoder.safetensors')
   with safe_open(tmp_path / 'encoder.safetensors', 'np') as file:
     about, names = file.metadata(), set(file.keys())
   assert about['padding'] == 'torch'
@@ -208,7 +212,7 @@ def test_weights_of_torch_become_a_checkpoint(tmp_path, ending):
     torch.save(dict(state_dict=weights, epoch=3), path)
   else:
     save_file(weights, path)
-  done = torch_weights.read(path, tmp_path / 'run', CONFIG)
+  done = from_torch.read(path, tmp_path / 'run', CONFIG)
   assert "'module.fc.bias', 'module.fc.weight'" in str(done)
   model.fc = torch.nn.Identity()
   encoder = byol_jax.load_encoder(tmp_path / 'run')
@@ -230,12 +234,12 @@ def test_a_hostile_pth_is_refused(tmp_path):
   torch = pytest.importorskip('torch', reason='PyTorch is not installed')
   torch.save(dict(a=Executed()), tmp_path / 'evil.pth')
   with pytest.raises(InputError, match=r'evil.pth was refused by torch.load'):
-    torch_weights.read(tmp_path / 'evil.pth', tmp_path / 'run', CONFIG)
+    from_torch.read(tmp_path / 'evil.pth', tmp_path / 'run', CONFIG)
 
 
 def written(narrow, tmp_path, change, metadata=None):
   """A file of the narrow encoder after `change(weights)`, without our metadata."""
-  torch_weights.write(narrow, tmp_path / 'encoder.safetensors')
+  to_torch.write(narrow, tmp_path / 'encoder.safetensors')
   weights = safetensors_numpy.load_file(tmp_path / 'encoder.safetensors')
   change(weights)
   safetensors_numpy.save_file(weights, tmp_path / 'other.safetensors', metadata)
@@ -249,7 +253,7 @@ def test_missing_and_extra_tensors_are_all_listed(narrow, tmp_path):
     weights['layer2.0.bn1.weight'] = np.zeros(7, np.float32)
   path = written(narrow, tmp_path, change)
   with pytest.raises(InputError) as error:
-    torch_weights.read(path, tmp_path / 'run', CONFIG)
+    from_torch.read(path, tmp_path / 'run', CONFIG)
   for words in ('block_group_2/~/block_1/~/conv_1/w float32[3, 3, 32, 32]',
                 'initial_batchnorm/~/mean_ema/average', "'layer1.0.se.weight'",
                 "'layer1.5.conv1.bias'", 'float32[1, 1, 1, 7], where float32[1, 1, 1, 16]'):
@@ -265,7 +269,94 @@ def test_missing_and_extra_tensors_are_all_listed(narrow, tmp_path):
 def test_files_that_cannot_be_used(narrow, tmp_path, change, metadata, message):
   path = written(narrow, tmp_path, change, metadata)
   with pytest.raises(InputError, match=message):
-    torch_weights.read(path, tmp_path / 'run', CONFIG)
+    from_torch.read(path, tmp_path / 'run', CONFIG)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(hidden='QUJD'), 'metadata are damaged'), (dict(image_std='[1, 1, 0]'), 'impossible'),
+    (dict(batch_norm_epsilon='"x"'), 'metadata are damaged'), (dict(image_size='0'), 'impossible'),
+    (dict(encoder_options='[]'), 'metadata are damaged'), (dict(source='3'), 'impossible'),
+    (dict(encoder_options='{"stem": ["small"], "padding": "torch", "zero_init_last_scale": false}'),
+     'impossible')], ids=str)
+def test_metadata_that_cannot_be(narrow, tmp_path, change, message):
+  to_torch.write(narrow, tmp_path / 'encoder.safetensors')
+  with safe_open(tmp_path / 'encoder.safetensors', 'np') as file:
+    about = file.metadata()
+  path = written(narrow, tmp_path, lambda weights: None, about | change)
+  with pytest.raises(InputError, match=message):
+    from_torch.read(path, tmp_path / 'run', CONFIG)
+
+
+def test_the_tensors_decide_on_depth_and_width(narrow, tmp_path):
+  to_torch.write(narrow, tmp_path / 'encoder.safetensors')
+  with safe_open(tmp_path / 'encoder.safetensors', 'np') as file:
+    about = file.metadata()
+  options = json.loads(about['encoder_options']) | dict(depth=[18], width=1e9)
+  path = written(narrow, tmp_path, lambda weights: None,
+                 about | dict(encoder_options=json.dumps(options)))
+  from_torch.read(path, tmp_path / 'run', CONFIG)
+  options = checkpoint.read_meta(tmp_path / 'run')['config']['model']['encoder_options']
+  assert (options['depth'], options['width']) == (18, .125)
+
+
+def test_one_of_two_resnets_is_chosen_by_its_prefix(narrow, tmp_path):
+  path = written(narrow, tmp_path, lambda w: w.update(
+      {f'module.encoder_k.{name}': np.array(-array) for name, array in w.items()},
+      **{'module.projector.0.weight': np.zeros((2, 2), np.float32)}))
+  with pytest.raises(InputError, match="choose with --prefix: '', 'module.encoder_k.'"):
+    from_torch.read(path, tmp_path / 'run', CONFIG)
+  with pytest.raises(InputError, match="no ResNet with the prefix 'encoder_q.'"):
+    from_torch.read(path, tmp_path / 'run', CONFIG, 'encoder_q.')
+  done = from_torch.read(path, tmp_path / 'run', CONFIG, 'module.encoder_k.')
+  assert "'conv1.weight'" in done and "'module.projector.0.weight'" in done
+  name = 'res_net18/~/initial_conv/w'
+  np.testing.assert_array_equal(encoder_tensors(tmp_path / 'run')[name],
+                                -encoder_tensors(narrow)[name])
+
+
+def test_values_that_are_not_finite_are_refused(narrow, tmp_path):
+  path = written(narrow, tmp_path, lambda w: w['bn1.bias'].fill(np.nan))
+  with pytest.raises(InputError, match='initial_batchnorm/offset the first'):
+    from_torch.read(path, tmp_path / 'run', CONFIG)
+
+
+def test_bfloat16_becomes_float32(narrow, tmp_path):
+  path = written(narrow, tmp_path, lambda w: w.update(
+      {name: array.astype(ml_dtypes.bfloat16) for name, array in w.items()
+       if array.dtype == np.float32}))
+  from_torch.read(path, tmp_path / 'run', CONFIG)
+  name = 'res_net18/~/initial_conv/w'
+  np.testing.assert_allclose(encoder_tensors(tmp_path / 'run')[name],
+                             encoder_tensors(narrow)[name], rtol=2 ** -8)
+
+
+@pytest.mark.parametrize('strange, message', [
+    (lambda torch: torch.nn.Parameter(torch.ones(2)), None),
+    (lambda torch: torch.ones(3, 3).to_sparse(), None),
+    (lambda torch: torch.zeros(2, device='meta'), None),
+    (lambda torch: torch.zeros(1).half().expand(2 ** 33), 'larger than the file')])
+def test_tensors_of_other_kinds_in_a_pth(narrow, tmp_path, strange, message):
+  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  to_torch.write(narrow, tmp_path / 'encoder.safetensors')
+  weights = safetensors_numpy.load_file(tmp_path / 'encoder.safetensors')
+  torch.save({name: torch.tensor(array) for name, array in weights.items()}
+             | {'fc.weight': strange(torch)}, tmp_path / 'a.pth.tar')
+  if message is None:
+    from_torch.read(tmp_path / 'a.pth.tar', tmp_path / 'run', CONFIG)
+    assert checkpoint.steps(tmp_path / 'run') == [0]
+  else:
+    with pytest.raises(InputError, match=message):
+      from_torch.read(tmp_path / 'a.pth.tar', tmp_path / 'run', CONFIG)
+
+
+@pytest.mark.parametrize('changes, loads', [
+    (TORCH, True), (SAME, False), (dict(TORCH, first_projection=True), False),
+    (dict(TORCH, width=.25), False), (dict(TORCH, stem='small'), False)])
+def test_what_loads_into_a_stock_network_is_said(changes, loads):
+  options = dict(CONFIG['model']['encoder_options'], depth=18) | changes
+  section = dict(CONFIG['model'], encoder_options=options)
+  assert to_torch._is_stock(section) == loads
+  assert not to_torch._is_stock(section | dict(batch_norm_epsilon=1e-3))
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -274,19 +365,23 @@ def test_files_that_cannot_be_read(tmp_path):
   for name, message in (('a.safetensors', 'cannot be read as safetensors'),
                         ('a.pickle', 'end in .safetensors'), ('b.pth', 'no such file')):
     with pytest.raises(InputError, match=message):
-      torch_weights.read(tmp_path / name, tmp_path / 'run', CONFIG)
+      from_torch.read(tmp_path / name, tmp_path / 'run', CONFIG)
 
 
 def test_what_torchvision_has_no_names_for(tmp_path):
   random_run(tmp_path / 'run', depth=18, width=.25, version=2)
   with pytest.raises(InputError, match='only ResNets of version 1'):
-    torch_weights.write(tmp_path / 'run', tmp_path / 'encoder.safetensors')
+    to_torch.write(tmp_path / 'run', tmp_path / 'encoder.safetensors')
 
 
 def test_commands(narrow, tmp_path):
   result = commands.run('convert', 'to_torch', checkpoint=narrow,
                         output=tmp_path / 'none' / 'encoder.safetensors')
   assert result.returncode == 1 and 'cannot be written' in result.stderr
+  (tmp_path / 'folder').mkdir()
+  result = commands.run('convert', 'to_torch', checkpoint=narrow, output=tmp_path / 'folder')
+  assert result.returncode == 1 and 'cannot be written' in result.stderr
+  assert not list(tmp_path.glob('*.partial'))
   result = commands.run('convert', 'to_torch', checkpoint=narrow,
                         output=tmp_path / 'encoder.safetensors')
   assert result.returncode == 0 and 'padding torch' in result.stdout, result.stderr
