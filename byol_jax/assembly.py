@@ -72,13 +72,15 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
       ('train.tau_schedule', train.tau_schedule, train.tau_schedule in schedules.TAU_SCHEDULES),
       ('train.target', train.target, train.target in TARGETS),
       ('train.stop_at_step', train.stop_at_step, train.stop_at_step >= 0),
+      ('train.accumulation_steps', train.accumulation_steps, train.accumulation_steps >= 1),
       ('data.image_size', config.data.image_size, config.data.image_size >= 1),
       ('checkpoint.keep_last', config.checkpoint.keep_last, config.checkpoint.keep_last >= 1)):
     if not possible:
       raise InputError(f'{name} cannot be {value}.')
   for name in ('view1', 'view2'):
     augment.check_policy(name, config[name].to_dict())
-  parallel.check_batch_size(batch_size, config.data.virtual_shards)
+  parallel.check_batch_size(batch_size, config.data.virtual_shards,
+                            parts=train.accumulation_steps)
   to_steps = functools.partial(schedules.num_steps, num_examples=data.num_examples,
                                batch_size=batch_size)
   max_steps, warmup_steps = to_steps(train.epochs), to_steps(train.warmup_epochs)
@@ -126,7 +128,7 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
           max_steps=resolved.max_steps),
       tau=functools.partial(schedules.tau, base_tau=train.base_tau,
                             max_steps=resolved.max_steps, schedule=train.tau_schedule),
-      target=train.target)
+      target=train.target, accumulation_steps=train.accumulation_steps)
 
 
 def center_views(data: Mapping[str, Any]):

@@ -1,9 +1,12 @@
 """The view policy, on the device: flips, colour, blur and solarization of the crops.
 
-Every operation is a deterministic function of one image [H, W, 3] with values in
-[0, 1] and of its parameters, in the reference's semantics. `random_view` draws the
-parameters from the image's own key and applies the operations in the paper's order
-(Table 6). `two_views` does so for a batch, by vmap.
+Every operation is a deterministic function of one image with values in [0, 1] and of its
+parameters, in the reference's semantics. `random_view` draws the parameters from the
+image's own key and applies the operations in the paper's order (Table 6). `two_views`
+does so for a batch, by vmap.
+
+An image is three planes here, (red, green, blue), each [H, W]: on CPU the colour
+operations take 0.6 of the time that they take with the colours as the last axis.
 """
 
 from collections.abc import Mapping
@@ -22,68 +25,86 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.2989, 0.5870, 0.1140)
 
 Policy = Mapping[str, Any]
+Planes = tuple[jax.Array, jax.Array, jax.Array]
 
 
-def brightness(image: jax.Array, delta: jax.Array) -> jax.Array:
+def to_planes(image: jax.Array) -> Planes:
+  """[..., H, W, 3] -> three arrays [..., H, W]."""
+  return tuple(jnp.moveaxis(image, -1, 0))
+
+
+def from_planes(planes: Planes) -> jax.Array:
+  """Three arrays [..., H, W] -> [..., H, W, 3]."""
+  return jnp.stack(planes, axis=-1)
+
+
+def brightness(image: Planes, delta: jax.Array) -> Planes:
   """Adds delta (torchvision multiplies)."""
-  return image + delta
+  return tuple(plane + delta for plane in image)
 
 
-def contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
+def contrast(image: Planes, factor: jax.Array) -> Planes:
   """Scales the distance from the mean of each channel."""
-  mean = jnp.mean(image, axis=(0, 1), keepdims=True)
-  return factor * (image - mean) + mean
+  means = [jnp.mean(plane) for plane in image]
+  return tuple(factor * (plane - mean) + mean for plane, mean in zip(image, means))
 
 
-def saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
+def saturation(image: Planes, factor: jax.Array) -> Planes:
   """Multiplies the HSV saturation, which stays in [0, 1].
 
   Hue and value do not change, so each channel moves along the line to the value:
   no conversion to HSV is needed.
   """
-  value = jnp.max(image, axis=-1, keepdims=True)
-  chroma = value - jnp.min(image, axis=-1, keepdims=True)
-  old = jnp.where(value > 0, chroma / jnp.where(value > 0, value, 1.), 0.)
-  new = jnp.clip(old * factor, 0., 1.)
-  scale = jnp.where(old > 0, new / jnp.where(old > 0, old, 1.), 0.)
-  return value - (value - image) * scale
+  value, chroma = _value_and_chroma(image)
+  # Saturation is chroma / value; where it would pass 1, chroma becomes the value.
+  scale = jnp.minimum(factor, value / jnp.where(chroma > 0, chroma, 1.))
+  return tuple(value - (value - plane) * scale for plane in image)
 
 
-def hue(image: jax.Array, delta: jax.Array) -> jax.Array:
+def hue(image: Planes, delta: jax.Array) -> Planes:
   """Shifts the HSV hue by delta turns."""
-  value = jnp.max(image, axis=-1)
-  chroma = value - jnp.min(image, axis=-1)
-  red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-  safe = jnp.where(chroma > 0, chroma, 1.)
-  sextant = jnp.where(red == value, (green - blue) / safe,
-                      jnp.where(green == value, (blue - red) / safe + 2.,
-                                (red - green) / safe + 4.))
-  sextant = jnp.where(chroma > 0, sextant, 0.) + 6. * delta
-  offsets = jnp.array([5., 3., 1.], image.dtype)
-  distance = jnp.mod(sextant[..., None] + offsets, 6.)
-  ramp = jnp.clip(jnp.minimum(distance, 4. - distance), 0., 1.)
-  return value[..., None] - chroma[..., None] * ramp
+  red, green, blue = image
+  value, chroma = _value_and_chroma(image)
+  difference = jnp.where(red == value, green - blue,
+                         jnp.where(green == value, blue - red, red - green))
+  start = jnp.where(red == value, 0., jnp.where(green == value, 2., 4.))
+  sextant = jnp.where(chroma > 0, difference / jnp.where(chroma > 0, chroma, 1.) + start, 0.)
+  turned = sextant + 6. * delta
+
+  def plane(offset):
+    distance = turned + offset
+    # jnp.mod would be a call for each number on CPU: most of the time of the policy.
+    distance = distance - 6. * jnp.floor(distance / 6.)
+    return value - chroma * jnp.clip(2. - jnp.abs(distance - 2.), 0., 1.)
+
+  return plane(5.), plane(3.), plane(1.)
 
 
-def grayscale(image: jax.Array) -> jax.Array:
+def _value_and_chroma(image: Planes) -> tuple[jax.Array, jax.Array]:
+  red, green, blue = image
+  value = jnp.maximum(jnp.maximum(red, green), blue)
+  return value, value - jnp.minimum(jnp.minimum(red, green), blue)
+
+
+def grayscale(image: Planes) -> Planes:
   """The luma of each pixel in all three channels."""
-  gray = image @ jnp.array(LUMA, image.dtype)
-  return jnp.broadcast_to(gray[..., None], image.shape)
+  gray = sum(share * plane for share, plane in zip(LUMA, image))
+  return gray, gray, gray
 
 
-def gaussian_blur(image: jax.Array, sigma: jax.Array, kernel_size: float) -> jax.Array:
+def gaussian_blur(image: Planes, sigma: jax.Array, kernel_size: float) -> Planes:
   """Gaussian blur with zeros outside the image.
 
   Args:
-    image: [H, W, 3].
+    image: to be blurred.
     sigma: standard deviation in pixels.
     kernel_size: the radius of the kernel is int(kernel_size / 2) pixels.
 
   Both passes are products with a banded matrix: on CPU and TPU they take a
   fraction of the time of a depthwise convolution with one kernel per image.
   """
-  radius = int(kernel_size / 2)
-  taps = jnp.exp(-jnp.square(jnp.arange(-radius, radius + 1, dtype=image.dtype))
+  radius, (height, width) = int(kernel_size / 2), image[0].shape
+  taps = jnp.exp(-jnp.square(jnp.arange(-radius, radius + 1, dtype=image[0].dtype))
                  / (2. * jnp.square(sigma)))
   taps = taps / jnp.sum(taps)
 
@@ -92,13 +113,13 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array, kernel_size: float) -> jax
     inside = (distance >= 0) & (distance <= 2 * radius)
     return jnp.where(inside, taps[np.clip(distance, 0, 2 * radius)], 0.)
 
-  rows = jnp.einsum('yh,hwc->ywc', band(image.shape[0]), image)
-  return jnp.einsum('xw,ywc->yxc', band(image.shape[1]), rows)
+  rows = jnp.einsum('yh,chw->cyw', band(height), jnp.stack(image))
+  return tuple(jnp.einsum('cyw,xw->cyx', rows, band(width)))
 
 
-def solarize(image: jax.Array, threshold: float) -> jax.Array:
+def solarize(image: Planes, threshold: float) -> Planes:
   """Inverts the values at or above the threshold."""
-  return jnp.where(image < threshold, image, 1. - image)
+  return tuple(jnp.where(plane < threshold, plane, 1. - plane) for plane in image)
 
 
 def normalize(images: jax.Array, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> jax.Array:
@@ -106,9 +127,9 @@ def normalize(images: jax.Array, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> jax.Ar
   return (images - jnp.array(mean, images.dtype)) / jnp.array(std, images.dtype)
 
 
-def random_color_jitter(key: jax.Array, image: jax.Array, *, brightness_delta: float,
+def random_color_jitter(key: jax.Array, image: Planes, *, brightness_delta: float,
                         contrast_delta: float, saturation_delta: float,
-                        hue_delta: float) -> jax.Array:
+                        hue_delta: float) -> Planes:
   """The four colour operations in random order, each clipped to [0, 1].
 
   Brightness and hue move by U[-delta, delta]; contrast and saturation are scaled
@@ -116,14 +137,18 @@ def random_color_jitter(key: jax.Array, image: jax.Array, *, brightness_delta: f
   """
   order_key, *keys = jax.random.split(key, 5)
   deltas = (brightness_delta, contrast_delta, saturation_delta, hue_delta)
-  parameters = [crops.uniform(k, centre - delta, centre + delta).astype(image.dtype)
+  parameters = [crops.uniform(k, centre - delta, centre + delta).astype(image[0].dtype)
                 for k, delta, centre in zip(keys, deltas, (0., 1., 1., 0.))]
-  operations = [lambda image, op=op, parameter=parameter: jnp.clip(op(image, parameter), 0., 1.)
+  operations = [lambda image, op=op, parameter=parameter: _clipped(op(image, parameter))
                 for op, parameter in zip((brightness, contrast, saturation, hue), parameters)]
   order = jax.random.permutation(order_key, len(operations))
   for index in order:
     image = jax.lax.switch(index, operations, image)
   return image
+
+
+def _clipped(image: Planes) -> Planes:
+  return tuple(jnp.clip(plane, 0., 1.) for plane in image)
 
 
 def random_view(key: jax.Array, image: jax.Array, policy: Policy) -> jax.Array:
@@ -138,26 +163,29 @@ def random_view(key: jax.Array, image: jax.Array, policy: Policy) -> jax.Array:
     [H, W, 3] in [0, 1], in the dtype of the image.
   """
   keys = iter(jax.random.split(key, 5))
+  planes = to_planes(image)
 
-  def maybe(operation, image, probability, *arguments):
+  def maybe(operation, planes, probability, *arguments):
     choice_key, parameter_key = jax.random.split(next(keys))
     if probability == 0:
-      return image
-    changed = operation(parameter_key, image, *arguments)
-    return jnp.where(crops.uniform(choice_key, 0., 1.) < probability, changed, image)
+      return planes
+    changed = operation(parameter_key, planes, *arguments)
+    chosen = crops.uniform(choice_key, 0., 1.) < probability
+    return tuple(jnp.where(chosen, new, old) for new, old in zip(changed, planes))
 
-  image = maybe(lambda _, x: x[:, ::-1], image, policy['flip_probability'])
-  image = maybe(lambda k, x: random_color_jitter(
+  planes = maybe(lambda _, x: tuple(plane[:, ::-1] for plane in x), planes,
+                 policy['flip_probability'])
+  planes = maybe(lambda k, x: random_color_jitter(
       k, x, brightness_delta=policy['brightness'], contrast_delta=policy['contrast'],
       saturation_delta=policy['saturation'], hue_delta=policy['hue']),
-      image, policy['jitter_probability'])
-  image = maybe(lambda _, x: grayscale(x), image, policy['grayscale_probability'])
-  image = maybe(lambda k, x: gaussian_blur(
-      x, crops.uniform(k, *policy['blur_sigma']).astype(x.dtype),
-      x.shape[0] / policy['blur_divider']), image, policy['blur_probability'])
-  image = maybe(lambda _, x: solarize(x, policy['solarize_threshold']),
-                image, policy['solarize_probability'])
-  return jnp.clip(image, 0., 1.)
+      planes, policy['jitter_probability'])
+  planes = maybe(lambda _, x: grayscale(x), planes, policy['grayscale_probability'])
+  planes = maybe(lambda k, x: gaussian_blur(
+      x, crops.uniform(k, *policy['blur_sigma']).astype(image.dtype),
+      image.shape[0] / policy['blur_divider']), planes, policy['blur_probability'])
+  planes = maybe(lambda _, x: solarize(x, policy['solarize_threshold']),
+                 planes, policy['solarize_probability'])
+  return from_planes(_clipped(planes))
 
 
 def check_policy(name: str, policy: Policy) -> None:
@@ -192,7 +220,8 @@ def two_views(batch: Mapping[str, jax.Array], *, seed: int, view1: Policy, view2
 
   Args:
     batch: `sample_id` and `epoch`, int32 [B], and either `images`, uint8
-      [B, H, W, 3], which are cropped here, or `crop1` and `crop2`, uint8
+      [B, H, W, 3], which are cropped here, or `row`, int32 [B], of such images out of
+      `resident`, uint8 [n, H, W, 3], or `crop1` and `crop2`, uint8
       [B, image_size, image_size, 3], which the input pipeline has cropped.
     seed: the run's seed.
     view1: policy of the first view.
@@ -231,6 +260,8 @@ def crop_and_flip(batch: Mapping[str, jax.Array], *, seed: int, policy: Policy,
 
 
 def _pixels(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  if 'resident' in batch:
+    return dict(images=batch['resident'][batch['row']])
   return {name: batch[name] for name in ('images', 'crop1', 'crop2') if name in batch}
 
 

@@ -33,7 +33,8 @@ from byol_jax.report import tables
 
 RESULTS = 'results.json'
 # Keys that older checkpoints lack, as the code was then.
-OLDER = dict(workers=0, unreadable='stop', center_share=1., center_order='crop_first')
+OLDER = dict(resize='bicubic', workers=0, unreadable='stop', center_share=1.,
+             center_order='crop_first')
 
 
 class Encoder(NamedTuple):

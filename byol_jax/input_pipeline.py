@@ -11,6 +11,7 @@ out of a pass, and the batch of any step is found without going through those be
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
+from types import MappingProxyType
 from typing import Any
 
 import chex
@@ -22,7 +23,7 @@ from byol_jax.datasets import DataError, Shards, Split, Stream, check_labels
 from byol_jax.errors import InputError
 
 HostBatch = dict[str, np.ndarray]
-PIPELINES = ('memory', 'tf_data')
+PIPELINES = ('memory', 'device', 'tf_data')
 # Called with the ids of images that could not be read; may raise.
 Unreadable = Callable[[Sequence[int]], None]
 
@@ -63,37 +64,42 @@ def samples_of_step(step: int, *, seed: int, num_examples: int, batch_size: int,
   return np.concatenate(ids).astype(np.int32), np.concatenate(epochs).astype(np.int32)
 
 
-def host_batches(split: Split, *, first_step: int, last_step: int, seed: int, batch_size: int,
-                 shards: Shards) -> Iterator[HostBatch]:
-  """Batches of whole images for the steps first_step ... last_step - 1.
+def row_batches(split: Split, *, first_step: int, last_step: int, seed: int, batch_size: int,
+                shards: Shards) -> Iterator[HostBatch]:
+  """Batches that name the images of the steps first_step ... last_step - 1.
 
   Yields:
-    sample_id and epoch, int32 [b]; images, uint8 [b, H, W, 3]; labels, int32 [b],
-    if there are any; with b this host's share of the batch.
-
+    sample_id, epoch and row (the place of the image in the split), int32 [b]; labels,
+    int32 [b], if there are any; with b this host's share of the batch.
   """
   for step in range(first_step, last_step):
     sample_id, epoch = samples_of_step(step, seed=seed, num_examples=split.num_examples,
                                        batch_size=batch_size, shards=shards)
-    rows = np.searchsorted(split.sample_id, sample_id)
-    chex.assert_trees_all_equal(split.sample_id[rows], sample_id)
-    batch = dict(sample_id=sample_id, epoch=epoch, images=split.images[rows])
-    if split.labels is not None:
-      batch['labels'] = split.labels[rows]
-    yield batch
+    row = np.searchsorted(split.sample_id, sample_id).astype(np.int32)
+    chex.assert_trees_all_equal(split.sample_id[row], sample_id)
+    batch = dict(sample_id=sample_id, epoch=epoch, row=row)
+    yield batch if split.labels is None else dict(batch, labels=split.labels[row])
+
+
+def host_batches(split: Split, **steps) -> Iterator[HostBatch]:
+  """`row_batches` with `images`, uint8 [b, H, W, 3], in place of the rows."""
+  for batch in row_batches(split, **steps):
+    yield dict(batch, images=split.images[batch.pop('row')])
 
 
 def train_batches(pipeline: str, data: Split | Stream, *, policies: Sequence[Mapping[str, Any]],
-                  image_size: int, seed: int, shards: Shards, workers: int,
+                  image_size: int, resize: str, seed: int, shards: Shards, workers: int,
                   unreadable: Unreadable, **steps) -> Iterator[HostBatch]:
   """Batches as `augment.two_views` and `augment.crop_and_flip` take them.
 
   Args:
-    pipeline: 'memory' gives whole images, which the device crops; 'tf_data' gives
-      `crop1`, `crop2`, ..., uint8 [b, image_size, image_size, 3], cropped by tf.data.
+    pipeline: 'memory' gives whole images, which the device crops; 'device' gives their
+      rows only, for `resident` images; 'tf_data' gives `crop1`, `crop2`, ..., uint8
+      [b, image_size, image_size, 3], cropped by tf.data.
     data: the training images.
     policies: one for each view, whose crops tf_data takes.
     image_size: side of the views in pixels.
+    resize: how tf_data resizes its crops, 'bicubic' or 'bilinear'.
     seed: the run's seed.
     shards: this host's part.
     workers: images that tf_data decodes at once; 0 lets it decide.
@@ -109,18 +115,21 @@ def train_batches(pipeline: str, data: Split | Stream, *, policies: Sequence[Map
     raise InputError(f'{data.num_examples} images cannot fill {shards.total} virtual shards; '
                      f'set data.virtual_shards to at most {data.num_examples}.')
   if isinstance(data, Split):
+    if pipeline == 'device':
+      return row_batches(data, seed=seed, shards=shards, **steps)
     batches = host_batches(data, seed=seed, shards=shards, **steps)
     if pipeline == 'memory':
       return batches
   # Imported here: the memory path must run where TensorFlow is not installed.
   from byol_jax import tf_pipeline
 
-  crop = tf_pipeline.random_crops(seed, policies, image_size)
+  crop = tf_pipeline.random_crops(seed, policies, image_size, resize)
   if isinstance(data, Split):
     return tf_pipeline.with_crops(batches, data, crop, workers)
   first_step = steps.pop('first_step')
-  records = lambda done: tf_pipeline.train_records(
-      data, crop, seed=seed, shards=shards, workers=workers, first_step=first_step + done, **steps)
+  records = lambda done, careful: tf_pipeline.train_records(
+      data, crop, seed=seed, shards=shards, workers=workers, careful=careful,
+      first_step=first_step + done, **steps)
   per_shard = steps['batch_size'] // shards.total
   return (_filled(batch, per_shard, unreadable)
           for batch in _checked(tf_pipeline.host_batches(records, data), data))
@@ -149,9 +158,9 @@ def evaluation_batches(data: Split | Stream, *, image_size: int, share: float, o
     return
   from byol_jax import tf_pipeline
 
-  records = lambda done: tf_pipeline.evaluation_records(
+  records = lambda done, careful: tf_pipeline.evaluation_records(
       data, tf_pipeline.center_crops(image_size, share, order), batch_size=batch_size,
-      shards=shards, workers=workers).skip(done)
+      shards=shards, workers=workers, careful=careful).skip(done)
   for batch in _checked(tf_pipeline.host_batches(records, data), data):
     readable = batch.pop('readable')
     if not readable.all():
@@ -164,7 +173,8 @@ def evaluation_batches(data: Split | Stream, *, image_size: int, share: float, o
 def check_pipeline(pipeline: str) -> None:
   """Raises InputError for a pipeline that does not exist."""
   if pipeline not in PIPELINES:
-    raise InputError(f'data.pipeline is {pipeline!r}; it can be {" or ".join(PIPELINES)}.')
+    raise InputError(f'data.pipeline is {pipeline!r}; it can be {", ".join(PIPELINES[:-1])} or '
+                     f'{PIPELINES[-1]}.')
 
 
 def _checked(batches: Iterator[HostBatch], stream: Stream) -> Iterator[HostBatch]:
@@ -204,12 +214,47 @@ def _filled(batch: HostBatch, per_shard: int, unreadable: Unreadable) -> HostBat
           for name, array in batch.items()}
 
 
-def to_devices(batches: Iterator[HostBatch], devices: Sequence[jax.Device], ahead: int = 2
+def part_order(size: int, *, shards: int, parts: int, devices: int) -> np.ndarray:
+  """The order of a host batch's rows in which each device holds its share part after part.
+
+  A part takes as many images of every virtual shard, so that the parts do not depend on
+  the number of hosts and devices.
+
+  Args:
+    size: images of this host's batch, shard after shard.
+    shards: virtual shards that it is of.
+    parts: of the batch.
+    devices: of this host.
+  """
+  rows = np.arange(size).reshape(shards, parts, -1).swapaxes(0, 1)
+  return rows.reshape(parts, devices, -1).swapaxes(0, 1).reshape(-1)
+
+
+def resident(split: Split, devices: Sequence[jax.Device]) -> dict[str, jax.Array]:
+  """This host's images on each of its devices, for all batches: `resident` [D, n, H, W, 3].
+
+  Raises:
+    InputError: they would take more than half of a device's free memory.
+  """
+  free = parallel.free_bytes(devices)
+  if split.images.nbytes > free / 2:
+    raise InputError(
+        f'data.pipeline device would put {len(split.images)} images of {split.images.nbytes >> 20} '
+        f'MiB on each device, which has {free >> 20} MiB free; they may take half of it. Set '
+        'data.pipeline=memory.')
+  return dict(resident=parallel.copy_to_each(split.images, devices))
+
+
+def to_devices(batches: Iterator[HostBatch], devices: Sequence[jax.Device], ahead: int = 2,
+               resident: Mapping[str, jax.Array] = MappingProxyType({})
                ) -> Iterator[Mapping[str, jax.Array]]:
-  """Places batches on the devices, `ahead` of them before they are asked for."""
+  """Places batches on the devices, `ahead` of them before they are asked for.
+
+  What is `resident` there already becomes part of each.
+  """
   queue = deque()
   for batch in batches:
-    queue.append(parallel.shard_batch(batch, devices))
+    queue.append(dict(parallel.shard_batch(batch, devices), **resident))
     if len(queue) > ahead:
       yield queue.popleft()
   yield from queue

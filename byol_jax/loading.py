@@ -32,19 +32,32 @@ class Loader(NamedTuple):
   names: set[str]
 
   def train_batches(self, policies: Sequence[Mapping[str, Any]], *, seed: int, batch_size: int,
-                    first_step: int, last_step: int) -> Iterator[input_pipeline.HostBatch]:
-    """Batches for the steps first_step ... last_step - 1; one policy for each view."""
+                    first_step: int, last_step: int, rows_only: bool = False
+                    ) -> Iterator[input_pipeline.HostBatch]:
+    """Batches for the steps first_step ... last_step - 1; one policy for each view.
+
+    With `rows_only` the device pipeline leaves the images out, which are `resident`.
+    """
+    pipeline = self.config['pipeline']
+    if pipeline == 'device' and not rows_only:
+      pipeline = 'memory'
     return input_pipeline.train_batches(
-        self.config['pipeline'], self.data, policies=policies,
-        image_size=self.config['image_size'], seed=seed, shards=_shards(self.config),
+        pipeline, self.data, policies=policies, image_size=self.config['image_size'],
+        resize=self.config['resize'], seed=seed, shards=shards(self.config),
         workers=self.config['workers'], unreadable=self.unreadable, batch_size=batch_size,
         first_step=first_step, last_step=last_step)
+
+  def resident(self, devices: Sequence[jax.Device]) -> dict[str, jax.Array]:
+    """What the device pipeline keeps on the devices for all batches; {} for the others."""
+    if self.config['pipeline'] != 'device':
+      return {}
+    return input_pipeline.resident(self.data, devices)
 
   def evaluation_batches(self, batch_size: int) -> Iterator[input_pipeline.HostBatch]:
     """Every readable image once."""
     return input_pipeline.evaluation_batches(
         self.data, image_size=self.config['image_size'], share=self.config['center_share'],
-        order=self.config['center_order'], batch_size=batch_size, shards=_shards(self.config),
+        order=self.config['center_order'], batch_size=batch_size, shards=shards(self.config),
         workers=self.config['workers'], unreadable=self.unreadable)
 
 
@@ -66,6 +79,7 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
                          ('center_share', 0 < config['center_share'] <= 1),
                          ('center_order', config['center_order'] in ('resize_first',
                                                                      'crop_first')),
+                         ('resize', config['resize'] in ('bicubic', 'bilinear')),
                          ('workers', config['workers'] >= 0),
                          ('virtual_shards', config['virtual_shards'] >= 1),
                          ('image_size', config['image_size'] >= 1)):
@@ -73,8 +87,8 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
       raise InputError(f'data.{name} cannot be {config[name]!r}; see '
                        'experiments/configs/default.py.')
   data = datasets.read(config['dataset'], split, purpose=purpose, access_log=_access_log(workdir),
-                       shards=_shards(config), options=config['options'])
-  if config['pipeline'] == 'memory' and isinstance(data, datasets.Stream):
+                       shards=shards(config), options=config['options'])
+  if config['pipeline'] in ('memory', 'device') and isinstance(data, datasets.Stream):
     data = _in_memory(config, split)
   names = set()
   note = _note_unreadable(config['unreadable'], data, names, workdir)
@@ -94,7 +108,7 @@ def _in_memory(config: Mapping[str, Any], split: str) -> datasets.Split:
   stream = datasets.read(config['dataset'], split, purpose='', shards=everything,
                          options=config['options'])
   whole = tf_pipeline.in_memory(stream, shards=everything, workers=config['workers'])
-  ids = _shards(config).sample_ids(whole.num_examples)
+  ids = shards(config).sample_ids(whole.num_examples)
   return whole._replace(sample_id=ids, images=whole.images[ids],
                         labels=None if whole.labels is None else whole.labels[ids])
 
@@ -151,6 +165,6 @@ def _access_log(workdir: pathlib.Path):
   return note
 
 
-def _shards(config: Mapping[str, Any]) -> datasets.Shards:
-  """The virtual shards that this host owns."""
+def shards(config: Mapping[str, Any]) -> datasets.Shards:
+  """The virtual shards of a `data` section that this host owns."""
   return datasets.one_host(jax.process_index(), jax.process_count(), config['virtual_shards'])

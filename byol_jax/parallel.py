@@ -148,6 +148,20 @@ def shard_batch(batch: Tree, devices: Sequence[jax.Device]) -> Tree:
   return jax.tree.map(place, batch)
 
 
+def copy_to_each(array: np.ndarray, devices: Sequence[jax.Device]) -> jax.Array:
+  """The whole array on each device, as [D, ...] of which a device's slice is the array."""
+  return jax.device_put(np.broadcast_to(array, (len(devices), *array.shape)),
+                        NamedSharding(_mesh(devices), PartitionSpec(AXIS)))
+
+
+def free_bytes(devices: Sequence[jax.Device]) -> int:
+  """Memory that every device has left; on CPU each one's equal part of the machine's."""
+  stats = [device.memory_stats() for device in devices]
+  if all(stats):
+    return min(one['bytes_limit'] - one['bytes_in_use'] for one in stats)
+  return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // len(devices)
+
+
 def fetch(tree: Tree) -> Tree:
   """Copies replicated arrays to the host as NumPy, from the first local device.
 
@@ -197,15 +211,17 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def check_batch_size(batch_size: int, virtual_shards: int, name: str = 'train.batch_size') -> None:
-  """Raises InputError unless devices and virtual shards divide the global batch."""
+def check_batch_size(batch_size: int, virtual_shards: int, name: str = 'train.batch_size',
+                     parts: int = 1) -> None:
+  """Raises InputError unless devices and virtual shards divide all parts of the global batch."""
+  times = '' if parts == 1 else f'{parts} x '
   for divisor, what in ((jax.device_count(), 'devices'),
                         (virtual_shards, 'virtual shards (data.virtual_shards)')):
-    if batch_size % divisor:
-      both = math.lcm(jax.device_count(), virtual_shards)
+    if batch_size % (divisor * parts):
+      both = parts * math.lcm(jax.device_count(), virtual_shards)
       lower = batch_size - batch_size % both
       nearest = f'{lower} or {lower + both}' if lower else f'{both}'
-      raise InputError(f'{name} is {batch_size}, which {divisor} {what} do not divide; '
+      raise InputError(f'{name} is {batch_size}, which {times}{divisor} {what} do not divide; '
                        f'the nearest sizes that work are {nearest}.')
 
 

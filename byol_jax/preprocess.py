@@ -11,6 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+# How training crops are resized; an evaluation's are always bicubic.
+RESIZE = dict(bicubic=tf.image.ResizeMethod.BICUBIC, bilinear=tf.image.ResizeMethod.BILINEAR)
 # Times the shorter side: what is looked at of a strip, before the middle is cut out.
 LONGEST = 8
 
@@ -41,8 +43,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def random_resized_crop(image: tf.Tensor, seed: tf.Tensor, *, area: tuple[float, float],
-                        aspect: tuple[float, float], size: int) -> tf.Tensor:
-  """A random window of an image, resized with bicubic interpolation.
+                        aspect: tuple[float, float], size: int, resize: str) -> tf.Tensor:
+  """A random window of an image, resized without antialiasing.
 
   Args:
     image: uint8 [H, W, 3].
@@ -50,6 +52,7 @@ def random_resized_crop(image: tf.Tensor, seed: tf.Tensor, *, area: tuple[float,
     area: least and largest share of the image's area, drawn uniformly.
     aspect: least and largest width / height, drawn log-uniformly.
     size: side of the result in pixels.
+    resize: a key of RESIZE.
 
   Returns:
     uint8 [size, size, 3].
@@ -65,11 +68,11 @@ def random_resized_crop(image: tf.Tensor, seed: tf.Tensor, *, area: tuple[float,
   left = tf.floor(draws[3] * (width - columns + 1.))
   window = tf.image.crop_to_bounding_box(
       image, *(tf.cast(x, tf.int32) for x in (top, left, rows, columns)))
-  return _resize(window, [size, size])
+  return _resize(window, [size, size], RESIZE[resize])
 
 
 def crops(image: tf.Tensor, seed: tf.Tensor, *, policies: Sequence[Mapping[str, Any]],
-          size: int) -> dict[str, tf.Tensor]:
+          size: int, resize: str) -> dict[str, tf.Tensor]:
   """One crop for each view policy: `crop1`, `crop2`, ..., uint8 [size, size, 3].
 
   Args:
@@ -77,10 +80,12 @@ def crops(image: tf.Tensor, seed: tf.Tensor, *, policies: Sequence[Mapping[str, 
     seed: int32 [2], the sample's own; each view folds its number in.
     policies: with `crop_area` and `crop_aspect`.
     size: side of the crops in pixels.
+    resize: a key of RESIZE.
   """
   return {f'crop{number}': random_resized_crop(
       image, tf.random.experimental.stateless_fold_in(seed, number),
-      area=policy['crop_area'], aspect=policy['crop_aspect'], size=size)
+      area=policy['crop_area'], aspect=policy['crop_aspect'], size=size,
+      resize=resize)
           for number, policy in enumerate(policies, 1)}
 
 
@@ -98,7 +103,7 @@ def center_view(image: tf.Tensor, *, size: int, share: float, order: str) -> tf.
     image, side = tf.image.resize(image, shape, tf.image.ResizeMethod.BICUBIC), size
   else:
     side = tf.maximum(1, tf.cast(share * tf.cast(short, tf.float64), tf.int32))
-  return _resize(_middle(image, side, side), [size, size])
+  return _resize(_middle(image, side, side), [size, size], RESIZE['bicubic'])
 
 
 def _middle(image: tf.Tensor, height, width) -> tf.Tensor:
@@ -108,6 +113,6 @@ def _middle(image: tf.Tensor, height, width) -> tf.Tensor:
   return tf.image.crop_to_bounding_box(image, top, left, height, width)
 
 
-def _resize(image: tf.Tensor, shape) -> tf.Tensor:
-  resized = tf.image.resize(image, shape, tf.image.ResizeMethod.BICUBIC)
+def _resize(image: tf.Tensor, shape, method) -> tf.Tensor:
+  resized = tf.image.resize(image, shape, method)
   return tf.cast(tf.round(tf.clip_by_value(resized, 0., 255.)), tf.uint8)

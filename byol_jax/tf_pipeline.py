@@ -32,12 +32,14 @@ FIRST_PAUSE = 1.  # seconds before the first new attempt; each later one waits t
 tf.config.set_visible_devices([], 'GPU')
 
 
-def random_crops(seed: int, policies: Sequence[Mapping[str, Any]], size: int) -> Crop:
+def random_crops(seed: int, policies: Sequence[Mapping[str, Any]], size: int, resize: str
+                 ) -> Crop:
   """(image, record) -> `crop1`, `crop2`, ...; drawn from seed, epoch and sample."""
   def crop(image, record):
     fold = tf.random.experimental.stateless_fold_in
     sample_seed = fold(fold(tf.constant([seed, 0]), record['epoch']), record['sample_id'])
-    return preprocess.crops(image, sample_seed, policies=policies, size=size)
+    return preprocess.crops(image, sample_seed, policies=policies, size=size,
+                            resize=resize)
   return crop
 
 
@@ -48,7 +50,8 @@ def center_crops(size: int, share: float, order: str) -> Crop:
 
 
 def train_records(stream: Stream, crop: Crop, *, first_step: int, last_step: int, seed: int,
-                  batch_size: int, shards: Shards, workers: int) -> tf.data.Dataset:
+                  batch_size: int, shards: Shards, workers: int, careful: bool
+                  ) -> tf.data.Dataset:
   """Batches of crops for the steps first_step ... last_step - 1.
 
   Args:
@@ -60,6 +63,7 @@ def train_records(stream: Stream, crop: Crop, *, first_step: int, last_step: int
     batch_size: images per step over all hosts; a multiple of `shards.total`.
     shards: this host's part.
     workers: images decoded at once; 0 lets tf.data decide.
+    careful: marks images that cannot be decoded, instead of raising.
 
   Returns:
     Batches of sample_id, epoch, readable [b] and, if there are any, labels; crops
@@ -89,34 +93,42 @@ def train_records(stream: Stream, crop: Crop, *, first_step: int, last_step: int
           num_parallel_calls=len(shards.owned), deterministic=True)
   own = per_shard * len(shards.owned)
   records = records.take(max(0, last_step - first_step) * own)
-  return _cropped(records, stream, crop, workers).batch(own).prefetch(2)
+  return _cropped(records, stream, crop, workers, careful).batch(own).prefetch(2)
 
 
 def evaluation_records(stream: Stream, crop: Crop, *, batch_size: int, shards: Shards,
-                       workers: int) -> tf.data.Dataset:
+                       workers: int, careful: bool) -> tf.data.Dataset:
   """Batches as above, each owned image once, shard after shard; the last may be short."""
   owned = tf.data.Dataset.from_tensor_slices(tf.constant(shards.owned, tf.int64))
   records = owned.flat_map(lambda shard: stream.records(shard, None))
-  return _cropped(records, stream, crop, workers).batch(batch_size).prefetch(2)
+  return _cropped(records, stream, crop, workers, careful).batch(batch_size).prefetch(2)
 
 
-def _cropped(records: tf.data.Dataset, stream: Stream, crop: Crop, workers: int
+def _cropped(records: tf.data.Dataset, stream: Stream, crop: Crop, workers: int, careful: bool
              ) -> tf.data.Dataset:
-  """Reads, decodes and crops each record; `readable` says whether the image is one."""
+  """Reads, decodes and crops each record; `readable` says whether the image is one.
+
+  Without `careful` an image that is none is an error. The care takes about a fifth of the
+  time of an image, so that it is taken only where there are such images.
+  """
   def good(encoded, record):
     return dict(record, **crop(preprocess.decode(encoded), record), readable=True)
 
   def blank(_, record):
     return dict(record, **crop(tf.zeros([1, 1, 3], tf.uint8), record), readable=False)
 
-  def attempt(record):
+  def read(record):
     # Outside of what may fail: a disk that cannot be read is no bad image.
     found = dict(stream.read(record))
     keys = {name: record[name] for name in ('sample_id', 'epoch') if name in record}
-    one = tf.data.Dataset.from_tensors((found.pop('encoded'), dict(keys, **found)))
+    return found.pop('encoded'), dict(keys, **found)
+
+  def attempt(record):
+    one = tf.data.Dataset.from_tensors(read(record))
     return one.map(good).ignore_errors().concatenate(one.map(blank)).take(1).get_single_element()
 
-  return records.map(attempt, num_parallel_calls=workers or tf.data.AUTOTUNE, deterministic=True)
+  one_image = attempt if careful else lambda record: good(*read(record))
+  return records.map(one_image, num_parallel_calls=workers or tf.data.AUTOTUNE, deterministic=True)
 
 
 def with_crops(batches: Iterator[HostBatch], split: Split, crop: Crop, workers: int
@@ -142,27 +154,31 @@ def with_crops(batches: Iterator[HostBatch], split: Split, crop: Crop, workers: 
   return dataset.flat_map(one_batch).prefetch(2).as_numpy_iterator()
 
 
-def host_batches(records: Callable[[int], tf.data.Dataset], stream: Stream
+def host_batches(records: Callable[[int, bool], tf.data.Dataset], stream: Stream
                  ) -> Iterator[HostBatch]:
   """The batches as NumPy; what the storage reports becomes a DataError.
 
-  Errors that storage recovers from are tried again, at most RETRIES times for a batch.
+  Errors that storage recovers from are tried again, at most RETRIES times for a batch. From
+  the first image on that cannot be decoded, each is decoded with care.
 
   Args:
-    records: number of batches to leave out -> the batches after them.
+    records: (number of batches to leave out, careful) -> the batches after them.
     stream: of which they are.
 
   Raises:
     DataError: reading has failed; names the file where it can be found.
   """
-  done, failures = 0, 0
+  done, failures, careful = 0, 0, False
   while True:
     try:
-      for batch in records(done).as_numpy_iterator():
+      for batch in records(done, careful).as_numpy_iterator():
         yield batch
         done, failures = done + 1, 0
       return
     except tf.errors.OpError as error:
+      if isinstance(error, tf.errors.InvalidArgumentError) and not careful:
+        careful = True
+        continue
       reason = error.message.splitlines()[0].split('}} ')[-1].split(' [Op:')[0]
       if isinstance(error, TRANSIENT) and failures < RETRIES:
         failures += 1
@@ -181,9 +197,9 @@ def in_memory(stream: Stream, *, shards: Shards, workers: int) -> Split:
   Raises:
     DataError: an image cannot be read, or the images differ in size.
   """
-  records = lambda done: evaluation_records(
-      stream, lambda image, _: dict(image=image), batch_size=1, shards=shards,
-      workers=workers).skip(done)
+  records = lambda done, careful: evaluation_records(
+      stream, lambda image, _: dict(image=image), batch_size=1, shards=shards, workers=workers,
+      careful=careful).skip(done)
   rows = {}
   for batch in host_batches(records, stream):
     sample_id, image = int(batch['sample_id'][0]), batch['image'][0]

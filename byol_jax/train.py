@@ -181,17 +181,27 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
   config, workdir = job.config, job.workdir
   batches = job.loader.train_batches(
       (config.view1.to_dict(), config.view2.to_dict()), seed=config.seed,
-      batch_size=config.train.batch_size, first_step=first_step, last_step=last_step)
+      batch_size=config.train.batch_size, first_step=first_step, last_step=last_step,
+      rows_only=True)
+  resident = job.loader.resident(devices)
   first = next(batches, None)
   if first is None:
     return iter(())
   if parallel.is_first_process() and not (workdir / pictures.VIEWS).exists():
     some = {name: array[:12] for name, array in first.items()}
+    some |= {name: array[0] for name, array in resident.items()}
     pictures.draw_views(workdir / pictures.VIEWS, *job.recipe.two_views(some))
     parallel.say(f'Augmented pairs of the first batch: {workdir / pictures.VIEWS}')
+  if job.recipe.accumulation_steps > 1:
+    order = input_pipeline.part_order(
+        len(first['sample_id']), shards=config.data.virtual_shards // jax.process_count(),
+        parts=job.recipe.accumulation_steps, devices=len(devices))
+    batches = ({name: array[order] for name, array in batch.items()}
+               for batch in itertools.chain([first], batches))
+    first = next(batches)
   asking = (dict(batch, stop=np.full(len(batch['sample_id']), job.stop_asked(), np.float32))
             for batch in itertools.chain([first], batches))
-  return input_pipeline.to_devices(asking, devices)
+  return input_pipeline.to_devices(asking, devices, resident=resident)
 
 
 def _conclude(workdir) -> None:

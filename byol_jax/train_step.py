@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax import metrics, optimizers, parallel
+from byol_jax import accumulation, metrics, optimizers, parallel
 from byol_jax.model import Model, Params
 
 Batch = Mapping[str, jax.Array]
@@ -60,6 +60,8 @@ class Recipe(NamedTuple):
   tau: step -> decay of the target parameters.
   target: one of TARGETS. With the last two nothing reads the target parameters,
     which follow nevertheless (Table 19: 'sg' and theta).
+  accumulation_steps: parts of a batch that go through the networks one after another,
+    for batches that do not fit; 1 for none.
   """
 
   model: Model
@@ -69,6 +71,7 @@ class Recipe(NamedTuple):
   learning_rate: Schedule
   tau: Schedule
   target: str
+  accumulation_steps: int = 1
 
 
 def init_state(key: jax.Array, images: jax.Array, recipe: Recipe) -> TrainState:
@@ -140,13 +143,21 @@ def _classify(logits: jax.Array, labels: jax.Array):
 def compute_gradients(state: TrainState, batch: Batch, recipe: Recipe):
   """Gradients over the global batch, new BatchNorm statistics and scalars.
 
-  `batch` holds this device's share; the results are averaged over all devices.
+  `batch` holds this device's share; the results are averaged over all devices. BatchNorm
+  sees one part of an accumulated batch at a time; its running averages move with each.
   """
-  views = recipe.two_views(batch)
-  gradients, (online_state, target_state, scalars) = jax.grad(loss_fn, has_aux=True)(
-      state.online_params, state, views, batch.get('labels'), recipe)
-  gradients, scalars = parallel.mean_over_devices((gradients, scalars))
-  return gradients, online_state, target_state, scalars
+  def of_part(states, part):
+    online_state, target_state = states
+    views = recipe.two_views(part)
+    gradients, (*states, scalars) = jax.grad(loss_fn, has_aux=True)(
+        state.online_params, state._replace(online_state=online_state, target_state=target_state),
+        views, part.get('labels'), recipe)
+    return (gradients, scalars), tuple(states)
+
+  means, states = accumulation.mean_over_parts(
+      of_part, (state.online_state, state.target_state), batch, recipe.accumulation_steps)
+  gradients, scalars = parallel.mean_over_devices(means)
+  return gradients, *states, scalars
 
 
 def ema_update(target_params: Params, online_params: Params, tau: jax.Array) -> Params:

@@ -10,6 +10,7 @@ import pytest
 
 from byol_jax import augment, crops, parallel
 from byol_jax.errors import InputError
+from tests.planes import on_planes
 
 NOTHING = dict(
     crop_area=(1., 1.), crop_aspect=(1., 1.), flip_probability=0, jitter_probability=0,
@@ -48,15 +49,15 @@ def operations(pix):
   """Name -> (ours, theirs, values): functions of an image and a value, and the values."""
   def blurs(kernel_size):
     return (lambda image, sigma, blur=blur: blur(image, sigma, kernel_size=kernel_size)
-            for blur in (augment.gaussian_blur, pix.gaussian_blur))
+            for blur in (on_planes(augment.gaussian_blur), pix.gaussian_blur))
 
   return dict(
-      brightness=(augment.brightness, pix.adjust_brightness, (-.4, .3)),
-      contrast=(augment.contrast, pix.adjust_contrast, (0., .6, 1.4)),
-      saturation=(augment.saturation, pix.adjust_saturation, (0., .8, 1.2, 5.)),
-      hue=(augment.hue, pix.adjust_hue, (-.6, -.1, 0., .1, .5)),
-      solarize=(augment.solarize, pix.solarize, (.5,)),
-      grayscale=(lambda image, _: augment.grayscale(image),
+      brightness=(on_planes(augment.brightness), pix.adjust_brightness, (-.4, .3)),
+      contrast=(on_planes(augment.contrast), pix.adjust_contrast, (0., .6, 1.4)),
+      saturation=(on_planes(augment.saturation), pix.adjust_saturation, (0., .8, 1.2, 5.)),
+      hue=(on_planes(augment.hue), pix.adjust_hue, (-.6, -.1, 0., .1, .5)),
+      solarize=(on_planes(augment.solarize), pix.solarize, (.5,)),
+      grayscale=(lambda image, _: on_planes(augment.grayscale)(image),
                  lambda image, _: pix.rgb_to_grayscale(image, keep_dims=True), (0.,)),
       small_blur=(*blurs(3.9), (.1, 2.)), blur_wider_than_the_image=(*blurs(20.), (1.,)))
 
@@ -83,7 +84,8 @@ def test_blur_is_a_zero_padded_correlation_with_a_normalised_gaussian():
   padded = np.pad(image, ((radius, radius), (radius, radius), (0, 0)))
   expected = sum(a * b * padded[i:i + 5, j:j + 4] for i, a in enumerate(taps)
                  for j, b in enumerate(taps)) / sum(taps) ** 2
-  np.testing.assert_allclose(augment.gaussian_blur(image, sigma, 7.9), expected, atol=1e-6)
+  np.testing.assert_allclose(on_planes(augment.gaussian_blur)(image, sigma, 7.9), expected,
+                             atol=1e-6)
 
 
 # Colour jitter.
@@ -93,7 +95,9 @@ def jitter(image, deltas):
   """2000 jittered copies; what has no delta is left as it is, up to rounding."""
   deltas = {f'{name}_delta': deltas.get(name, 0.)
             for name in ('brightness', 'contrast', 'saturation', 'hue')}
-  return jax.vmap(lambda key: augment.random_color_jitter(key, image, **deltas))(keys(2000))
+  planes = augment.to_planes(image)
+  return jax.vmap(lambda key: augment.from_planes(
+      augment.random_color_jitter(key, planes, **deltas)))(keys(2000))
 
 
 def jittered(**deltas):
@@ -146,10 +150,11 @@ def test_jitter_clips_after_each_operation():
 def test_all_orders_of_the_jitter_are_equally_likely(monkeypatch):
   # Each operation appends its digit in base 5, so the result spells the order.
   for digit, name in enumerate(('brightness', 'contrast', 'saturation', 'hue'), start=1):
-    monkeypatch.setattr(augment, name, lambda image, _, digit=digit: (image + digit) / 5)
+    monkeypatch.setattr(augment, name, lambda image, _, digit=digit: tuple(
+        (plane + digit) / 5 for plane in image))
   spelled = jax.jit(jax.vmap(lambda key: augment.random_color_jitter(
-      key, jnp.zeros((1, 1, 1)), brightness_delta=0., contrast_delta=0., saturation_delta=0.,
-      hue_delta=0.)))(keys(2400))
+      key, 3 * (jnp.zeros((1, 1)),), brightness_delta=0., contrast_delta=0., saturation_delta=0.,
+      hue_delta=0.)[0]))(keys(2400))
   codes, counts = np.unique(np.rint(625 * np.ravel(spelled)).astype(int), return_counts=True)
   orders = {tuple(code // 5 ** place % 5 for place in range(4)) for code in codes}
   assert orders == set(itertools.permutations((1, 2, 3, 4)))
@@ -175,8 +180,8 @@ def test_the_policy_reaches_jitter_and_blur(monkeypatch):
   monkeypatch.setattr(augment, 'random_color_jitter',
                       lambda key, image, **kwargs: given.update(kwargs) or image)
   # The result of the blur spells its arguments.
-  monkeypatch.setattr(augment, 'gaussian_blur', lambda image, sigma, kernel_size: (
-      image.at[..., 0].set(sigma / 2).at[..., 1].set(kernel_size / 4)))
+  monkeypatch.setattr(augment, 'gaussian_blur', lambda image, sigma, kernel_size: tuple(
+      jnp.full_like(image[0], value) for value in (sigma / 2, kernel_size / 4, 0)))
   images = view(np.zeros((6, 5, 3), np.float32), 2000, jitter_probability=1, blur_probability=1,
                 blur_sigma=(.1, 2.), **deltas)
   assert given == {f'{name}_delta': delta for name, delta in deltas.items()}
@@ -187,7 +192,7 @@ def test_the_policy_reaches_jitter_and_blur(monkeypatch):
 def test_operations_of_probability_one_follow_in_the_order_of_the_paper():
   image = noise(6, 6, 3)
   gray = np.repeat(image[:, ::-1] @ np.float32([.2989, .587, .114])[:, None], 3, axis=2)
-  blurred = np.asarray(augment.gaussian_blur(gray, 1.5, 3.))
+  blurred = np.asarray(on_planes(augment.gaussian_blur)(gray, 1.5, 3.))
   expected = np.where(blurred < .5, blurred, 1 - blurred)
   assert np.any(blurred >= .5)
   for actual in view(image, 20, flip_probability=1, grayscale_probability=1, blur_probability=1,

@@ -19,6 +19,7 @@ from byol_jax import augment, model, optimizers, parallel, schedules
 from byol_jax import train_step as byol
 from byol_jax.objectives import byol as objective
 from experiments.configs import default
+from tests.planes import on_planes
 
 GOLDENS = pathlib.Path(os.environ.get('BYOL_JAX_GOLDENS')
                        or pathlib.Path(__file__).parent / 'data' / 'goldens')
@@ -88,23 +89,23 @@ def test_loss_of_one_direction():
 
 
 OPERATIONS = dict(
-    brightness=lambda image, delta: jnp.clip(augment.brightness(image, delta), 0, 1),
-    contrast=lambda image, factor: jnp.clip(augment.contrast(image, factor), 0, 1),
-    saturation=lambda image, factor: jnp.clip(augment.saturation(image, factor), 0, 1),
-    hue=lambda image, delta: jnp.clip(augment.hue(image, delta), 0, 1),
-    solarize=augment.solarize)
+    brightness=on_planes(augment.brightness),
+    contrast=on_planes(augment.contrast),
+    saturation=on_planes(augment.saturation),
+    hue=on_planes(augment.hue),
+    solarize=on_planes(augment.solarize))
 
 
 def operation(key):
   """The function that a key of augment_ops.npz stands for."""
   name, *parameters = key.split('/')
   if name == 'blur':
-    return lambda image: augment.gaussian_blur(
+    return lambda image: on_planes(augment.gaussian_blur)(
         image, float(parameters[0].removeprefix('sigma')),
         float(parameters[1].removeprefix('kernel')))
   if parameters:
-    return lambda image: OPERATIONS[name](image, float(parameters[0]))
-  return dict(grayscale=augment.grayscale, normalize=augment.normalize)[name]
+    return lambda image: jnp.clip(OPERATIONS[name](image, float(parameters[0])), 0, 1)
+  return dict(grayscale=on_planes(augment.grayscale), normalize=augment.normalize)[name]
 
 
 def test_augmentation_operations():

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import input_pipeline
+from byol_jax import input_pipeline, parallel
 from byol_jax.datasets import Shards, Split, one_host
 from byol_jax.errors import InputError
 
@@ -29,8 +29,9 @@ def batches(first_step=0, last_step=6, *, pipeline='memory', shards=ONE_HOST, se
             split=None, batch_size=BATCH):
   split = make_split(shards) if split is None else split
   return list(input_pipeline.train_batches(
-      pipeline, split, policies=[VIEW, VIEW], image_size=4, seed=seed, first_step=first_step,
-      last_step=last_step, batch_size=batch_size, shards=shards, workers=0, unreadable=None))
+      pipeline, split, policies=[VIEW, VIEW], resize='bicubic', image_size=4, seed=seed,
+      first_step=first_step, last_step=last_step, batch_size=batch_size, shards=shards,
+      workers=0, unreadable=None))
 
 
 def assert_same_batches(actual, expected):
@@ -147,11 +148,47 @@ def test_tf_data_draws_the_same_crops_in_every_run_and_others_in_every_epoch():
 
 
 def test_an_unknown_pipeline_lists_those_that_exist():
-  with pytest.raises(InputError, match="data.pipeline is 'disk'; it can be memory or tf_data"):
+  with pytest.raises(InputError, match="data.pipeline is 'disk'; it can be memory, device or tf_d"):
     batches(pipeline='disk')
 
 
-@pytest.mark.parametrize('pipeline', ['memory', 'tf_data'])
+def test_the_device_pipeline_names_the_images_that_memory_gives(devices):
+  split = make_split(one_host(1, 2, TOTAL))
+  steps = dict(split=split, shards=one_host(1, 2, TOTAL))
+  host = batches(pipeline='device', **steps)
+  placed = input_pipeline.to_devices(iter(host), devices,
+                                     resident=input_pipeline.resident(split, devices))
+  for ours, theirs in zip(placed, batches(**steps), strict=True):
+    assert ours.keys() == {'sample_id', 'epoch', 'labels', 'row', 'resident'}
+    images = jax.vmap(lambda images, row: images[row])(ours['resident'], ours['row'])
+    np.testing.assert_array_equal(np.concatenate(images), theirs['images'])
+    np.testing.assert_array_equal(np.concatenate(ours['labels']), theirs['labels'])
+
+
+@pytest.mark.parametrize('hosts, devices', [(1, 1), (1, 4), (2, 2), (4, 1)])
+def test_parts_of_a_batch_hold_the_same_images_on_any_hosts_and_devices(hosts, devices):
+  batch, parts = 32, 2
+  found = [set() for _ in range(parts)]
+  for host in np.split(np.arange(batch), hosts):
+    order = input_pipeline.part_order(len(host), shards=TOTAL // hosts, parts=parts,
+                                      devices=devices)
+    assert sorted(order) == list(range(len(host)))
+    # Each device splits its slice into the parts.
+    for slice_ in np.split(host[order], devices):
+      for part, rows in zip(found, np.split(slice_, parts)):
+        part |= set(rows.tolist())
+  assert found[0] == {row for row in range(batch) if row % 4 < 2}
+  assert found[1] == set(range(batch)) - found[0]
+
+
+def test_images_that_do_not_fit_on_a_device_are_an_error(monkeypatch):
+  monkeypatch.setattr(parallel, 'free_bytes', lambda devices: 3 << 20)
+  split = make_split()._replace(images=np.zeros((21, 512, 512, 3), np.uint8))
+  with pytest.raises(InputError, match='21 images of 15 MiB on each device, which has 3 MiB free'):
+    input_pipeline.resident(split, jax.devices())
+
+
+@pytest.mark.parametrize('pipeline', ['memory', 'device', 'tf_data'])
 def test_fewer_images_than_virtual_shards_are_an_error(pipeline):
   with pytest.raises(InputError, match='^7 images cannot fill 8 virtual shards; set '
                                        'data.virtual_shards to at most 7'):

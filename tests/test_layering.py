@@ -9,19 +9,21 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {'crops', 'devices', 'errors', 'hashing', 'hyper', 'parallel', 'plugins', 'preemption',
-     'processes', 'tensors'},
+    {'accumulation', 'crops', 'devices', 'errors', 'hashing', 'hyper', 'parallel', 'plugins',
+     'preemption', 'processes', 'tensors'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'encoders', 'objectives'},
     {'model', 'train_step'},
-    {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'tf_pipeline',
-     'input_pipeline'},
+    {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'prepare',
+     'tf_pipeline', 'input_pipeline'},
     {'convert', 'evaluators'},
-    {'assembly', 'evaluate', 'extract', 'loading', 'report', 'scaling', 'sweep', 'train',
-     'walkthrough'},
+    {'assembly', 'benchmark', 'evaluate', 'extract', 'loading', 'report', 'scaling', 'sweep',
+     'train', 'walkthrough'},
 ]
 MAY_USE = dict(
-    tensorflow={'preprocess', 'tf_pipeline', 'datasets'}, tensorflow_datasets={'datasets'},
-    ml_collections={'assembly', 'train', 'evaluate', 'scaling', 'sweep', 'walkthrough'},
+    tensorflow={'prepare', 'preprocess', 'tf_pipeline', 'datasets', 'benchmark'},
+    tensorflow_datasets={'datasets'},
+    ml_collections={'assembly', 'benchmark', 'train', 'evaluate', 'scaling', 'sweep',
+                    'walkthrough'},
     matplotlib={'report'}, sklearn={'report'}, PIL={'report'},
     jinja2={'report', 'scaling', 'walkthrough'}, orbax={'checkpoint'}, tensorboardX={'metric_log'},
     torch={'convert'}, safetensors={'convert'})

@@ -94,7 +94,7 @@ def test_a_damaged_file_stops_the_run_with_its_name(config, tmp_path):
     (dict(workers=-1), 'data.workers cannot be -1'),
     (dict(virtual_shards=0), 'data.virtual_shards cannot be 0'),
     (dict(image_size=0), 'data.image_size cannot be 0'),
-    (dict(pipeline='grain'), 'memory or tf_data')])
+    (dict(pipeline='grain'), 'memory, device or tf_data')])
 def test_impossible_values_are_said(config, tmp_path, change, message):
   data = config().data
   data.update(change)

@@ -17,9 +17,9 @@ def seeds(count):
   return np.stack([np.arange(count), np.zeros(count)], axis=1).astype(np.int32)
 
 
-def crop(image, seed, area, aspect, size):
-  return preprocess.random_resized_crop(tf.constant(image), tf.constant(seed, tf.int32),
-                                        area=area, aspect=aspect, size=size).numpy()
+def crop(image, seed, area, aspect, size, resize='bicubic'):
+  return preprocess.random_resized_crop(tf.constant(image), tf.constant(seed, tf.int32), area=area,
+                                        aspect=aspect, size=size, resize=resize).numpy()
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +28,8 @@ def windows():
   rows, columns = np.mgrid[:HEIGHT, :WIDTH] * 8
   image = tf.constant(np.stack([rows, columns, rows], axis=-1), tf.uint8)
   found_crops = tf.function(lambda: tf.map_fn(
-      lambda seed: preprocess.random_resized_crop(image, seed, area=AREA, aspect=ASPECT, size=8),
+      lambda seed: preprocess.random_resized_crop(image, seed, area=AREA, aspect=ASPECT, size=8,
+                                                  resize='bicubic'),
       tf.constant(seeds(COUNT)), tf.uint8))().numpy() / 8
   # Away from the border, cubic interpolation reproduces the ramps: position i of the
   # result lies at start + (i + 1/2) extent / 8 - 1/2.
@@ -78,6 +79,16 @@ def test_the_whole_image_resized_equals_the_crop_on_the_device(size):
     np.testing.assert_array_equal(actual, image)
 
 
+def test_bilinear_crops_are_another_interpolation_of_the_same_window():
+  # Of a ramp both give the same away from the border, of noise they do not.
+  ramp = np.tile(np.arange(40, dtype=np.uint8)[:, None, None] * 6, (1, 40, 3))
+  noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+  for image, same in ((ramp, True), (noise, False)):
+    two = [crop(image, (5, 0), (.3, .9), ASPECT, 9, resize)[2:-2].astype(int)
+           for resize in preprocess.RESIZE]
+    assert (np.abs(two[0] - two[1]).max() <= 1) == same
+
+
 def test_an_image_of_one_pixel():
   image = np.array([[[3, 200, 255]]], np.uint8)
   np.testing.assert_array_equal(crop(image, (0, 0), AREA, ASPECT, 2), np.tile(image, (2, 2, 1)))
@@ -89,7 +100,7 @@ POLICY = dict(crop_area=(.1, .6), crop_aspect=ASPECT)
 def cropped(seed, policies=(POLICY, POLICY)):
   image = np.random.default_rng(0).integers(0, 256, (6, 6, 3)).astype(np.uint8)
   found = preprocess.crops(tf.constant(image), tf.constant(seed, tf.int32), policies=policies,
-                           size=6)
+                           size=6, resize='bicubic')
   return image, {name: value.numpy() for name, value in found.items()}
 
 
@@ -120,7 +131,8 @@ def test_the_pipelines_crops_depend_on_seed_epoch_and_sample_alone():
 
   def crop(seed, epoch, sample_id):
     record = dict(epoch=tf.constant(epoch), sample_id=tf.constant(sample_id))
-    return tf_pipeline.random_crops(seed, [POLICY], 6)(image, record)['crop1'].numpy().tobytes()
+    return tf_pipeline.random_crops(seed, [POLICY], 6, 'bicubic')(
+        image, record)['crop1'].numpy().tobytes()
 
   draws = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
   assert len({crop(*draw) for draw in draws}) == 4

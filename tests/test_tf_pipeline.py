@@ -92,9 +92,9 @@ def forbidden(ids):
 def train(stream, first_step=0, last_step=STEPS, *, shards=ONE_HOST, seed=0, workers=1,
           batch_size=BATCH, unreadable=forbidden, policies=(VIEW,)):
   return list(input_pipeline.train_batches(
-      'tf_data', stream, policies=policies, image_size=4, seed=seed, shards=shards,
-      workers=workers, unreadable=unreadable, batch_size=batch_size, first_step=first_step,
-      last_step=last_step))
+      'tf_data', stream, policies=policies, resize='bicubic', image_size=4, seed=seed,
+      shards=shards, workers=workers, unreadable=unreadable, batch_size=batch_size,
+      first_step=first_step, last_step=last_step))
 
 
 def evaluation(stream, *, shards=ONE_HOST, batch_size=BATCH, image_size=4, share=1.,
@@ -333,7 +333,8 @@ def test_sixteen_bits_become_eight():
 def test_images_smaller_than_the_crop_are_enlarged(shape):
   colour = np.array([20, 130, 240], np.uint8)
   image = preprocess.decode(encode(np.broadcast_to(colour, (*shape, 3)).copy(), 'PNG'))
-  found = preprocess.crops(image, tf.constant([0, 1]), policies=PAIR, size=16)
+  found = preprocess.crops(image, tf.constant([0, 1]), policies=PAIR, size=16,
+                           resize='bicubic')
   for order in ('crop_first', 'resize_first'):
     found[order] = preprocess.center_view(image, size=16, share=.875, order=order)
   for crop in found.values():
@@ -581,9 +582,10 @@ class Failing:
   """Batches 0, 1, 2, ... of which some fail to be read, so often each."""
 
   def __init__(self, error, failures):
-    self.error, self.failures = error, dict(failures)
+    self.error, self.failures, self.asked = error, dict(failures), []
 
-  def __call__(self, done):
+  def __call__(self, done, careful):
+    self.asked.append((done, careful))
     def batches():
       for number in range(done, 5):
         if self.failures.get(number):
@@ -624,6 +626,15 @@ def test_errors_that_do_not_pass_end_after_some_attempts(pauses):
   with pytest.raises(DataError, match='UnavailableError.*the storage is away. The file is x'):
     numbers(Failing(tf.errors.UnavailableError, {2: 9}), 'The file is x')
   assert pauses == [1., 2., 4.]
+
+
+def test_care_begins_with_the_first_image_that_cannot_be_decoded(pauses):
+  failing = Failing(tf.errors.InvalidArgumentError, {3: 1})
+  assert numbers(failing) == [0, 1, 2, 3, 4]
+  assert failing.asked == [(0, False), (3, True)]
+  with pytest.raises(DataError, match='InvalidArgumentError'):
+    numbers(Failing(tf.errors.InvalidArgumentError, {3: 2}))
+  assert not pauses
 
 
 @pytest.mark.parametrize('error', [tf.errors.DataLossError, tf.errors.NotFoundError])

@@ -76,6 +76,15 @@ def test_resuming_gives_the_digests_of_a_run_that_never_stopped(finished, tmp_pa
   assert steps == [3, 6, 9, 12]
 
 
+def test_images_on_the_device_train_as_those_of_the_host_do(finished, tmp_path):
+  state = train.pretrain(tiny.config(data__pipeline='device', train__stop_at_step=4), tmp_path)
+  assert (tmp_path / 'views.png').read_bytes() == (finished[0] / 'views.png').read_bytes()
+  first = [next(r for r in metric_log.read(workdir) if 'train/loss' in r)
+           for workdir in (tmp_path, finished[0])]
+  assert first[0]['train/loss'] == pytest.approx(first[1]['train/loss'], rel=1e-5)
+  assert state.step == 4
+
+
 def test_a_finished_run_does_nothing_more(finished):
   workdir, _ = finished
   before = digests(workdir)
@@ -218,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(
     (dict(model__encoder='os.path'), ['os.path', 'no function build']),
     (dict(evals__knn__k=65), ['evals.knn.k', '65', '64']),
     (dict(data__dataset='shape'), ['shape', 'arrays, image_folder, shapes, stl10, tfds']),
-    (dict(data__pipeline='grain'), ['grain', 'memory or tf_data']),
+    (dict(data__pipeline='grain'), ['grain', 'memory, device or tf_data']),
     (dict(train__objective='moco'), ['moco', 'byol']),
 ])
 def test_bad_configs_say_what_where_and_what_to_do(change, parts, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import augment, model, optimizers, parallel, schedules
+from byol_jax import augment, input_pipeline, model, optimizers, parallel, schedules
 from byol_jax import train_step as byol
 from byol_jax.objectives import byol as objective
 from byol_jax.scaling import shapes
@@ -20,10 +20,11 @@ BATCH_SIZE, IMAGE_SIZE, CLASSES = 16, 16, 10
 
 @functools.cache
 def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_average',
-                predictor=(24, 16)):
+                predictor=(24, 16), accumulation_steps=1, rematerialize=False):
   """A tiny network with the paper's policy."""
   config = default.get_config()
-  options = dict(config.model.encoder_options.to_dict(), depth='tiny', stem='medium')
+  options = dict(config.model.encoder_options.to_dict(), depth='tiny', stem='medium',
+                 rematerialize=rematerialize)
   networks = model.build(
       encoder='resnet', encoder_options=options, projector=(32, 16), predictor=predictor,
       num_classes=num_classes, batch_norm_decay=.9, batch_norm_epsilon=1e-5,
@@ -39,7 +40,8 @@ def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_ave
       functools.partial(
           schedules.learning_rate, base_learning_rate=3.2, batch_size=BATCH_SIZE,
           warmup_steps=1, max_steps=40),
-      functools.partial(schedules.tau, base_tau=.9, max_steps=40, schedule='cosine'), target)
+      functools.partial(schedules.tau, base_tau=.9, max_steps=40, schedule='cosine'), target,
+      accumulation_steps)
 
 
 def make_batch(step, labelled=True):
@@ -121,6 +123,61 @@ def first_gradients(target, **options):
   state = initial_state(recipe)
   return parallel.fetch(gradients(parallel.replicate(state, device),
                                   parallel.shard_batch(make_batch(0), device))), state
+
+
+def test_accumulated_gradients_are_the_mean_of_those_of_the_parts():
+  parts, device = 2, tuple(jax.devices()[:1])
+
+  def find(recipe):
+    step = parallel.pmap_step(
+        lambda state, batch: byol.compute_gradients(state, batch, recipe), device)
+    return lambda state, batch: parallel.fetch(step(
+        parallel.replicate(state, device), parallel.shard_batch(batch, device)))
+
+  state, batch = initial_state(make_recipe()), make_batch(0)
+  actual = find(make_recipe(accumulation_steps=parts))(state, batch)
+  one, found = find(make_recipe()), []
+  for rows in np.split(np.arange(BATCH_SIZE), parts):
+    found.append(one(state, {name: array[rows] for name, array in batch.items()}))
+    # The averages of BatchNorm go from part to part, the parameters stay.
+    state = state._replace(online_state=found[-1][1], target_state=found[-1][2])
+  mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *[(f[0], f[3]) for f in found])
+  assert_close((actual[0], actual[3]), mean, rtol=1e-4, atol=1e-5)
+  assert_close(actual[1:3], found[-1][1:3], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_accumulation_moves_tau_and_step_once_and_needs_no_number_of_devices():
+  with jax.enable_x64(True):
+    recipe = make_recipe('float64', accumulation_steps=2)
+    start, finals = initial_state(recipe, jnp.float64), []
+    for count in (1, 4):
+      devices = tuple(jax.devices()[:count])
+      order = input_pipeline.part_order(BATCH_SIZE, shards=2, parts=2, devices=count)
+      state = parallel.replicate(start, devices)
+      for step in range(2):
+        batch = {name: array[order] for name, array in make_batch(step).items()}
+        state, scalars = mapped_step(recipe, devices)(state, parallel.shard_batch(batch, devices))
+      finals.append(parallel.fetch(state))
+  assert finals[0].step == 2
+  assert float(scalars['tau']) == pytest.approx(schedules.tau(1, base_tau=.9, max_steps=40,
+                                                              schedule='cosine'))
+  assert_close(finals[1], finals[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_rematerialization_changes_no_gradient():
+  plain, less = (first_gradients('moving_average', rematerialize=value)[0]
+                 for value in (False, True))
+  assert_close(less, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('rematerialize', [False, True])
+def test_only_rematerialization_computes_again(rematerialize):
+  recipe, devices = make_recipe(rematerialize=rematerialize), tuple(jax.devices()[:1])
+  step = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), devices)
+  inputs = parallel.abstract_inputs(initial_state(recipe), make_batch(0), devices)
+  assert ('remat' in str(jax.make_jaxpr(step)(*inputs))) == rematerialize
 
 
 @pytest.mark.slow

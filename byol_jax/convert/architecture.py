@@ -40,7 +40,8 @@ def encoder_options(params: Tree, where: str, stem: str = 'imagenet'
                     ) -> tuple[str, dict[str, Any]]:
   """The encoder's module name in `params`, and options for `resnet.build`.
 
-  `padding` is no matter of the tensors and left out, as is `zero_init_last_scale`.
+  `padding`, `zero_init_last_scale` and `rematerialize` are no matter of the tensors and left
+  out.
 
   Args:
     params: {module: {leaf: array}} under Haiku's names.

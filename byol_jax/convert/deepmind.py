@@ -149,7 +149,8 @@ def _model(trees, defaults: Mapping[str, Any], path) -> tuple[dict[str, Any], in
   if classifier is not None and classifier.ndim != 2:
     raise InputError(f'{path}: classifier/w has {classifier.ndim} dimensions where 2 are needed.')
   return dict(defaults, encoder='resnet', compute_dtype='float32',
-              encoder_options=dict(options, padding='SAME', zero_init_last_scale=False),
+              encoder_options=dict(options, padding='SAME', zero_init_last_scale=False,
+                                   rematerialize=False),
               batch_norm_decay=.9, batch_norm_epsilon=1e-5,
               **{head: list(value) for head, value in sizes.items()}
               ), 0 if classifier is None else classifier.shape[-1]

@@ -200,7 +200,8 @@ def _section(said, params, defaults: Mapping[str, Any], path) -> dict[str, Any]:
   told = said.get('encoder_options', dict(stem='imagenet', padding='torch',
                                           zero_init_last_scale=False))
   _, options = architecture.encoder_options(params, str(path), stem=told['stem'])
-  options |= {key: told[key] for key in ('padding', 'zero_init_last_scale')}
+  options |= dict(padding=told['padding'], zero_init_last_scale=told['zero_init_last_scale'],
+                  rematerialize=False)
   own = {key: said[key] for key in to_torch.IN_SECTION if said}
   return dict(defaults, encoder='resnet', encoder_options=options, compute_dtype='float32', **own)
 

@@ -1,6 +1,7 @@
 """ResNets v1 and v2, with the module names of the published BYOL checkpoints."""
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import haiku as hk
@@ -39,7 +40,8 @@ BatchNorm = Callable[..., hk.Module]
 
 
 def build(*, batch_norm: BatchNorm, depth: int | str, width: float, version: int, stem: str,
-          padding: str, first_projection: bool, zero_init_last_scale: bool) -> 'ResNet':
+          padding: str, first_projection: bool, zero_init_last_scale: bool,
+          rematerialize: bool = False) -> 'ResNet':
   """Makes the encoder inside a Haiku transform.
 
   Args:
@@ -54,6 +56,8 @@ def build(*, batch_norm: BatchNorm, depth: int | str, width: float, version: int
       need it; the reference has it in every ResNet, torchvision has none in 18 and 34.
     zero_init_last_scale: the last BatchNorm scale of each block starts at 0
       (version 1 only). The paper used 1.
+    rematerialize: gradients keep the outputs of blocks, and compute what is within them
+      again.
 
   Raises:
     InputError: an option outside the above.
@@ -73,14 +77,14 @@ def build(*, batch_norm: BatchNorm, depth: int | str, width: float, version: int
   return ResNet(architecture, width, version, stem, first_projection,
                 lambda **kwargs: block(**shared, **kwargs),
                 lambda *args, **kwargs: _conv(*args, padding=padding, **kwargs),
-                batch_norm, padding)
+                batch_norm, padding, rematerialize)
 
 
 class ResNet(hk.Module):
   """Stem, four groups of blocks, global average pool."""
 
   def __init__(self, architecture, width, version, stem, first_projection, make_block,
-               make_conv, batch_norm, padding):
+               make_conv, batch_norm, padding, rematerialize):
     super().__init__(name=architecture.name)
     self._padding, self._version = padding, version
     kernel, stride, self._pool = STEMS[stem]
@@ -95,7 +99,7 @@ class ResNet(hk.Module):
       self._groups.append(_Group(
           make_block, blocks, group_channels, stride=1 if i == 0 else 2,
           projection=i > 0 or first_projection or channels != group_channels,
-          name=f'block_group_{i}'))
+          rematerialize=rematerialize, name=f'block_group_{i}'))
 
   def __call__(self, images: jax.Array, is_training: bool) -> jax.Array:
     """Normalised images [B, H, W, 3] -> embeddings [B, D]."""
@@ -114,8 +118,9 @@ class ResNet(hk.Module):
 class _Group(hk.Module):
   """Blocks of one resolution; only the first changes shape."""
 
-  def __init__(self, make_block, blocks, channels, stride, projection, name):
+  def __init__(self, make_block, blocks, channels, stride, projection, rematerialize, name):
     super().__init__(name=name)
+    self._rematerialize = rematerialize
     self._blocks = [
         make_block(channels=channels, stride=stride if i == 0 else 1,
                    projection=projection and i == 0, name=f'block_{i}')
@@ -123,7 +128,11 @@ class _Group(hk.Module):
 
   def __call__(self, out, is_training):
     for block in self._blocks:
-      out = block(out, is_training)
+      apply = functools.partial(block, is_training=is_training)
+      # Parameters are made outside of it, where nothing is to be kept.
+      if self._rematerialize and not hk.running_init():
+        apply = hk.remat(apply)
+      out = apply(out)
     return out
 
 

@@ -34,9 +34,9 @@ def measure(data: Mapping[str, Any], policies, *, host_count: int, batch_size: i
                          options=data['options'])
   # Asked for more than is taken, so that the pipeline is busy to the last timed batch.
   batches = input_pipeline.train_batches(
-      'tf_data', stream, policies=policies, image_size=data['image_size'], seed=0, shards=shards,
-      workers=data['workers'], unreadable=_refuse, batch_size=batch_size, first_step=0,
-      last_step=2 * (warmup + steps) + 4)
+      'tf_data', stream, policies=policies, image_size=data['image_size'],
+      resize=data['resize'], seed=0, shards=shards, workers=data['workers'],
+      unreadable=_refuse, batch_size=batch_size, first_step=0, last_step=2 * (warmup + steps) + 4)
   for _ in range(warmup):
     next(batches)
   processor, wall = time.process_time(), time.perf_counter()

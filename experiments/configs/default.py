@@ -103,13 +103,17 @@ def _data() -> ml_collections.ConfigDict:
       dataset='shapes',  # a module of byol_jax/datasets, or a dotted path
       options=ml_collections.ConfigDict(dict(), convert_dict=True),  # of its load function
       # 'memory': images of one size are held in memory as uint8 and cropped on the
-      # device. 'tf_data': tf.data reads, decodes and crops on the host.
+      # device. 'device': the same, held on each device, which gets only their numbers.
+      # 'tf_data': tf.data reads, decodes and crops on the host.
       pipeline='memory',
       workers=0,  # images that tf_data decodes at once; 0: as many as it finds useful
       # An image file that cannot be read: 'stop' with its name, or 'skip' it, name it
       # in the log and fill its place in the batch with another image.
       unreadable='stop',
       image_size=224,  # pixels, side of a view (appendix B)
+      # How tf_data resizes training crops: 'bicubic' (appendix B), or 'bilinear', which is
+      # faster. Evaluation is always bicubic, and so are the crops of memory and device.
+      resize='bicubic',
       # The view for evaluation: the middle square of this share of the shorter side
       # (224 of 256 pixels, appendix B), ...
       center_share=0.875,
@@ -133,6 +137,9 @@ def _model() -> ml_collections.ConfigDict:
           padding='SAME',  # 'SAME' (reference) or 'torch'
           first_projection=True,  # projection shortcut in group 0 (reference)
           zero_init_last_scale=False,  # the paper used scale 1 (reference README)
+          # Keep the outputs of blocks only, and compute the rest again on the way back: less
+          # memory for more time.
+          rematerialize=False,
       ),
       projector=(4096, 256),  # layer sizes (section 3.3)
       predictor=(4096, 256),  # layer sizes (section 3.3); () for none (Table 5b)
@@ -179,6 +186,10 @@ def _train() -> ml_collections.ConfigDict:
       # What is predicted: the projection by the 'moving_average' (section 3.1), by the
       # online network without gradients ('stop_gradient') or with them ('none', Table 19).
       target='moving_average',
+      # Parts of a batch that go through the networks one after another, and whose gradients
+      # are averaged: for batches that do not fit. BatchNorm sees one part at a time
+      # (Figure 3a). Parts and batch_size fix the result, not the number of devices.
+      accumulation_steps=1,
       # Ends the run at this step, with a checkpoint, as an interruption would: the
       # schedules are those of all epochs, and the same command with 0 goes on.
       stop_at_step=0,

@@ -24,7 +24,7 @@ def test_options_are_recognized(options):
   assert name.startswith(('res_net', 'tiny_res_net'))
   wanted = dict(SECTION['encoder_options'], **options)
   assert found == {key: wanted[key] for key in found}
-  assert set(wanted) - set(found) == {'padding', 'zero_init_last_scale'}
+  assert set(wanted) - set(found) == {'padding', 'zero_init_last_scale', 'rematerialize'}
 
 
 def test_heads_are_recognized():

@@ -1,0 +1,35 @@
+"""Copies a prepared TFDS set with smaller images, which are read and decoded faster.
+
+  python -m experiments.prepare --input=DATA/imagenet2012/5.1.0 \
+      --output=SMALL/imagenet2012/5.1.0 [--short_side=256] [--quality=95]
+
+Afterwards: --config.data.options.data_dir=SMALL. Crops of less than the whole image are cut
+from fewer pixels than in the paper; docs/performance.md says what that gains and costs. The
+same command goes on where it was interrupted.
+"""
+
+import pathlib
+
+from absl import flags
+
+from byol_jax import prepare
+from experiments import command_line
+
+flags.DEFINE_integer('short_side', 256, 'Pixels that the shorter side keeps at most.')
+flags.DEFINE_integer('quality', 95, 'Of the JPEG files that are written.')
+flags.DEFINE_string('image_key', 'image', 'Feature of the set that is the image.')
+
+
+def main() -> None:
+  given = flags.FLAGS
+  counts = prepare.shrink(
+      pathlib.Path(given.input).expanduser(), pathlib.Path(given.output).expanduser(),
+      short_side=given.short_side, quality=given.quality, image_key=given.image_key,
+      progress=lambda line: print(line, flush=True))
+  print(f'{counts["records"]} records, {counts["shrunk"]} images shrunk, '
+        f'{counts["bytes_before"]:,} bytes of images before and {counts["bytes_after"]:,} after')
+
+
+if __name__ == '__main__':
+  command_line.run(main, input='Folder of the set, DATA/NAME/VERSION.',
+                   output='Folder of the copy.')
