@@ -25,6 +25,16 @@ import pytest
 jax.config.update('jax_default_matmul_precision', 'highest')
 
 
+@pytest.fixture(autouse=True, scope='module')
+def forget_programs():
+  """Drops compiled programs after each file of tests.
+
+  All of them together took 7 GB of a process that then crashed in its next compilation.
+  """
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(params=[1, 4], ids=['1device', '4devices'])
 def devices(request):
   """The first 1 and the first 4 of the forced host devices."""

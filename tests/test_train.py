@@ -160,11 +160,13 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_is_the_same(
   assert f'WARNING {tmp_path}/checkpoints/9: ' in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(finished, tmp_path):
   train.pretrain(tiny.config(seed=1), tmp_path)
   assert digests(tmp_path)['online'] != digests(finished[0])['online']
 
 
+@pytest.mark.slow
 def test_the_order_of_images_and_the_workers_do_not_change_the_tf_data_run(tmp_path):
   runs = []
   for name in 'ab':
@@ -244,6 +246,7 @@ def test_a_workdir_below_a_file_is_not_writable(tmp_path):
     train.pretrain(tiny.config(), tmp_path / 'file' / 'run')
 
 
+@pytest.mark.slow
 def test_devices_do_not_change_the_result_beyond_rounding(finished, tmp_path, monkeypatch):
   monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:1])
   one = train.pretrain(tiny.config(train__epochs=.75, train__warmup_epochs=.25), tmp_path / 'one')

@@ -95,6 +95,7 @@ def test_float64_is_equal_on_1_2_and_4_devices_after_20_steps_at_full_learning_r
     assert_close(final, finals[0], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_float32_agrees_to_golden_tolerance_after_3_steps():
   recipe = make_recipe()
   single, quadruple = (parallel.fetch(run(recipe, initial_state(recipe), 3, count)[0])
@@ -125,6 +126,7 @@ def first_gradients(target, **options):
                                   parallel.shard_batch(make_batch(0), device))), state
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_the_mean_of_those_of_the_parts():
   parts, device = 2, tuple(jax.devices()[:1])
 
@@ -278,6 +280,7 @@ def test_the_papers_networks_lower_for_tpu(depth, width, convolutions, compute_d
   assert ('bf16' in text) == (compute_dtype == 'bfloat16')
 
 
+@pytest.mark.slow
 def test_jit_step_gives_the_bits_of_pmap_step():
   recipe, devices = make_recipe(), tuple(jax.devices())
   jitted = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), devices)

@@ -49,7 +49,7 @@ def test_trees_are_taken_over_as_they_are(workdir):
   assert meta['resolved']['num_classes'] == 10
   assert meta['config']['model']['encoder_options'] == dict(
       depth='tiny', width=1., version=1, stem='imagenet', padding='SAME', first_projection=True,
-      zero_init_last_scale=False)
+      zero_init_last_scale=False, rematerialize=False)
   assert meta['source']['licence'].startswith('CC BY-NC 4.0')
   assert meta['source']['sha256'] == imported.sha256(GOLDEN)
   assert meta['source']['notes'] == []
