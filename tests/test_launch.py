@@ -26,7 +26,10 @@ def outcome(*arguments):
 
 
 def test_every_process_gets_its_place_in_the_job():
-  code, output = outcome('import sys; print(*sorted(sys.argv[1:]))', '--processes=3')
+  code, output = outcome(
+      # In one piece: the lines of several processes go into one pipe.
+      'import os, sys; os.write(1, (" ".join(sorted(sys.argv[1:])) + "\\n").encode())',
+      '--processes=3')
   lines = sorted(line.split() for line in output.splitlines())
   assert code == 0 and len({line[0] for line in lines}) == 1
   assert lines[0][0].startswith('--coordinator_address=127.0.0.1:')

@@ -65,6 +65,7 @@ def named(text):
   return {word.split('/')[-1] for word in text.split() if '/bad' in word}
 
 
+@pytest.mark.slow
 def test_a_run_with_fifty_damaged_files_ends_and_names_them(config, folder, tmp_path, capsys):
   state = train.pretrain(config(data__unreadable='skip'), tmp_path)
   assert int(state.step) == (GOOD + BAD) * 9 // 10 // 16

@@ -29,6 +29,7 @@ def test_every_part_runs(part):
   assert all(f'| {name} |' in table for name in CASES[part])
 
 
+@pytest.mark.slow
 def test_the_steps_loss_is_told_and_falls():
   *_, step = benchmark.run('step', tiny.config(), repeats=4, trace=None)
   assert step.facts['last_loss'] < step.facts['first_loss']
