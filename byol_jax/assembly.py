@@ -18,13 +18,14 @@ from byol_jax.train_step import TARGETS, Recipe
 MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
               'resolved.evaluate_every', 'resolved.devices', 'train.stop_at_step',
               'data.workers', 'data.unreadable', 'data.options.data_dir',
-              'data.options.download', 'data.options.folder', 'data.options.test',
-              'data.options.test_split', 'data.options.test_images', 'data.options.test_labels')
+              'data.options.download', 'data.options.cache_dir', 'data.options.folder',
+              'data.options.test', 'data.options.test_split', 'data.options.test_images',
+              'data.options.test_labels')
 
 
 # Keys in which the processes of a job may differ: where each finds the data.
 MAY_DIFFER = ('data.workers', 'data.options.data_dir', 'data.options.folder',
-              'data.options.download')
+              'data.options.download', 'data.options.cache_dir')
 
 
 class Resolved(NamedTuple):
@@ -91,6 +92,7 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
     raise InputError(f'The warm-up of {train.warmup_epochs} epochs ({warmup_steps} steps) is not '
                      f'shorter than the run of {train.epochs} epochs ({max_steps} steps); lower '
                      'train.warmup_epochs.')
+  _check_dispatches(train, max_steps)
   labelled = data.num_classes > 0
   evaluate_every = to_steps(config.evals.every_epochs) if labelled else 0
   return Resolved(
@@ -102,6 +104,16 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
                         if config.checkpoint.every_epochs else 0),
       evaluate_every=max(1, evaluate_every) if labelled and config.evals.every_epochs else 0,
       devices=jax.device_count())
+
+
+def _check_dispatches(train, max_steps: int) -> None:
+  stop, each = train.stop_at_step, train.steps_per_dispatch
+  if each < 1:
+    raise InputError(f'train.steps_per_dispatch cannot be {each}.')
+  if stop < max_steps // each * each and stop % each:
+    raise InputError(f'train.stop_at_step is {stop}, in the middle of a dispatch of '
+                     f'train.steps_per_dispatch {each} steps; stop at {stop // each * each or each}'
+                     f' or {(stop // each + 1) * each}.')
 
 
 def build_model(config: Mapping[str, Any], num_classes: int) -> model.Model:
@@ -116,9 +128,10 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
   dtype = jnp.promote_types(jnp.dtype(config.model.compute_dtype), jnp.float32)
   return Recipe(
       model=build_model(config.model, resolved.num_classes),
-      two_views=functools.partial(
+      # Named, so that profiles tell it from the networks.
+      two_views=jax.named_scope('views')(functools.partial(
           augment.two_views, seed=config.seed, view1=config.view1.to_dict(),
-          view2=config.view2.to_dict(), image_size=config.data.image_size, dtype=dtype),
+          view2=config.view2.to_dict(), image_size=config.data.image_size, dtype=dtype)),
       objective=plugins.function('objectives', train.objective, 'loss'),
       optimizer=optimizers.lars(weight_decay=train.weight_decay, eta=train.eta,
                                 momentum=train.momentum),

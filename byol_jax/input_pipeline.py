@@ -9,8 +9,9 @@ out of a pass, and the batch of any step is found without going through those be
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import functools
+import itertools
 from types import MappingProxyType
 from typing import Any
 
@@ -245,16 +246,36 @@ def resident(split: Split, devices: Sequence[jax.Device]) -> dict[str, jax.Array
   return dict(resident=parallel.copy_to_each(split.images, devices))
 
 
+def dispatches(first_step: int, last_step: int, max_steps: int, size: int) -> Iterator[int]:
+  """How many steps each dispatch takes, from `first_step` to `last_step`.
+
+  They end at the multiples of `size`, wherever a run was resumed; the steps after the last
+  multiple in `max_steps` are dispatched one by one.
+  """
+  step = first_step
+  while step < last_step:
+    end = min((step // size + 1) * size, last_step)
+    count = 1 if end > max_steps // size * size else end - step
+    yield count
+    step += count
+
+
 def to_devices(batches: Iterator[HostBatch], devices: Sequence[jax.Device], ahead: int = 2,
-               resident: Mapping[str, jax.Array] = MappingProxyType({})
-               ) -> Iterator[Mapping[str, jax.Array]]:
+               resident: Mapping[str, jax.Array] = MappingProxyType({}),
+               steps: Iterable[int] | None = None) -> Iterator[Mapping[str, jax.Array]]:
   """Places batches on the devices, `ahead` of them before they are asked for.
 
-  What is `resident` there already becomes part of each.
+  What is `resident` there already becomes part of each. With `steps`, as `dispatches` gives
+  them, so many batches become one, with an axis of steps: [D, n, B/D, ...].
   """
+  if steps is None:
+    placed = (parallel.shard_batch(batch, devices) for batch in batches)
+  else:
+    placed = (parallel.shard_steps(list(itertools.islice(batches, count)), devices)
+              for count in steps)
   queue = deque()
-  for batch in batches:
-    queue.append(dict(parallel.shard_batch(batch, devices), **resident))
+  for batch in placed:
+    queue.append(dict(batch, **resident))
     if len(queue) > ahead:
       yield queue.popleft()
   yield from queue

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import jmp
 
 from byol_jax import augment, parallel, plugins
+from byol_jax.convolution import Conv2D
 from byol_jax.errors import InputError
 
 Params = Mapping[str, Mapping[str, jax.Array]]
@@ -153,7 +154,9 @@ def _at_precision(function, compute_dtype: str) -> hk.TransformedWithState:
   def at_precision(images, is_training):
     chex.assert_rank(images, 4)
     push = hk.mixed_precision.push_policy
-    with push(hk.Conv2D, layers), push(hk.Linear, layers), push(hk.BatchNorm, norms):
+    # Policies are of a class alone, not of those derived from it.
+    with (push(hk.Conv2D, layers), push(Conv2D, layers), push(hk.Linear, layers),
+          push(hk.BatchNorm, norms)):
       outputs = function(images.astype(full), is_training)
     return jax.tree.map(lambda x: x.astype(full), outputs)
 

@@ -1,6 +1,6 @@
 """Watches a run: is the loss finite, has it collapsed, how fast is it.
 
-The loop hands over the device scalars of each step. They are read `LAG` steps
+The loop hands over the device scalars of each dispatch. They are read `LAG` dispatches
 later, so that the device never waits for the host.
 """
 
@@ -70,7 +70,7 @@ class Monitor:
     # Whether some process was asked to stop, as a step read so far says.
     self.stop_asked = False
     self._unread: list[tuple[int, Mapping[str, Any]]] = []
-    self._read: list[dict[str, float]] = []
+    self._read: list[dict[str, np.ndarray]] = []
     self._reported_step, self._paused, self._waited = first_step, 0., 0.
     self._last_report = time.perf_counter()
 
@@ -91,7 +91,12 @@ class Monitor:
     self._log.scalars(step, {f'time/{name}_seconds': seconds})
 
   def add(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Takes the device scalars of a step; raises NonFiniteLoss of one LAG steps ago."""
+    """Takes device scalars; raises NonFiniteLoss of a step LAG calls ago.
+
+    Args:
+      step: the last of the n steps that they are of.
+      scalars: arrays [n, ...].
+    """
     self._unread.append((step, scalars))
     if len(self._unread) > LAG:
       self._read_oldest()
@@ -104,9 +109,10 @@ class Monitor:
 
   def report(self, step: int) -> dict[str, float]:
     """Logs the average of the steps since the last report, and the collapse statistics."""
-    moments = parallel.fetch(self._unread[-1][1]['projections'])
+    moments = {name: array[-1] for name, array in parallel.fetch(
+        self._unread[-1][1]['projections']).items()}
     self.settle()
-    averaged = {name: float(np.mean([scalars[name] for scalars in self._read]))
+    averaged = {name: float(np.mean(np.concatenate([scalars[name] for scalars in self._read])))
                 for name in self._read[0]}
     collapse = metrics.collapse_statistics(moments['mean'], moments['second'])
     values = {'epoch': step / self._steps_per_epoch,
@@ -125,10 +131,12 @@ class Monitor:
   def _read_oldest(self) -> None:
     step, scalars = self._unread.pop(0)
     small = {name: value for name, value in scalars.items() if name != 'projections'}
-    values = {name: float(value) for name, value in parallel.fetch(small).items()}
-    self.stop_asked |= values.pop('stop', 0.) > 0
-    if not np.isfinite(values['loss']):
-      raise NonFiniteLoss(step, values['loss'])
+    values = parallel.fetch(small)
+    self.stop_asked |= bool(np.any(values.pop('stop', 0.)))
+    losses = values['loss']
+    if not np.isfinite(losses).all():
+      first = int(np.argmin(np.isfinite(losses)))
+      raise NonFiniteLoss(step - len(losses) + 1 + first, losses[first])
     self._read.append(values)
 
   def _speed(self, step: int) -> dict[str, float]:

@@ -141,11 +141,23 @@ def shard_batch(batch: Tree, devices: Sequence[jax.Device]) -> Tree:
   count = len(devices)
 
   def place(array):
-    if len(array) % count:
-      raise InputError(f'{len(array)} examples cannot be split over {count} devices.')
+    _check_divisible(array, devices)
     return jax.device_put(array.reshape(count, -1, *array.shape[1:]), sharding)
 
   return jax.tree.map(place, batch)
+
+
+def shard_steps(batches: Sequence[Tree], devices: Sequence[jax.Device]) -> Tree:
+  """The host batches [B, ...] of n steps as [D, n, B/D, ...], one slice on each device."""
+  sharding = NamedSharding(_mesh(devices), PartitionSpec(AXIS))
+
+  def place(*arrays):
+    _check_divisible(arrays[0], devices)
+    parts = [array.reshape(len(devices), 1, -1, *array.shape[1:]) for array in arrays]
+    # One array is not copied: the crops of a large batch are hundreds of megabytes.
+    return jax.device_put(parts[0] if len(parts) == 1 else np.concatenate(parts, 1), sharding)
+
+  return jax.tree.map(place, *batches)
 
 
 def copy_to_each(array: np.ndarray, devices: Sequence[jax.Device]) -> jax.Array:
@@ -262,6 +274,11 @@ def writable_folder(workdir: str | os.PathLike) -> epath.Path:
     raise InputError(f'The workdir {path} is not writable ({error.strerror or error}); give '
                      'another --workdir.') from error
   return path
+
+
+def _check_divisible(array: np.ndarray, devices: Sequence[jax.Device]) -> None:
+  if len(array) % len(devices):
+    raise InputError(f'{len(array)} examples cannot be split over {len(devices)} devices.')
 
 
 def _mesh(devices: Sequence[jax.Device]) -> Mesh:

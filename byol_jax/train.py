@@ -20,6 +20,7 @@ from byol_jax import (
   checkpoint,
   input_pipeline,
   loading,
+  loops,
   metric_log,
   model,
   monitor,
@@ -113,7 +114,7 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
   devices, first_step = jax.local_devices(), int(state.step)
   last_step = min(resolved.max_steps, config.train.stop_at_step or resolved.max_steps)
   state = parallel.replicate(state, devices)
-  step_fn = parallel.pmap_step(functools.partial(_step, recipe=job.recipe), devices)
+  step_fn = parallel.pmap_step(functools.partial(_steps, recipe=job.recipe), devices)
   batches = _batches(job, first_step, last_step, devices)
   evaluate = _evaluation(job, devices) if resolved.evaluate_every else None
   with contextlib.ExitStack() as stack:
@@ -124,12 +125,14 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
     log.scalars(first_step, {'time/start_seconds': time.perf_counter() - job.began})
     watch = monitor.Monitor(log, batch_size=config.train.batch_size, first_step=first_step,
                             steps_per_epoch=resolved.steps_per_epoch, max_steps=last_step)
-    for step in range(first_step + 1, last_step + 1):
-      due = lambda every, step=step: every and (step % every == 0 or step == last_step)
+    for before, step in itertools.pairwise(itertools.accumulate(
+        _dispatches(job, first_step, last_step), initial=first_step)):
+      due = lambda every, before=before, step=step: every and (
+          step // every > before // every or step == last_step)
       with watch.waiting_for_data():
         batch = next(batches)
       # The first call compiles before it returns.
-      with (watch.paused(step, 'compilation') if step == first_step + 1
+      with (watch.paused(step, 'compilation') if before == first_step
             else contextlib.nullcontext()):
         state, scalars = step_fn(state, batch)
       watch.add(step, scalars)
@@ -140,9 +143,8 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
         # A checkpoint is written only when every loss so far has proved finite.
         watch.settle()
       stopping = watch.stop_asked and step < last_step
-      results = {}
-      if evaluating and not stopping:
-        results = _evaluated(evaluate, state, step, watch, log)
+      results = (_evaluated(evaluate, state, step, watch, log)
+                 if evaluating and not stopping else {})
       if saving or step == last_step or stopping:
         _save(checkpoints, state, step, job.meta, results, watch)
       if stopping:
@@ -154,10 +156,18 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
   return parallel.fetch(state)
 
 
-def _step(state: byol.TrainState, batch: byol.Batch, recipe: byol.Recipe):
-  """`train_step`, and whether any process was asked to stop."""
-  state, scalars = byol.train_step(state, batch, recipe)
-  return state, dict(scalars, stop=parallel.mean_over_devices(jnp.mean(batch['stop'])))
+def _dispatches(job: _Job, first_step: int, last_step: int):
+  return input_pipeline.dispatches(first_step, last_step, job.resolved.max_steps,
+                                   job.config.train.steps_per_dispatch)
+
+
+def _steps(state: byol.TrainState, batches: byol.Batch, recipe: byol.Recipe):
+  """`train_step` for each of the batches [n, B, ...], and whether a process was asked to stop."""
+  def one(state, batch):
+    state, scalars = byol.train_step(state, batch, recipe)
+    return state, dict(scalars, stop=parallel.mean_over_devices(jnp.mean(batch['stop'])))
+
+  return loops.over_steps(one, state, batches)
 
 
 def _evaluated(evaluate, state, step: int, watch: monitor.Monitor, log) -> dict[str, float]:
@@ -201,7 +211,8 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
     first = next(batches)
   asking = (dict(batch, stop=np.full(len(batch['sample_id']), job.stop_asked(), np.float32))
             for batch in itertools.chain([first], batches))
-  return input_pipeline.to_devices(asking, devices, resident=resident)
+  return input_pipeline.to_devices(asking, devices, resident=resident,
+                                   steps=_dispatches(job, first_step, last_step))
 
 
 def _conclude(workdir) -> None:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax import accumulation, metrics, optimizers, parallel
+from byol_jax import loops, metrics, optimizers, parallel
 from byol_jax.model import Model, Params
 
 Batch = Mapping[str, jax.Array]
@@ -111,10 +111,11 @@ def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ja
     outputs, online_state = recipe.model.apply(online_params, online_state, view, True)
     online.append(outputs)
   if recipe.target == 'moving_average':
-    # The target too runs on the statistics of the batch.
-    for view in views:
-      outputs, target_state = recipe.model.apply(state.target_params, target_state, view, True)
-      target.append(outputs)
+    # The target too runs on the statistics of the batch. The scope names it in profiles.
+    with jax.named_scope('target'):
+      for view in views:
+        outputs, target_state = recipe.model.apply(state.target_params, target_state, view, True)
+        target.append(outputs)
   else:
     target = online
   if recipe.target != 'none':
@@ -154,7 +155,7 @@ def compute_gradients(state: TrainState, batch: Batch, recipe: Recipe):
         views, part.get('labels'), recipe)
     return (gradients, scalars), tuple(states)
 
-  means, states = accumulation.mean_over_parts(
+  means, states = loops.mean_over_parts(
       of_part, (state.online_state, state.target_state), batch, recipe.accumulation_steps)
   gradients, scalars = parallel.mean_over_devices(means)
   return gradients, *states, scalars

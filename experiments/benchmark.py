@@ -1,15 +1,19 @@
 """Times the parts of a run on this machine.
 
-  python -m experiments.benchmark {input,augment,step,end_to_end,eval} --config=CONFIG \
+  python -m experiments.benchmark {input,augment,step,dispatch,end_to_end,eval} --config=CONFIG \
       [--json] [--repeats=5] [--trace=DIR] [--config.train.batch_size=64]
+  python -m experiments.benchmark profile --config=CONFIG --trace=DIR
 
 CONFIG is one of experiments/configs. Prints a table, or with --json one line per case.
 --trace writes a profile of one more repeat, for TensorBoard or https://ui.perfetto.dev.
+`profile` takes one of the training step and says what in it took the time.
 """
+
+import pathlib
 
 from absl import flags
 
-from byol_jax import benchmark
+from byol_jax import benchmark, parallel
 from byol_jax.errors import InputError
 from experiments import command_line
 
@@ -21,11 +25,19 @@ flags.DEFINE_string('trace', None, 'Folder for a profile.')
 
 def main(arguments: list[str]) -> None:
   given = flags.FLAGS
+  if arguments == ['profile']:
+    # Imported here: benchmark.run does so with the other parts.
+    from byol_jax.benchmark import profile
+
+    if not given.trace:
+      raise InputError('Give the folder for the profile: --trace=DIR.')
+    parallel.say(profile.as_table(profile.costs(given.config, pathlib.Path(given.trace))))
+    return
   if len(arguments) != 1 or arguments[0] not in benchmark.PARTS:
-    raise InputError(f'Give one part to time: {", ".join(benchmark.PARTS)}.')
+    raise InputError(f'Give one part to time: {", ".join(benchmark.PARTS)} or profile.')
   results = benchmark.run(arguments[0], given.config, repeats=given.repeats, trace=given.trace)
-  print(benchmark.as_json(results) if given.json else benchmark.as_table(results))
+  parallel.say(benchmark.as_json(results) if given.json else benchmark.as_table(results))
 
 
 if __name__ == '__main__':
-  command_line.run(main, positional=True, config='The run of which a part is timed.')
+  command_line.run(main, positional=True, job=True, config='The run of which a part is timed.')

@@ -2,6 +2,7 @@ import collections
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -218,3 +219,25 @@ def test_to_devices_gives_the_last_batches_of_a_short_run():
   assert len(list(input_pipeline.to_devices(iter([batch]), jax.devices()[:2], ahead=5))) == 1
   with pytest.raises(InputError, match='4 examples cannot be split over 3 devices'):
     next(input_pipeline.to_devices(iter([batch]), jax.devices()[:3]))
+
+
+@pytest.mark.parametrize('first, last, sizes', [
+    (0, 12, [5, 5, 1, 1]), (5, 12, [5, 1, 1]), (0, 10, [5, 5]), (11, 12, [1]), (0, 5, [5]),
+    (7, 12, [3, 1, 1]), (12, 12, [])])
+def test_dispatches_end_at_the_same_steps_wherever_a_run_begins(first, last, sizes):
+  assert list(input_pipeline.dispatches(first, last, 12, 5)) == sizes
+
+
+def test_dispatches_of_one_step():
+  assert list(input_pipeline.dispatches(3, 6, 12, 1)) == [1, 1, 1]
+
+
+def test_to_devices_puts_the_steps_of_a_dispatch_side_by_side(devices):
+  host = [dict(x=np.arange(8.).reshape(4, 2) + 100 * step) for step in range(4)]
+  resident = dict(resident=jnp.ones((len(devices), 3)))
+  placed = list(input_pipeline.to_devices(iter(host), devices, steps=[2, 1, 1], resident=resident))
+  assert [batch['x'].shape for batch in placed] == [
+      (len(devices), count, 4 // len(devices), 2) for count in (2, 1, 1)]
+  steps = np.concatenate([np.swapaxes(batch['x'], 0, 1) for batch in placed])
+  np.testing.assert_array_equal(steps.reshape(4, 4, 2), [batch['x'] for batch in host])
+  assert all(batch['resident'] is resident['resident'] for batch in placed)

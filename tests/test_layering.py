@@ -9,18 +9,18 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {'accumulation', 'crops', 'devices', 'errors', 'hashing', 'hyper', 'parallel', 'plugins',
-     'preemption', 'processes', 'tensors'},
+    {'convolution', 'crops', 'devices', 'errors', 'hashing', 'hyper', 'loops', 'parallel',
+     'plugins', 'preemption', 'processes', 'tensors'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'encoders', 'objectives'},
     {'model', 'train_step'},
-    {'checkpoint', 'metric_log', 'monitor', 'datasets', 'preprocess', 'prepare',
+    {'checkpoint', 'metric_log', 'monitor', 'datasets', 'local_copies', 'preprocess', 'prepare',
      'tf_pipeline', 'input_pipeline'},
     {'convert', 'evaluators'},
     {'assembly', 'benchmark', 'evaluate', 'extract', 'loading', 'report', 'scaling', 'sweep',
      'train', 'walkthrough'},
 ]
 MAY_USE = dict(
-    tensorflow={'prepare', 'preprocess', 'tf_pipeline', 'datasets', 'benchmark'},
+    tensorflow={'prepare', 'preprocess', 'tf_pipeline', 'datasets', 'local_copies', 'benchmark'},
     tensorflow_datasets={'datasets'},
     ml_collections={'assembly', 'benchmark', 'train', 'evaluate', 'scaling', 'sweep',
                     'walkthrough'},

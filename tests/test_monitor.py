@@ -1,5 +1,6 @@
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,9 +52,16 @@ def watch(log, clock):
 
 
 def scalars(loss=2., projections=SPREAD, **others):
-  return dict(loss=jnp.float32(loss), byol_loss=jnp.float32(loss), **{
+  """Of one step."""
+  one = dict(loss=jnp.float32(loss), byol_loss=jnp.float32(loss), **{
       name: jnp.float32(value) for name, value in others.items()},
-              projections=moments(jnp.asarray(projections, jnp.float32)))
+             projections=moments(jnp.asarray(projections, jnp.float32)))
+  return jax.tree.map(lambda x: x[None], one)
+
+
+def dispatch(*steps):
+  """The scalars of several steps."""
+  return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *steps)
 
 
 @pytest.mark.parametrize('loss', [np.nan, np.inf, -np.inf])
@@ -84,7 +92,7 @@ def test_scalars_are_read_only_some_steps_later(watch):
     @property
     def addressable_shards(self):
       read.append(self.step)
-      return [types.SimpleNamespace(data=np.float32(1.))]
+      return [types.SimpleNamespace(data=np.ones(1, np.float32))]
 
   for step in range(11, 15 + monitor.LAG):
     watch.add(step, dict(loss=Scalar(step)))
@@ -103,6 +111,21 @@ def test_a_report_averages_the_steps_since_the_last_one(watch, log, clock):
   assert watch.report(14)['train/loss'] == pytest.approx(7)
   assert [step for step, _ in log.records] == [13, 14] and log.records[0][1] is values
   assert log.steps == [11, 12, 13, 14]
+
+
+def test_several_steps_of_a_dispatch_are_averaged_and_the_last_is_looked_at(watch, log):
+  watch.add(13, dispatch(scalars(1.), scalars(2.), scalars(projections=COLLAPSED['point'])))
+  watch.add(15, dispatch(scalars(6.), scalars(4.)))
+  values = watch.report(15)
+  assert values['train/loss'] == pytest.approx(3)
+  assert 'WARNING' not in log.lines[0] and len(log.lines) == 1
+  assert log.steps == [13, 15]
+
+
+def test_a_step_within_a_dispatch_that_is_not_finite_is_named(watch):
+  watch.add(14, dispatch(scalars(), scalars(), scalars(np.inf), scalars(np.nan)))
+  with pytest.raises(NonFiniteLoss, match='inf at step 13'):
+    watch.settle()
 
 
 def test_a_report_after_settling_still_averages_all_steps(watch):

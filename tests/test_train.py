@@ -5,11 +5,12 @@ import os
 import signal
 
 import jax
+from jax import monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import checkpoint, metric_log, monitor, preemption, train
+from byol_jax import checkpoint, metric_log, monitor, parallel, preemption, train
 from byol_jax.errors import InputError
 from tests import tiny
 
@@ -83,6 +84,67 @@ def test_images_on_the_device_train_as_those_of_the_host_do(finished, tmp_path):
            for workdir in (tmp_path, finished[0])]
   assert first[0]['train/loss'] == pytest.approx(first[1]['train/loss'], rel=1e-5)
   assert state.step == 4
+
+
+# Five steps, evaluated after the third.
+DISPATCHED = dict(train__steps_per_dispatch=2, train__epochs=1.25, train__warmup_epochs=.25,
+                  evals__every_epochs=.75)
+
+
+@pytest.fixture(scope='module')
+def dispatched(tmp_path_factory):
+  """The run in dispatches of 2 steps, and one of the last."""
+  workdir = tmp_path_factory.mktemp('dispatched')
+  return workdir, train.pretrain(tiny.config(**DISPATCHED), workdir)
+
+
+@pytest.mark.slow
+def test_logs_evaluations_and_checkpoints_come_after_the_dispatch_of_their_step(dispatched):
+  records = metric_log.read(dispatched[0])
+  assert [r['step'] for r in records if 'train/loss' in r] == [4, 5]
+  assert [r['step'] for r in records if 'knn/top1' in r] == [4, 5]
+  assert checkpoint.steps(dispatched[0]) == [4, 5]
+  assert dispatched[1].step == 5
+
+
+@pytest.mark.slow
+def test_steps_of_one_dispatch_train_as_single_ones_do(dispatched, tmp_path):
+  state = train.pretrain(tiny.config(**DISPATCHED | dict(train__steps_per_dispatch=1)), tmp_path)
+  # Compiled together the steps are rounded otherwise.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
+               state.online_params, dispatched[1].online_params)
+
+
+@pytest.mark.slow
+def test_dispatches_are_the_same_after_a_resume(dispatched, tmp_path):
+  assert train.pretrain(tiny.config(**DISPATCHED, train__stop_at_step=2), tmp_path).step == 2
+  assert train.pretrain(tiny.config(**DISPATCHED), tmp_path).step == 5
+  assert digests(tmp_path) == digests(dispatched[0])
+
+
+def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
+  compiled, at_calls = [], []
+  monitoring.register_event_duration_secs_listener(
+      lambda name, *_, **__: compiled.append(name) if 'backend_compile' in name else None)
+  pmap_step = parallel.pmap_step
+
+  def counting(*arguments):
+    step = pmap_step(*arguments)
+
+    def call(*inputs):
+      before = len(compiled)
+      outputs = step(*inputs)
+      at_calls.append((before, len(compiled)))
+      return outputs
+    return call
+
+  monkeypatch.setattr(parallel, 'pmap_step', counting)
+  train.pretrain(tiny.config(evals__every_epochs=0.), tmp_path)
+  monitoring.clear_event_listeners()
+  (before, after), *later = at_calls
+  assert after > before and len(later) == 11
+  # Neither by the step nor by logs and checkpoints between two steps.
+  assert all(call == (after, after) for call in later)
 
 
 def test_a_finished_run_does_nothing_more(finished):
@@ -220,6 +282,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(
     (dict(train__epochs=.1, train__warmup_epochs=0.), ['no step', 'train.epochs']),
     (dict(train__base_tau=1.5), ['train.base_tau', '1.5']),
     (dict(train__stop_at_step=-1), ['train.stop_at_step', '-1']),
+    (dict(train__steps_per_dispatch=0), ['train.steps_per_dispatch', '0']),
+    (dict(train__steps_per_dispatch=5, train__stop_at_step=7), ['stop_at_step is 7', '5 or 10']),
     (dict(view1__crop_area=(.5, 2.)), ['view1.crop_area']),
     (dict(view2__flip_probability=2.), ['view2.flip_probability']),
     (dict(model__predictor=(24, 8)), ['predictor', '8', '16']),

@@ -23,7 +23,7 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
   del workdir  # Random images serve.
   size, policies = config.data.image_size, (config.view1.to_dict(), config.view2.to_dict())
   batch = jax.device_put(random_data.batch(
-      config.train.batch_size, size, 10, whole=config.data.pipeline == 'memory'))
+      config.train.batch_size, size, 10, whole=config.data.pipeline != 'tf_data'))
   views = functools.partial(augment.two_views, seed=config.seed, image_size=size,
                             dtype=jnp.float32)
   found = [timing.jitted('views', functools.partial(views, view1=policies[0], view2=policies[1]),

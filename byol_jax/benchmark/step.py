@@ -25,18 +25,25 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
   passes of both networks, none of the augmentations.
   """
   del workdir  # Random images serve.
-  batch_size, size = config.train.batch_size, config.data.image_size
   devices = jax.local_devices()
+  recipe, state, batch = inputs(config, devices)
+  views, images = jax.pmap(recipe.two_views, devices=devices), config.train.batch_size
+  work = operations(recipe, config.data.image_size)
+  return [_matrix_product(config.model.compute_dtype, devices), _views(views, batch, images),
+          _step(recipe, state, batch, devices, images, work)]
+
+
+def inputs(config: ml_collections.ConfigDict, devices):
+  """The recipe of a config, its first state and a random batch, both on the devices."""
   with config.unlocked():
     # From the first step at the full learning rate: the loss is to be seen falling.
     config.train.warmup_epochs = 0.
-  recipe = shapes.recipe(config, EXAMPLES, CLASSES)
-  batch = parallel.shard_batch(random_data.batch(
-      batch_size, size, CLASSES, whole=config.data.pipeline == 'memory'), devices)
-  views = jax.pmap(recipe.two_views, devices=devices)
-  return [_matrix_product(config.model.compute_dtype, devices),
-          _views(views, batch, batch_size),
-          _step(recipe, batch, size, devices, batch_size)]
+  recipe, size = shapes.recipe(config, EXAMPLES, CLASSES), config.data.image_size
+  state = jax.jit(lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe))(
+      jax.random.key(config.seed))
+  batch = random_data.batch(config.train.batch_size, size, CLASSES,
+                            whole=config.data.pipeline != 'tf_data')
+  return recipe, parallel.replicate(state, devices), parallel.shard_batch(batch, devices)
 
 
 def _matrix_product(dtype: str, devices) -> timing.Case:
@@ -60,10 +67,9 @@ def _views(views, batch, batch_size: int) -> timing.Case:
   return timing.Case('views', run)
 
 
-def _step(recipe: byol.Recipe, batch, size: int, devices, batch_size: int) -> timing.Case:
-  state = jax.jit(lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe))(
-      jax.random.key(0))
-  held = [parallel.replicate(state, devices)]
+def _step(recipe: byol.Recipe, state, batch, devices, images: int, work: float) -> timing.Case:
+  """`work` is the operations for one image."""
+  held = [state]
   step = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
   facts, losses = {}, []
   started = time.perf_counter()
@@ -77,16 +83,16 @@ def _step(recipe: byol.Recipe, batch, size: int, devices, batch_size: int) -> ti
       held[0], scalars = step(held[0], batch)
     losses.append(scalars['byol_loss'])
     jax.block_until_ready(held[0])
-    return float(STEPS * batch_size)
+    return float(STEPS * images)
 
   def known():
     first, last = (float(parallel.fetch(losses[i])) for i in (0, -1))
     stats = devices[0].memory_stats() or {}
     return facts | dict(first_loss=first, last_loss=last,
                         peak_device_bytes=stats.get('peak_bytes_in_use'),
-                        gigaflops_per_image=operations(recipe, size) / 1e9)
+                        gigaflops_per_image=work / 1e9)
 
-  return timing.Case('step', run, bound='matrix product', bound_work=operations(recipe, size),
+  return timing.Case('step', run, bound='matrix product', bound_work=work,
                      facts=known)
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from byol_jax import local_copies
 from byol_jax.datasets import TOGETHER, DataError, Shards, Stream
 
 # TFDS warns of its own use of what it has deprecated.
@@ -38,7 +39,7 @@ class Slice(NamedTuple):
 def load(split: str, *, shards: Shards, name: str, data_dir: str | None, train_split: str,
          validation_split: str, test_split: str, held_out: str, held_out_images: int,
          held_out_share: float, image_key: str, label_key: str, shuffle_buffer: int,
-         download: bool) -> Stream:
+         download: bool, cache_dir: str | None = None) -> Stream:
   """Opens a split.
 
   Args:
@@ -57,6 +58,7 @@ def load(split: str, *, shards: Shards, name: str, data_dir: str | None, train_s
     label_key: the feature that is the label; '' for unlabelled data.
     shuffle_buffer: encoded records that a virtual shard keeps to draw from.
     download: prepare the set first, if TFDS can.
+    cache_dir: folder on this host into which it copies the files of its shards.
 
   Raises:
     DataError: no such set, split or feature, or it has not been prepared.
@@ -76,7 +78,8 @@ def load(split: str, *, shards: Shards, name: str, data_dir: str | None, train_s
     raise DataError(f'{name}: the {split} split is empty (data.options: {wanted[split]!r}, '
                     f'held_out_images {held_out_images}, held_out_share {held_out_share}).')
   _check_files(builder, slices)
-  return _stream(builder, slices, shards, num_classes, image_key, label_key, shuffle_buffer)
+  return _stream(builder, slices, shards, num_classes, image_key, label_key, shuffle_buffer,
+                 cache_dir)
 
 
 def check_split(split: str, *, name: str, data_dir: str | None, download: bool, test_split: str,
@@ -221,7 +224,7 @@ def _cut(slices: Sequence[Slice], start: int, stop: int) -> list[Slice]:
 
 
 def _stream(builder, slices, shards: Shards, num_classes: int, image_key: str, label_key: str,
-            shuffle_buffer: int) -> Stream:
+            shuffle_buffer: int, cache_dir: str | None) -> Stream:
   import tensorflow as tf
 
   total = sum(s.take for s in slices)
@@ -229,6 +232,9 @@ def _stream(builder, slices, shards: Shards, num_classes: int, image_key: str, l
   per_shard = [_cut(slices, *bounds[v:v + 2]) if v in shards.owned else []
                for v in range(shards.total)]
   table = [s for part in per_shard for s in part]
+  if cache_dir:
+    local = local_copies.copies(sorted({s.file for s in table}), cache_dir)
+    table = [s._replace(file=local[s.file]) for s in table]
   first_row = np.cumsum([0, *map(len, per_shard)])
 
   def one_slice(row):

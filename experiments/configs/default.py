@@ -74,6 +74,9 @@ def tfds_options() -> ml_collections.ConfigDict:
       # shards 16,384 over all hosts.
       shuffle_buffer=256,
       download=False,  # prepare the set first, if TFDS can
+      # Folder on this host, of a local disk or /dev/shm, into which the files of its shards
+      # are copied before the first step, for storage that is slow. None: they are not.
+      cache_dir=ml_collections.config_dict.placeholder(str),
   ))
 
 
@@ -190,6 +193,10 @@ def _train() -> ml_collections.ConfigDict:
       # are averaged: for batches that do not fit. BatchNorm sees one part at a time
       # (Figure 3a). Parts and batch_size fix the result, not the number of devices.
       accumulation_steps=1,
+      # Steps that a device makes by itself for each call of the host, on GPU and TPU: with
+      # small networks the host is slower than they are. Logs, checkpoints and evaluations
+      # come after the dispatch of their step. On CPU it only takes longer to compile.
+      steps_per_dispatch=1,
       # Ends the run at this step, with a checkpoint, as an interruption would: the
       # schedules are those of all epochs, and the same command with 0 goes on.
       stop_at_step=0,

@@ -223,6 +223,16 @@ def test_a_host_opens_the_files_of_its_shards_only(load, copy, tmp_path):
     assert content(stream, [0], seed) == content(whole, [0], seed)
 
 
+def test_a_host_reads_copies_of_its_shards_files(load, tmp_path):
+  shards = Shards(4, (2,))
+  original, cached = (load('train', shards=shards, cache_dir=folder)
+                      for folder in (None, str(tmp_path)))
+  assert content(cached, (2,)) == content(original, (2,))
+  copied = {path.name for path in tmp_path.rglob('tiny-train*')}
+  owned, = ids(content(original, (2,)))
+  assert copied == {original.source(i).split('/')[-1] for i in owned}
+
+
 def test_a_host_whose_shards_are_all_empty_reads_nothing(load):
   # 3 images in 8 shards, of which shards 0 and 1 have none.
   stream = load('test', Shards(8, (0, 1)), test_split='test[:3]')

@@ -1,0 +1,34 @@
+"""A convolution that is fast on images of a few pixels, too."""
+
+import math
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+
+class Conv2D(hk.Conv2D):
+  """`hk.Conv2D` without bias, as one matrix product where the kernel is larger than the result.
+
+  There XLA exchanges kernel and image, for which a CPU took 20 times as long: six
+  convolutions of 2x2 pixels took 42 % of the demonstration's step.
+  """
+
+  def __call__(self, inputs: jax.Array) -> jax.Array:
+    """Images [B, H, W, C] -> [B, H', W', output channels]."""
+    rows, columns = self.kernel_shape
+    pads = self.padding if not isinstance(self.padding, str) else jax.lax.padtype_to_pads(
+        inputs.shape[1:3], self.kernel_shape, self.stride, self.padding)
+    height, width = ((size + sum(pad) - kernel) // stride + 1 for size, pad, kernel, stride in zip(
+        inputs.shape[1:3], pads, self.kernel_shape, self.stride))
+    if height * width >= rows * columns:
+      return super().__call__(inputs)
+    shape = (rows, columns, inputs.shape[-1], self.output_channels)
+    w = hk.get_parameter('w', shape, inputs.dtype,
+                         hk.initializers.TruncatedNormal(1 / math.sqrt(math.prod(shape[:3]))))
+    padded = jnp.pad(inputs, ((0, 0), *pads, (0, 0)))
+    down, right = self.stride
+    patches = jnp.concatenate([
+        padded[:, row::down, column::right][:, :height, :width]
+        for row in range(rows) for column in range(columns)], axis=-1)
+    return patches @ w.reshape(-1, self.output_channels)

@@ -1,0 +1,69 @@
+"""Loops on the device: over the parts of a batch, and over steps."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Names of a batch's entries that all parts and all steps share.
+WHOLE = ('resident',)
+
+Batch = Mapping[str, jax.Array]
+
+
+def mean_over_parts(of_part: Callable[[Any, Batch], tuple[Any, Any]], carried: Any, batch: Batch,
+                    count: int) -> tuple[Any, Any]:
+  """The mean of `of_part` over the parts of a batch that does not fit (paper, Figure 3a).
+
+  Args:
+    of_part: (carried, part) -> (what is averaged, carried to the next part).
+    carried: to the first part.
+    batch: arrays [B, ...], which split into `count` parts along their rows, and those of
+      WHOLE, which do not.
+    count: of the parts; 1 is `of_part` itself.
+
+  Returns:
+    (means, carried) after the last part.
+  """
+  if count == 1:
+    return of_part(carried, batch)
+  whole, rows = _separated(batch)
+  parts = {name: array.reshape(count, -1, *array.shape[1:]) for name, array in rows.items()}
+
+  def add(carry, part):
+    sums, carried = carry
+    values, carried = of_part(carried, dict(part, **whole))
+    return (jax.tree.map(jnp.add, sums, values), carried), None
+
+  first = {name: array[0] for name, array in parts.items()}
+  values, _ = jax.eval_shape(of_part, carried, dict(first, **whole))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), values)
+  (sums, carried), _ = _scan(add, (zeros, carried), parts)
+  return jax.tree.map(lambda x: x / count, sums), carried
+
+
+def over_steps(step: Callable[[Any, Batch], tuple[Any, Any]], state: Any, batches: Batch
+               ) -> tuple[Any, Any]:
+  """Several steps in one dispatch.
+
+  Args:
+    step: (state, batch) -> (state, scalars).
+    state: before the first of them.
+    batches: arrays [n, ...] over n steps, and those of WHOLE, which all steps share.
+
+  Returns:
+    The last state, and the scalars [n, ...] of all steps.
+  """
+  whole, each = _separated(batches)
+  return _scan(lambda state, batch: step(state, dict(batch, **whole)), state, each)
+
+
+def _separated(batch: Batch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  whole = {name: batch[name] for name in WHOLE if name in batch}
+  return whole, {name: array for name, array in batch.items() if name not in whole}
+
+
+def _scan(function, carried, inputs):
+  # Written out on CPU: there a step's backward convolutions take 25 times as long in a loop.
+  return jax.lax.scan(function, carried, inputs, unroll=jax.default_backend() == 'cpu')
