@@ -9,6 +9,7 @@ import json
 import pathlib
 import shutil
 
+import numpy as np
 import tensorflow as tf
 
 from byol_jax import preprocess
@@ -107,3 +108,37 @@ def _copy(source: pathlib.Path, target: pathlib.Path, short_side: int, quality: 
       writer.write(serialized)
   partial.replace(target)
   return counts
+
+
+def differences(source: pathlib.Path, target: pathlib.Path, *, image_key: str, size: int = 224,
+                images: int = 64) -> dict[str, float]:
+  """How far random views of a copy are from those of the original, resized with bicubic crops.
+
+  Args:
+    source: folder of the set's version.
+    target: of its copy.
+    image_key: feature that is the image.
+    size: side of the views in pixels.
+    images: of the first files that are looked at.
+
+  Returns:
+    The mean absolute difference, of 255, of the same windows of: the original resized with
+    bilinear interpolation ('original, bilinear'), the copy ('copy, bicubic', 'copy, bilinear').
+  """
+  random, found = np.random.default_rng(0), {}
+  paths = [str(path) for path in sorted(source.iterdir()) if '.tfrecord' in path.name]
+  pairs = tf.data.Dataset.zip(*(tf.data.TFRecordDataset(
+      [str(folder / pathlib.Path(path).name) for path in paths]) for folder in (source, target)))
+  parse = {image_key: tf.io.FixedLenFeature([], tf.string)}
+  for records in pairs.take(images):
+    decoded = [preprocess.decode(tf.io.parse_single_example(record, parse)[image_key])
+               for record in records]
+    side = np.sqrt(random.uniform(.08, 1))
+    top, left = random.uniform(0, 1 - side, 2)
+    views = {(name, method): tf.cast(preprocess.resized_window(
+        image, (top, left, side, side), size, method), tf.float32)
+             for name, image in zip(('original', 'copy'), decoded) for method in preprocess.RESIZE}
+    exact = views.pop(('original', 'bicubic'))
+    for name, view in views.items():
+      found.setdefault(', '.join(name), []).append(float(tf.reduce_mean(tf.abs(view - exact))))
+  return {name: float(np.mean(values)) for name, values in found.items()}

@@ -106,6 +106,16 @@ def center_view(image: tf.Tensor, *, size: int, share: float, order: str) -> tf.
   return _resize(_middle(image, side, side), [size, size], RESIZE['bicubic'])
 
 
+def resized_window(image: tf.Tensor, window: Sequence[float], size: int, resize: str) -> tf.Tensor:
+  """A window (top, left, height, width), in shares of the image's sides, uint8 [size, size, 3]."""
+  shape = tf.cast(tf.shape(image)[:2], tf.float32)
+  corner, extent = (tf.cast(tf.round(shape * tf.constant(part, tf.float32)), tf.int32)
+                    for part in (window[:2], window[2:]))
+  cut = tf.image.crop_to_bounding_box(image, *tf.unstack(tf.minimum(
+      corner, tf.shape(image)[:2] - extent)), *tf.unstack(tf.maximum(extent, 1)))
+  return _resize(cut, [size, size], RESIZE[resize])
+
+
 def _middle(image: tf.Tensor, height, width) -> tf.Tensor:
   """The middle rows and columns; the extra one of an odd margin is before them."""
   top, left = ((length - side + 1) // 2

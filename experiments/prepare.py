@@ -22,12 +22,15 @@ flags.DEFINE_string('image_key', 'image', 'Feature of the set that is the image.
 
 def main() -> None:
   given = flags.FLAGS
+  source, target = (pathlib.Path(path).expanduser() for path in (given.input, given.output))
   counts = prepare.shrink(
-      pathlib.Path(given.input).expanduser(), pathlib.Path(given.output).expanduser(),
-      short_side=given.short_side, quality=given.quality, image_key=given.image_key,
+      source, target, short_side=given.short_side, quality=given.quality, image_key=given.image_key,
       progress=lambda line: print(line, flush=True))
   print(f'{counts["records"]} records, {counts["shrunk"]} images shrunk, '
         f'{counts["bytes_before"]:,} bytes of images before and {counts["bytes_after"]:,} after')
+  found = prepare.differences(source, target, image_key=given.image_key)
+  print('Mean difference of a random view of 224 pixels from that of the original, of 255: '
+        + '; '.join(f'{name} {value:.1f}' for name, value in found.items()))
 
 
 if __name__ == '__main__':

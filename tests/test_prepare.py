@@ -64,6 +64,17 @@ def test_larger_images_shrink_and_all_else_stays(source, tmp_path):
   assert json.loads((tmp_path / 'tiny/1.0.0' / prepare.NOTE).read_text())['short_side'] == 20
 
 
+def test_views_of_a_copy_differ_the_more_the_smaller_it_is(source, tmp_path):
+  found = []
+  for side in (200, 20, 10):
+    target = tmp_path / str(side) / 'tiny' / '1.0.0'
+    shrink(source, target, short_side=side)
+    found.append(prepare.differences(source, target, image_key='image', size=32))
+  same, small, smaller = found
+  assert same['copy, bicubic'] == 0 < same['copy, bilinear'] == same['original, bilinear'] < 3
+  assert 0 < small['copy, bicubic'] < smaller['copy, bicubic'] < 30
+
+
 def test_an_interrupted_copy_goes_on(source, tmp_path, monkeypatch):
   target, copy = tmp_path / 'tiny' / '1.0.0', prepare._copy
 

@@ -1,6 +1,7 @@
 import collections
 import functools
 import io
+import itertools
 import pathlib
 import re
 import shutil
@@ -187,6 +188,24 @@ def test_each_shard_gives_every_image_once_per_pass(load, whole):
       epochs, ids = zip(*pairs[start:start + len(own)])
       assert set(epochs) == {start // len(own)}
       assert len(set(ids)) == len(ids) and set(ids) <= set(own.tolist())
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_from_pass_to_pass(tmp_path):
+  # 22 images of 100 KB: 2 MB in a pass, 3 GB in all of them.
+  write_records(tmp_path, [encode(noise(256, 256, 3, seed=i), 'JPEG', quality=95)
+                           for i in range(NUM_EXAMPLES)])
+  batches = input_pipeline.train_batches(
+      'tf_data', open_records(tmp_path), policies=PAIR, resize='bicubic', image_size=64, seed=0,
+      shards=ONE_HOST, workers=0, unreadable=forbidden, batch_size=BATCH, first_step=0,
+      last_step=10 ** 6)
+  resident = []
+  for _ in range(5):
+    for batch in itertools.islice(batches, 200 * NUM_EXAMPLES // BATCH):
+      assert len(batch['crop1']) == BATCH
+    resident.append(int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096)
+  # The first 200 passes fill the buffers and the pools of the allocator.
+  assert max(resident[1:]) < resident[0] + 50e6, resident
 
 
 def test_the_order_and_the_crops_change_with_the_seed_and_from_pass_to_pass(load, whole):

@@ -32,7 +32,7 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
     shards = loading.shards(config.data)
     parts = [_case(part, tf_parts.batches(
         part, loader.data, shards, policies=policies, image_size=config.data.image_size,
-        workers=config.data.workers, batch_size=batch_size), batch_size,
+        resize=config.data.resize, workers=config.data.workers, batch_size=batch_size), batch_size,
                    bound='' if part == 'decode' else 'decode')
              for part in tf_parts.PARTS
              if part != 'published' or tf_parts.all_jpeg(loader.data, shards)]

@@ -8,21 +8,23 @@ import tensorflow as tf
 from byol_jax import preprocess
 from byol_jax.datasets import Shards, Stream
 
-PARTS = ('read', 'decode', 'published')
+PARTS = ('read', 'decode', 'crops', 'published')
 
 
 def batches(part: str, stream: Stream, shards: Shards, *, policies: Sequence[Mapping[str, Any]],
-            image_size: int, workers: int, batch_size: int) -> Iterator[Any]:
+            image_size: int, resize: str, workers: int, batch_size: int) -> Iterator[Any]:
   """Batches without end of what one part makes of the training records.
 
   Args:
     part: 'read' takes the encoded bytes; 'decode' decodes each image once and keeps its
-      shape; 'published' decodes each view's window by itself and resizes it with bicubic
+      shape; 'crops' takes the pipeline's crops of one image, again and again; 'published'
+      decodes each view's window by itself and resizes it with bicubic
       interpolation, float32 [b, image_size, image_size, 3] for each view.
     stream: the training images; JPEG for 'published'.
     shards: this host's part.
     policies: one for each view.
     image_size: side of the views in pixels.
+    resize: of 'crops', a key of `preprocess.RESIZE`.
     workers: images decoded at once; 0 lets tf.data decide.
     batch_size: images per batch.
   """
@@ -30,8 +32,14 @@ def batches(part: str, stream: Stream, shards: Shards, *, policies: Sequence[Map
     shape = tf.image.extract_jpeg_shape(encoded)
     return [_partial_decode(encoded, shape, policy, image_size) for policy in policies]
 
+  def crops(encoded):
+    seed = tf.stack([0, tf.strings.length(encoded)])
+    return preprocess.crops(first, seed, policies=policies, size=image_size, resize=resize)
+
+  if part == 'crops':
+    first = preprocess.decode(next(iter(_encoded(stream, shards))))
   process = dict(read=tf.strings.length, decode=lambda encoded: tf.shape(
-      preprocess.decode(encoded)), published=published)[part]
+      preprocess.decode(encoded)), crops=crops, published=published)[part]
   return _encoded(stream, shards).map(
       process, num_parallel_calls=workers or tf.data.AUTOTUNE).batch(batch_size).prefetch(
           2).as_numpy_iterator()
