@@ -11,7 +11,7 @@ gets the votes
 The paper uses k = 200 and temperature = 0.07.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -98,14 +98,24 @@ def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
   Raises:
     InputError: unusable test features.
   """
-  check_features('test', test, fitted.num_classes)
-  chex.assert_equal_shape_suffix([fitted.train.embeddings, test.embeddings], 1)
-  labels = np.array_split(test.labels, range(fitted.query_chunk, len(test.labels),
-                                             fitted.query_chunk))
-  ranks = [
-      label_ranks(_votes(nearest, fitted.temperature, fitted.num_classes)[:len(label)], label)
-      for nearest, label in zip(_search(fitted, test), labels, strict=True)]
-  return accuracy(np.concatenate(ranks), fitted.num_classes)
+  return evaluate_all([fitted], test)[0]
+
+
+def evaluate_all(fitted: Sequence[Fitted], test: Features) -> list[dict[str, float]]:
+  """`evaluate` for several k and temperatures of one bank, by one search."""
+  widest = max(fitted, key=lambda one: one.k)
+  check_features('test', test, widest.num_classes)
+  chex.assert_equal_shape_suffix([widest.train.embeddings, test.embeddings], 1)
+  labels = np.array_split(test.labels, range(widest.query_chunk, len(test.labels),
+                                             widest.query_chunk))
+  searched = _search(widest, test)
+
+  def ranks(one: Fitted) -> np.ndarray:
+    return np.concatenate([
+        label_ranks(_votes(nearest, one.k, one.temperature, one.num_classes)[:len(label)], label)
+        for nearest, label in zip(searched, labels, strict=True)])
+
+  return [accuracy(ranks(one), one.num_classes) for one in fitted]
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:
@@ -163,11 +173,11 @@ def _merge(best: Nearest, queries: chex.Array, bank: chex.Array, labels: chex.Ar
   return Nearest(similarity, jnp.where(position < k, kept, labels[jnp.maximum(position - k, 0)]))
 
 
-def _votes(nearest: Nearest, temperature: float, num_classes: int) -> np.ndarray:
-  """Votes float64 [Q, num_classes], up to a factor for each query."""
+def _votes(nearest: Nearest, k: int, temperature: float, num_classes: int) -> np.ndarray:
+  """Votes of the first k, float64 [Q, num_classes], up to a factor for each query."""
   # On the host: the order of a sum by atomic adds on an accelerator changes
   # from run to run.
-  similarity, labels = (np.asarray(array) for array in nearest)
+  similarity, labels = (np.asarray(array)[:, :k] for array in nearest)
   chex.assert_equal_shape([similarity, labels])
   # Relative to the nearest, as exp(1 / temperature) may overflow.
   weights = np.exp((similarity - similarity[:, :1]).astype(np.float64) / temperature)

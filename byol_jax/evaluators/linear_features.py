@@ -5,23 +5,25 @@ objective over N images is
 
     (1 / N) * sum_i cross_entropy(softmax(x_i W + b), y_i) + 0.5 * l2 * ||W||^2,
 
-without a penalty on b. In scikit-learn's LogisticRegression the same minimiser
-has C = 1 / (l2 * N). Minimised by L-BFGS (D. C. Liu, J. Nocedal: On the
-Limited Memory BFGS Method, 1989) in float32, with all training features and
-their standardised copy on the default device at once.
+without a penalty on b: that of `logistic_regression` with l2 * N, minimised there, with
+the standardised training features on the default device in float64.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import chex
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
+from byol_jax.evaluators import (
+  Features,
+  accuracy,
+  check_features,
+  label_ranks,
+  logistic_regression,
+)
+from byol_jax.evaluators.logistic_regression import Parameters
 
 PROTOCOL = (
     'Multinomial logistic regression by L-BFGS on cached features of images without augmentation, '
@@ -31,20 +33,13 @@ PROTOCOL = (
     'evaluation (appendix C.1), which trains with SGD on augmented images.')
 
 
-class Parameters(NamedTuple):
-  """weights: float32 [D, C]; bias: float32 [C]."""
-
-  weights: chex.Array
-  bias: chex.Array
-
-
 class Candidate(NamedTuple):
   """What came out for one value of l2."""
 
   l2: float
   validation_top1: float
   iterations: int
-  gradient_max_norm: float
+  converged: bool
 
 
 class Fitted(NamedTuple):
@@ -76,27 +71,27 @@ def fit(train: Features, validation: Features, *, num_classes: int, l2_values: S
     validation: M labelled images, which choose l2 and are not trained on.
     num_classes: classes in the data set.
     l2_values: strengths of the penalty to try, each > 0, in any order.
-    tolerance: a fit ends when no entry of the gradient exceeds it; > 0, and
-      1e-6 is about what float32 can reach.
+    tolerance: of `logistic_regression.Solution.gap`, at which a fit ends; > 0.
     max_iterations: or after this many steps of L-BFGS.
 
   Raises:
     InputError: an option out of its range, unusable features, one class only.
   """
-  _check(train, validation, num_classes, l2_values, tolerance, max_iterations)
+  _check(train, validation, num_classes)
   mean, std = _moments(train.embeddings)
   inputs, held_out = (_standardise(part.embeddings, mean, std) for part in (train, validation))
-  parameters = Parameters(jnp.zeros((len(mean), num_classes)), jnp.zeros(num_classes))
   solutions, candidates = [], []
-  for l2 in sorted(l2_values, reverse=True):
-    parameters, iterations, gradient_max_norm = _minimise(
-        parameters, inputs, train.labels, l2, tolerance, max_iterations)
-    top1 = _accuracy(parameters, held_out, validation.labels)['top1']
-    solutions.append(parameters)
-    candidates.append(Candidate(float(l2), top1, int(iterations), float(gradient_max_norm)))
+  path = logistic_regression.path(
+      inputs, np.eye(num_classes)[train.labels], kind='multinomial',
+      l2_values=tuple(l2 * len(inputs) for l2 in l2_values), tolerance=tolerance,
+      max_iterations=max_iterations, dtype='float64')
+  for solution, l2 in zip(path, sorted(l2_values, reverse=True)):
+    top1 = _accuracy(solution.parameters, held_out, validation.labels)['top1']
+    solutions.append(solution.parameters)
+    candidates.append(Candidate(float(l2), top1, solution.iterations, solution.converged))
   chosen = int(np.argmax([candidate.validation_top1 for candidate in candidates]))
-  return Fitted(jax.device_get(solutions[chosen]), mean, std, tuple(candidates), chosen,
-                tolerance, max_iterations, len(train.labels), len(validation.labels))
+  return Fitted(solutions[chosen], mean, std, tuple(candidates), chosen, tolerance,
+                max_iterations, len(train.labels), len(validation.labels))
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
@@ -122,26 +117,19 @@ def describe(fitted: Fitted) -> dict[str, Any]:
   return dict(
       protocol=PROTOCOL, l2=fitted.candidates[fitted.chosen].l2,
       l2_at_edge=fitted.chosen in (0, len(fitted.candidates) - 1),
-      candidates=[dict(one._asdict(), converged=one.gradient_max_norm <= fitted.tolerance)
-                  for one in fitted.candidates],
+      candidates=[one._asdict() for one in fitted.candidates],
       tolerance=fitted.tolerance, max_iterations=fitted.max_iterations,
       num_classes=len(fitted.parameters.bias), train_images=fitted.train_images,
       validation_images=fitted.validation_images)
 
 
-def _check(train: Features, validation: Features, num_classes: int, l2_values: Sequence[float],
-           tolerance: float, max_iterations: int) -> None:
+def _check(train: Features, validation: Features, num_classes: int) -> None:
   check_features('train', train, num_classes)
   check_features('validation', validation, num_classes)
   chex.assert_equal_shape_suffix([train.embeddings, validation.embeddings], 1)
   if train.labels.min() == train.labels.max():
     raise InputError(f'All {len(train.labels)} training images are of class {train.labels[0]}; '
                      'a classifier needs at least 2 classes.')
-  if not len(l2_values) or not all(0 < l2 < np.inf for l2 in l2_values):
-    raise InputError(f'l2_values is {l2_values}; give one or more strengths above 0.')
-  if not tolerance > 0 or max_iterations < 1:
-    raise InputError(f'tolerance is {tolerance} and max_iterations is {max_iterations}; '
-                     'set tolerance above 0 and max_iterations to at least 1.')
 
 
 def _moments(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,45 +144,10 @@ def _moments(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return mean.astype(np.float32), std.astype(np.float32)
 
 
-def _accuracy(parameters: Parameters, inputs: chex.Array, labels: np.ndarray) -> dict[str, float]:
-  ranks = label_ranks(np.asarray(_logits(parameters, inputs)), labels)
+def _accuracy(parameters: Parameters, inputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+  ranks = label_ranks(logistic_regression.logits(parameters, inputs), labels)
   return accuracy(ranks, len(parameters.bias))
 
 
-@jax.jit
-def _standardise(embeddings: chex.Array, mean: chex.Array, std: chex.Array) -> chex.Array:
+def _standardise(embeddings: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
   return (embeddings - mean) / std
-
-
-@jax.jit
-def _logits(parameters: Parameters, inputs: chex.Array) -> chex.Array:
-  # Default precision on an accelerator is too coarse for the line search.
-  return jnp.matmul(inputs, parameters.weights, precision='highest') + parameters.bias
-
-
-@jax.jit
-def _minimise(parameters: Parameters, inputs: chex.Array, labels: chex.Array, l2: float,
-              tolerance: float, max_iterations: int) -> tuple[Parameters, chex.Array, chex.Array]:
-  """The minimiser, the number of iterations and the max-norm of the gradient there."""
-  chex.assert_shape([inputs, labels], [(None, parameters.weights.shape[0]), (len(inputs),)])
-
-  def objective(parameters):
-    losses = optax.softmax_cross_entropy_with_integer_labels(_logits(parameters, inputs), labels)
-    return jnp.mean(losses) + 0.5 * l2 * jnp.sum(jnp.square(parameters.weights))
-
-  optimiser = optax.lbfgs()
-  value_and_gradient = optax.value_and_grad_from_state(objective)
-
-  def step(carry):
-    parameters, state, iterations, _ = carry
-    value, gradient = value_and_gradient(parameters, state=state)
-    updates, state = optimiser.update(
-        gradient, state, parameters, value=value, grad=gradient, value_fn=objective)
-    # The line search leaves the gradient at the new parameters in its state.
-    gradient_max_norm = optax.tree.norm(optax.tree.get(state, 'grad'), ord=jnp.inf)
-    return optax.apply_updates(parameters, updates), state, iterations + 1, gradient_max_norm
-
-  parameters, _, iterations, gradient_max_norm = jax.lax.while_loop(
-      lambda carry: (carry[3] > tolerance) & (carry[2] < max_iterations),
-      step, (parameters, optimiser.init(parameters), 0, jnp.inf))
-  return parameters, iterations, gradient_max_norm

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 
 from byol_jax.evaluators import Features, linear_features
 
-OPTIONS = dict(l2_values=(1e-3, 1e-1, 1e-2), tolerance=1e-6, max_iterations=500)
+OPTIONS = dict(l2_values=(1e-3, 1e-1, 1e-2), tolerance=1e-8, max_iterations=500)
 
 
 def as_features(embeddings, labels):
@@ -63,7 +63,7 @@ def test_against_scikit_learn(parts, l2_values):
 
 def test_path_ends_where_a_cold_start_does(parts):
   train, validation, _ = parts
-  options = dict(num_classes=7, tolerance=1e-6, max_iterations=500)
+  options = dict(num_classes=7, tolerance=1e-8, max_iterations=500)
   path = linear_features.fit(train, validation, l2_values=(1e-3, 1e-1, 1e-2), **options)
   for candidate in path.candidates:
     alone = linear_features.fit(train, validation, l2_values=(candidate.l2,), **options)
@@ -141,8 +141,7 @@ def test_describe(parts):
   assert 'no refit' in described['protocol']
   assert (described['train_images'], described['validation_images']) == (400, 150)
   assert described['l2_at_edge'] == (described['l2'] != 1e-2)
-  assert all(candidate['converged'] and candidate['gradient_max_norm'] <= 1e-6
-             for candidate in described['candidates'])
+  assert all(candidate['converged'] for candidate in described['candidates'])
 
 
 def test_stops_at_max_iterations(parts):

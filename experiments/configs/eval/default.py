@@ -64,8 +64,8 @@ def linear_features() -> ml_collections.ConfigDict:
   """Logistic regression on cached features; l2 is chosen on the validation split."""
   return ml_collections.ConfigDict(dict(
       l2_values=tuple(10.0 ** power for power in range(-7, 2)),  # times |W|^2 / 2
-      tolerance=1e-5,  # largest entry of the gradient at which L-BFGS stops
-      max_iterations=200,
+      tolerance=1e-7,  # about twice the relative distance from the minimum
+      max_iterations=500,  # of L-BFGS for each of them
   ))
 
 

@@ -16,5 +16,4 @@ def get_config() -> ml_collections.ConfigDict:
   config.supervised.epochs = 2.0  # enough for nearly all images
   # Raw pixels have 3,072 dimensions, on which each of these takes seconds.
   config.evaluators.linear_features.l2_values = tuple(10.0 ** power for power in range(-5, 1))
-  config.evaluators.linear_features.max_iterations = 100
   return config.lock()

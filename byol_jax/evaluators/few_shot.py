@@ -1,0 +1,150 @@
+"""A linear classifier on a few labelled images per class, in closed form.
+
+For centred features X [n, D] of the chosen images and targets Y [n, C], 1 for the class and
+-1 for the others, the ridge regression
+
+    W = (X^T X + l2 I)^-1 X^T Y
+
+is found for every l2 from one singular value decomposition of X; the class of the largest
+score is predicted. l2 is chosen on validation images. The images are drawn several times;
+what is reported is the mean over the draws.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import chex
+import numpy as np
+
+from byol_jax import hashing
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
+
+PROTOCOL = (
+    'Ridge regression in closed form to targets of 1 and -1 on features of a few training images '
+    'per class without augmentation; l2 is chosen by top-1 on validation images, the stronger of '
+    'equals, for each draw of the images. Mean over the draws, their standard deviation beside it.')
+
+
+class Regression(NamedTuple):
+  """mean: [D], of the features; weights: [D, C]; bias: [C]."""
+
+  mean: np.ndarray
+  weights: np.ndarray
+  bias: np.ndarray
+
+
+class Draw(NamedTuple):
+  """One draw of `shots` images per class: what was chosen, and the regression."""
+
+  shots: int
+  number: int
+  l2: float
+  validation_top1: float
+  regression: Regression
+
+
+class Fitted(NamedTuple):
+  """All draws of all numbers of shots."""
+
+  draws: tuple[Draw, ...]
+  num_classes: int
+  train_images: int
+  validation_images: int
+
+
+def fit(train: Features, validation: Features, *, num_classes: int, shots: Sequence[int],
+        draws: int, l2_values: Sequence[float], seed: int) -> Fitted:
+  """Fits `draws` classifiers for each number of images per class.
+
+  Args:
+    train: N labelled images, embeddings [N, D], of which the few are drawn.
+    validation: M labelled images, which choose l2.
+    num_classes: classes in the data set.
+    shots: images per class; 5, 10 and 25 are usual.
+    draws: of the images; each is its own choice by (seed, draw, class). More shots of the
+      same draw contain fewer.
+    l2_values: penalties to try, each > 0.
+    seed: of the draws.
+
+  Raises:
+    InputError: a class with fewer images, or an option out of its range.
+  """
+  for name, part in (('train', train), ('validation', validation)):
+    check_features(name, part, num_classes)
+  if not len(shots) or min(shots) < 1 or draws < 1 or not all(l2 > 0 for l2 in l2_values):
+    raise InputError(f'shots is {tuple(shots)}, draws {draws} and l2_values {tuple(l2_values)}; '
+                     'give one or more of each, above 0.')
+  if train.labels.ndim == 2:
+    raise InputError('Images with several labels have no few-shot classifier; leave it out.')
+  counts = np.bincount(train.labels, minlength=num_classes)
+  if counts.min() < max(shots):
+    raise InputError(f'Class {counts.argmin()} has {counts.min()} training images, fewer than the '
+                     f'{max(shots)} shots; give fewer shots.')
+  found = []
+  for number in range(draws):
+    order = _order(train, num_classes, (seed, number))
+    for count in shots:
+      found.append(_draw(train, validation, order[:, :count].ravel(), count, number, num_classes,
+                         l2_values))
+  return Fitted(tuple(found), num_classes, len(train.labels), len(validation.labels))
+
+
+def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
+  """Mean top-1 on `test` over the draws: 'top1_5_shots', ...
+
+  Embeddings [M, D], labelled.
+  """
+  check_features('test', test, fitted.num_classes)
+  scores = {}
+  for draw in fitted.draws:
+    scores.setdefault(f'top1_{draw.shots}_shots', []).append(
+        _top1(draw.regression, test, fitted.num_classes))
+  means = {name: float(np.mean(values)) for name, values in scores.items()}
+  spreads = {f'{name}_std': float(np.std(values, ddof=1)) for name, values in scores.items()
+             if len(values) > 1}
+  return means | spreads
+
+
+def describe(fitted: Fitted) -> dict[str, Any]:
+  """The protocol in words, the choice of every draw and the counts of images."""
+  return dict(
+      protocol=PROTOCOL, num_classes=fitted.num_classes, train_images=fitted.train_images,
+      validation_images=fitted.validation_images,
+      candidates=[{key: value for key, value in draw._asdict().items() if key != 'regression'}
+                  for draw in fitted.draws])
+
+
+def _order(train: Features, num_classes: int, key: tuple[int, ...]) -> np.ndarray:
+  """Rows of `train`, [C, smallest class], in an order of each class drawn from the key."""
+  rows = []
+  # By id, so that the order in which features were extracted does not matter.
+  by_id = np.argsort(train.sample_id, kind='stable')
+  for label in range(num_classes):
+    own = by_id[train.labels[by_id] == label]
+    rows.append(own[hashing.permutation(len(own), *key, label)])
+  smallest = min(map(len, rows))
+  return np.stack([row[:smallest] for row in rows])
+
+
+def _draw(train: Features, validation: Features, rows: np.ndarray, shots: int, number: int,
+          num_classes: int, l2_values: Sequence[float]) -> Draw:
+  inputs = train.embeddings[rows].astype(np.float64)
+  targets = 2 * np.eye(num_classes)[train.labels[rows]] - 1
+  mean, bias = inputs.mean(axis=0), targets.mean(axis=0)
+  left, singular, right = np.linalg.svd(inputs - mean, full_matrices=False)
+  projected = left.T @ (targets - bias)
+  best = None
+  for l2 in sorted(l2_values, reverse=True):
+    weights = right.T @ (projected * (singular / (singular ** 2 + l2))[:, None])
+    regression = Regression(mean, weights, bias)
+    top1 = _top1(regression, validation, num_classes)
+    if best is None or top1 > best.validation_top1:
+      best = Draw(shots, number, float(l2), top1, regression)
+  return best
+
+
+def _top1(regression: Regression, features: Features, num_classes: int) -> float:
+  chex.assert_equal_shape_suffix([features.embeddings, regression.mean[None]], 1)
+  scores = (features.embeddings - regression.mean) @ regression.weights + regression.bias
+  return accuracy(label_ranks(scores, features.labels), num_classes)['top1']

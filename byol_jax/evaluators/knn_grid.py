@@ -1,0 +1,62 @@
+"""Weighted k nearest neighbours with k and temperature chosen on validation images."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Features, check_features, knn
+
+PROTOCOL = (
+    'k nearest neighbours among the training images by cosine similarity, votes weighted by '
+    'exp(similarity / temperature) (Wu et al. 2018); k and temperature are chosen by top-1 on '
+    'validation images, which do not vote, the first of equals.')
+
+
+class Fitted(NamedTuple):
+  """The neighbours with the options chosen, and how: (k, temperature, validation top-1)."""
+
+  chosen: knn.Fitted
+  candidates: tuple[tuple[int, float, float], ...]
+
+
+def fit(train: Features, validation: Features, *, num_classes: int, k_values: Sequence[int],
+        temperatures: Sequence[float]) -> Fitted:
+  """Chooses among all pairs of `k_values` and `temperatures`.
+
+  Args:
+    train: the bank, embeddings float32 [N, D], labelled.
+    validation: M labelled images, which choose.
+    num_classes: classes in the data set.
+    k_values: neighbours that vote; those above N are left out.
+    temperatures: of the votes, > 0.
+
+  Raises:
+    InputError: an option out of its range, or unusable features.
+  """
+  check_features('validation', validation, num_classes)
+  possible = [k for k in k_values if k <= len(train.embeddings)]
+  if not possible or not len(temperatures):
+    raise InputError(f'k_values is {tuple(k_values)} and temperatures {tuple(temperatures)}, with '
+                     f'{len(train.embeddings)} training images; give at least one of each that '
+                     'is possible.')
+  pairs = [(k, temperature) for k in possible for temperature in temperatures]
+  options = [knn.fit(train, validation, num_classes=num_classes, k=k, temperature=temperature)
+             for k, temperature in pairs]
+  scores = knn.evaluate_all(options, validation)
+  top1 = [score['top1'] for score in scores]
+  return Fitted(options[int(np.argmax(top1))],
+                tuple((k, temperature, score) for (k, temperature), score in zip(pairs, top1)))
+
+
+def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
+  """`knn.evaluate` with the options chosen."""
+  return knn.evaluate(fitted.chosen, test)
+
+
+def describe(fitted: Fitted) -> dict[str, Any]:
+  """The protocol in words, the choice and the counts of images."""
+  return dict(knn.describe(fitted.chosen), protocol=PROTOCOL, candidates=[
+      dict(k=k, temperature=temperature, validation_top1=top1)
+      for k, temperature, top1 in fitted.candidates])

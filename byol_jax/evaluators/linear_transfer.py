@@ -1,0 +1,139 @@
+"""Linear evaluation on other data sets, as in the paper (appendix D.2).
+
+Multinomial logistic regression on frozen features of images without augmentation, by
+L-BFGS; where an image has several labels, one logistic regression per class. The l2 penalty
+is chosen on the validation images; then training and validation images are fitted together
+with it.
+"""
+
+from collections.abc import Sequence
+import time
+from typing import Any, NamedTuple
+
+import chex
+import numpy as np
+
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Features, check_features, logistic_regression, scoring
+from byol_jax.evaluators.logistic_regression import Parameters
+
+PROTOCOL = (
+    'Linear transfer as in appendix D.2 of the paper: multinomial logistic regression by L-BFGS '
+    '(of several labels: one logistic regression per class) on features of images without '
+    'augmentation, as they are. The loss is a sum over the images plus l2 / 2 times the squared '
+    'norm of the weights, without a penalty on the bias; L-BFGS ends where the squared gradient, '
+    'in coordinates that make the Hessian near the identity, is below the tolerance times the '
+    'loss. l2 is chosen on validation images, the stronger of equals; training and validation '
+    'images are then fitted together.')
+# What D.2 says of the options of `fit`.
+PAPER_L2 = (1e-6, 1e5, 45)
+
+
+class Candidate(NamedTuple):
+  """What came out for one l2; validation: of the metric."""
+
+  l2: float
+  validation: float
+  iterations: int
+  converged: bool
+
+
+class Fitted(NamedTuple):
+  """The regression on training and validation images, and how l2 was chosen."""
+
+  parameters: Parameters
+  metric: str
+  candidates: tuple[Candidate, ...]
+  chosen: int
+  tolerance: float
+  refit_converged: bool
+  num_classes: int
+  train_images: int
+  validation_images: int
+  seconds: float
+
+
+def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
+        l2_values: Sequence[float], tolerance: float, max_iterations: int, dtype: str) -> Fitted:
+  """Chooses l2 on `validation`, then fits both together.
+
+  Args:
+    train: N labelled images, embeddings [N, D].
+    validation: M labelled images.
+    num_classes: classes in the data set.
+    metric: of `scoring.METRICS`, by which l2 is chosen.
+    l2_values: penalties; 45 from 1e-6 to 1e5 in the paper, log-spaced.
+    tolerance: of `logistic_regression.path`.
+    max_iterations: of `logistic_regression.path`.
+    dtype: of `logistic_regression.path`.
+
+  Raises:
+    InputError: an option out of its range, unusable features, a class without training image.
+  """
+  for name, part in (('train', train), ('validation', validation)):
+    check_features(name, part, num_classes)
+    scoring.check_metric(metric, part.labels)
+  chex.assert_equal_shape_suffix([train.embeddings, validation.embeddings], 1)
+  check_classes(train.labels, num_classes)
+  began = time.monotonic()
+
+  def path(features, l2_values):
+    return logistic_regression.path(
+        features.embeddings, _targets(features.labels, num_classes),
+        kind='binary' if features.labels.ndim == 2 else 'multinomial', l2_values=l2_values,
+        tolerance=tolerance, max_iterations=max_iterations, dtype=dtype)
+
+  candidates = tuple(
+      Candidate(solution.l2, _score(solution.parameters, validation, metric)[metric],
+                solution.iterations, solution.converged)
+      for solution in path(train, l2_values))
+  chosen = int(np.argmax([candidate.validation for candidate in candidates]))
+  both = Features(*(np.concatenate(arrays) for arrays in zip(train, validation)))
+  # From the strongest to the one chosen: from nothing a weak one would take much longer.
+  *_, solution = path(both, [candidate.l2 for candidate in candidates[:chosen + 1]])
+  return Fitted(solution.parameters, metric, candidates, chosen, tolerance, solution.converged,
+                num_classes, len(train.labels), len(validation.labels), time.monotonic() - began)
+
+
+def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
+  """All metrics of `scoring.score` on `test`, embeddings [M, D], labelled."""
+  check_features('test', test, fitted.num_classes)
+  return _score(fitted.parameters, test, fitted.metric)
+
+
+def describe(fitted: Fitted) -> dict[str, Any]:
+  """The protocol in words, the choice of l2, convergence and the counts of images."""
+  l2_values = sorted(candidate.l2 for candidate in fitted.candidates)
+  edges = fitted.chosen in (0, len(fitted.candidates) - 1)
+  low, high, count = PAPER_L2
+  as_in_paper = (len(l2_values) == count
+                 and np.allclose(l2_values, np.geomspace(low, high, count), rtol=1e-3))
+  return dict(
+      protocol=PROTOCOL, metric=fitted.metric, l2=fitted.candidates[fitted.chosen].l2,
+      l2_at_edge=edges, candidates=[candidate._asdict() for candidate in fitted.candidates],
+      differs_from_paper=[] if as_in_paper else [
+          f'{len(l2_values)} l2 values from {l2_values[0]:g} to {l2_values[-1]:g} '
+          f'({count} from {low:g} to {high:g})'],
+      tolerance=fitted.tolerance, refit_converged=fitted.refit_converged,
+      num_classes=fitted.num_classes, train_images=fitted.train_images,
+      validation_images=fitted.validation_images, seconds=fitted.seconds)
+
+
+def check_classes(labels: np.ndarray, num_classes: int) -> None:
+  """Raises InputError where a class has no image, by labels [N] or [N, C]."""
+  counts = ((labels > 0).sum(axis=0) if labels.ndim == 2
+            else np.bincount(labels, minlength=num_classes))
+  missing = np.flatnonzero(counts == 0)
+  if len(missing):
+    named = ', '.join(map(str, missing[:10])) + (', ...' if len(missing) > 10 else '')
+    raise InputError(f'{len(missing)} of {num_classes} classes have no training image: {named}; '
+                     'take a larger part of the training images, or correct num_classes.')
+
+
+def _targets(labels: np.ndarray, num_classes: int) -> np.ndarray:
+  return labels if labels.ndim == 2 else np.eye(num_classes)[labels]
+
+
+def _score(parameters: Parameters, features: Features, metric: str) -> dict[str, float]:
+  return scoring.score(logistic_regression.logits(parameters, features.embeddings),
+                       features.labels, metric)

@@ -1,0 +1,168 @@
+"""Logistic regression along a path of penalties, minimised to convergence by L-BFGS.
+
+For inputs x_i [D], targets t_i [C], weights W [D, C] and bias b [C] the objective is
+
+    sum_i loss(x_i W + b, t_i) + 0.5 * l2 * ||W||^2,
+
+a sum over the images, not a mean, without a penalty on b. The loss is the cross-entropy of
+the softmax ('multinomial'), or the sum of the C logistic losses ('binary'). scikit-learn's
+LogisticRegression has C = 1 / l2; for two classes, which it gives one vector of weights,
+C = 2 / l2.
+
+L-BFGS (Liu and Nocedal 1989) runs in coordinates in which the Hessian at its start is near
+the identity: with M = sum_i h_i x_i x_i^T + l2, h_i the mean curvature of the loss at x_i,
+and M = L L^T, it moves V = L^T W. Without that a weak penalty on separable classes is not
+reached in thousands of iterations.
+"""
+
+from collections.abc import Iterator, Sequence
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from byol_jax.errors import InputError
+
+KINDS = ('multinomial', 'binary')
+# Curvature that every image counts with at least, as a share of the mean: of an image that
+# is classified with certainty nothing would be known.
+LEAST_CURVATURE = 1e-3
+
+
+class Parameters(NamedTuple):
+  """weights: [D, C]; bias: [C]."""
+
+  weights: chex.Array
+  bias: chex.Array
+
+
+class Solution(NamedTuple):
+  """The minimiser for one penalty.
+
+  l2: the penalty.
+  parameters: float arrays on the host.
+  objective: the sum above.
+  gap: squared norm of the gradient in the coordinates of the iteration, in shares of the
+    objective: about twice the relative distance from the minimum. Of 'binary' losses the
+    class that is farthest.
+  iterations: of L-BFGS, likewise.
+  converged: whether the gap is below the tolerance.
+  """
+
+  l2: float
+  parameters: Parameters
+  objective: float
+  gap: float
+  iterations: int
+  converged: bool
+
+
+def path(inputs: np.ndarray, targets: np.ndarray, *, kind: str, l2_values: Sequence[float],
+         tolerance: float, max_iterations: int, dtype: str) -> Iterator[Solution]:
+  """The minimisers from the strongest penalty to the weakest, each from that before.
+
+  Args:
+    inputs: [N, D].
+    targets: [N, C], one-hot for 'multinomial'; 0 or 1 for 'binary', -1 for what is left out.
+    kind: one of KINDS.
+    l2_values: penalties, > 0, in any order.
+    tolerance: of `Solution.gap`.
+    max_iterations: for each penalty.
+    dtype: 'float64', or 'float32', in which a tolerance below 1e-5 may not be reached.
+
+  Raises:
+    InputError: an option out of its range.
+  """
+  if not len(l2_values) or not all(0 < l2 < np.inf for l2 in l2_values):
+    raise InputError(f'l2_values is {l2_values}; give one or more strengths above 0.')
+  if not tolerance > 0 or max_iterations < 1:
+    raise InputError(f'tolerance is {tolerance} and max_iterations is {max_iterations}; '
+                     'set tolerance above 0 and max_iterations to at least 1.')
+  if kind not in KINDS or dtype not in ('float32', 'float64'):
+    raise InputError(f'kind is {kind!r} and dtype {dtype!r}; they can be {" or ".join(KINDS)}, '
+                     'and float32 or float64.')
+  chex.assert_rank([inputs, targets], 2)
+  chex.assert_equal_shape_prefix([inputs, targets], 1)
+  # The bias carries no penalty, so that centred inputs have the same minimum.
+  mean = inputs.mean(axis=0, dtype=np.float64)
+  # What shares no weights is minimised apart, each in coordinates of its own.
+  problems = [targets] if kind == 'multinomial' else np.split(targets, targets.shape[1], axis=1)
+  with jax.enable_x64(dtype == 'float64'):
+    centred = jnp.asarray(inputs - mean, dtype)
+    problems = [jnp.asarray(problem, dtype) for problem in problems]
+    starts = [Parameters(jnp.zeros((inputs.shape[1], problem.shape[1]), dtype),
+                         jnp.zeros(problem.shape[1], dtype)) for problem in problems]
+  for l2 in sorted(l2_values, reverse=True):
+    with jax.enable_x64(dtype == 'float64'):
+      found = [_minimise(start, centred, problem, jnp.asarray(l2, dtype), tolerance,
+                         max_iterations, kind) for start, problem in zip(starts, problems)]
+      starts, objectives, gaps, iterations = zip(*found)
+      weights, bias = (np.concatenate(arrays, axis=-1) for arrays in zip(*starts))
+    gap = float(max(gaps))
+    yield Solution(float(l2), Parameters(weights, bias - mean @ weights), float(sum(objectives)),
+                   gap, int(max(iterations)), gap <= tolerance)
+
+
+def logits(parameters: Parameters, inputs: np.ndarray) -> np.ndarray:
+  """[N, C] of inputs [N, D]."""
+  return inputs @ parameters.weights + parameters.bias
+
+
+def _losses(kind: str, scores: chex.Array, targets: chex.Array) -> chex.Array:
+  """[N], of scores and targets [N, C]."""
+  if kind == 'multinomial':
+    return jax.nn.logsumexp(scores, axis=1) - jnp.sum(scores * targets, axis=1)
+  return jnp.sum(jnp.where(targets < 0, 0., jax.nn.softplus(scores) - scores * targets), axis=1)
+
+
+def _curvatures(kind: str, scores: chex.Array) -> chex.Array:
+  """Mean over the classes of the second derivative of the loss, [N]."""
+  shares = jax.nn.softmax(scores) if kind == 'multinomial' else jax.nn.sigmoid(scores)
+  found = jnp.mean(shares * (1 - shares), axis=1)
+  return found + LEAST_CURVATURE * jnp.mean(found)
+
+
+@functools.partial(jax.jit, static_argnames='kind')
+def _minimise(start: Parameters, inputs: chex.Array, targets: chex.Array, l2: chex.Array,
+              tolerance: float, max_iterations: int, kind: str):
+  """The minimiser, its objective, its gap and the number of iterations."""
+  # Default precision on an accelerator is too coarse for the line search.
+  product = functools.partial(jnp.matmul, precision='highest')
+  scores = lambda parameters: product(inputs, parameters.weights) + parameters.bias
+  curvatures = _curvatures(kind, scores(start))
+  root = jnp.linalg.cholesky(product(inputs.T * curvatures, inputs)
+                             + l2 * jnp.eye(inputs.shape[1], dtype=inputs.dtype))
+  bias_root = jnp.sqrt(jnp.sum(curvatures))
+
+  def back(moved):
+    return Parameters(jax.scipy.linalg.solve_triangular(root, moved.weights, trans=1, lower=True),
+                      moved.bias / bias_root)
+
+  def objective(moved):
+    parameters = back(moved)
+    return (jnp.sum(_losses(kind, scores(parameters), targets))
+            + 0.5 * l2 * jnp.sum(jnp.square(parameters.weights)))
+
+  optimiser = optax.lbfgs()
+  value_and_gradient = optax.value_and_grad_from_state(objective)
+
+  def step(carry):
+    moved, state, iterations, _ = carry
+    value, gradient = value_and_gradient(moved, state=state)
+    updates, state = optimiser.update(
+        gradient, state, moved, value=value, grad=gradient, value_fn=objective)
+    # The line search leaves value and gradient at the new place in its state.
+    squares = [jnp.sum(jnp.square(x)) for x in jax.tree.leaves(optax.tree.get(state, 'grad'))]
+    return (optax.apply_updates(moved, updates), state, iterations + 1,
+            sum(squares) / optax.tree.get(state, 'value'))
+
+  moved = Parameters(product(root.T, start.weights), start.bias * bias_root)
+  infinite = jnp.asarray(jnp.inf, inputs.dtype)
+  moved, _, iterations, gap = jax.lax.while_loop(
+      lambda carry: (carry[3] > tolerance) & (carry[2] < max_iterations), step,
+      (moved, optimiser.init(moved), 0, infinite))
+  return back(moved), objective(moved), gap, iterations

@@ -1,0 +1,85 @@
+"""What the paper's transfer results are measured in (appendix D.1, Table 10)."""
+
+import chex
+import numpy as np
+
+from byol_jax.errors import InputError
+from byol_jax.evaluators import accuracy, label_ranks
+
+METRICS = ('top1', 'mean_per_class', 'map_voc07')
+
+
+def score(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, float]:
+  """All metrics that these labels allow, `metric` among them.
+
+  Args:
+    scores: [N, C], finite.
+    labels: int [N] in 0 ... C - 1 for 'top1' and 'mean_per_class'; int [N, C] for
+      'map_voc07', 1 where a class is present, 0 where it is not, -1 where it does not count.
+    metric: one of METRICS.
+
+  Returns:
+    Fractions in [0, 1] under 'top1', 'mean_per_class' and, for more than five classes,
+    'top5'; or under 'map_voc07'.
+
+  Raises:
+    InputError: labels of the other kind, or an unknown metric.
+  """
+  check_metric(metric, labels)
+  chex.assert_rank(scores, 2)
+  if labels.ndim == 2:
+    return dict(map_voc07=voc07_mean_average_precision(scores, labels))
+  ranks = label_ranks(scores, labels)
+  return dict(accuracy(ranks, scores.shape[1]), mean_per_class=mean_per_class(ranks == 0, labels))
+
+
+def check_metric(metric: str, labels: np.ndarray) -> None:
+  """Raises InputError unless labels [N] or [N, C] can be judged by the metric."""
+  if metric not in METRICS:
+    raise InputError(f'metric is {metric!r}; it can be {", ".join(METRICS)}.')
+  if (labels.ndim == 2) != (metric == 'map_voc07'):
+    kind = 'several labels per image' if labels.ndim == 2 else 'one label per image'
+    raise InputError(f'metric is {metric!r}, but the data set has {kind}; set metric to '
+                     f'{"map_voc07" if labels.ndim == 2 else "top1 or mean_per_class"}.')
+
+
+def mean_per_class(correct: np.ndarray, labels: np.ndarray) -> float:
+  """The mean of the accuracies of the classes that occur.
+
+  Args:
+    correct: bool [N].
+    labels: int [N].
+  """
+  chex.assert_equal_shape([correct, labels])
+  counts, hits = np.bincount(labels), np.bincount(labels, correct)
+  return float(np.mean(hits[counts > 0] / counts[counts > 0]))
+
+
+def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+  """Mean over the classes of the 11-point interpolated average precision (VOC2007).
+
+  For each class, the mean over the recalls 0, 0.1, ..., 1 of the highest precision at that
+  recall or above. Images of equal scores keep their order.
+
+  Args:
+    scores: [N, C].
+    labels: int [N, C] in -1, 0, 1.
+
+  Raises:
+    InputError: a class without an image.
+  """
+  chex.assert_equal_shape([scores, labels])
+  empty = np.flatnonzero(~(labels > 0).any(axis=0))
+  if len(empty):
+    raise InputError(f'No image of class {empty[0]} is among the {len(labels)}, so that it has no '
+                     'average precision; check the split.')
+  found = []
+  for of_class, present in zip(scores.T, labels.T):
+    counting = present >= 0
+    ordered = present[counting][np.argsort(-of_class[counting], kind='stable')]
+    hits = np.cumsum(ordered)
+    precision, recall = hits / np.arange(1, len(hits) + 1), hits / hits[-1]
+    # Rounded, since 0.3 is not 3 / 10 of a sum of ones in floating point.
+    reached = [np.round(recall, 9) >= threshold for threshold in np.round(np.arange(11) / 10, 9)]
+    found.append(np.mean([precision[at].max() for at in reached]))
+  return float(np.mean(found))

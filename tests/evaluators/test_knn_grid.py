@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Features, knn, knn_grid
+
+GRID = dict(k_values=(1, 5, 20), temperatures=(.05, 1.))
+
+
+def make(seed, count):
+  random = np.random.default_rng(seed)
+  labels = random.integers(0, 7, count).astype(np.int32)
+  centres = np.random.default_rng(9).normal(size=(7, 6))
+  embeddings = (centres[labels] + random.normal(size=(count, 6))).astype(np.float32)
+  return Features(embeddings, labels, np.arange(count, dtype=np.int32))
+
+
+def test_the_pair_of_the_best_validation_score_is_taken():
+  train, validation, test = (make(seed, count) for seed, count in enumerate((150, 80, 90)))
+  fitted = knn_grid.fit(train, validation, num_classes=7, **GRID)
+  expected = []
+  for k in GRID['k_values']:
+    for temperature in GRID['temperatures']:
+      alone = knn.fit(train, validation, num_classes=7, k=k, temperature=temperature)
+      expected.append((knn.evaluate(alone, validation)['top1'], knn.evaluate(alone, test)))
+  described = knn_grid.describe(fitted)
+  assert [c['validation_top1'] for c in described['candidates']] == [top1 for top1, _ in expected]
+  best = int(np.argmax([top1 for top1, _ in expected]))
+  assert knn_grid.evaluate(fitted, test) == expected[best][1]
+  assert (described['k'], described['temperature']) == tuple(
+      described['candidates'][best][name] for name in ('k', 'temperature'))
+  assert len({top1 for top1, _ in expected}) > 1
+
+
+def test_more_neighbours_than_images_are_left_out():
+  train, validation = make(0, 10), make(1, 5)
+  candidates = knn_grid.fit(train, validation, num_classes=7, **GRID).candidates
+  assert {k for k, _, _ in candidates} == {1, 5}
+
+
+@pytest.mark.parametrize('change', [dict(k_values=(11,)), dict(temperatures=())])
+def test_an_empty_grid_is_refused(change):
+  with pytest.raises(InputError, match='with 10 training images; give at least one of each'):
+    knn_grid.fit(make(0, 10), make(1, 5), num_classes=7, **GRID | change)

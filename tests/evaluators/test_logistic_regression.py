@@ -1,0 +1,101 @@
+import jax
+import numpy as np
+import pytest
+from scipy.special import expit, logsumexp
+from sklearn import datasets
+from sklearn.linear_model import LogisticRegression
+
+from byol_jax.errors import InputError
+from byol_jax.evaluators import logistic_regression
+
+PROBLEMS = ('digits', 'wine', 'breast_cancer')
+OPTIONS = dict(kind='multinomial', l2_values=(1.,), tolerance=1e-8, max_iterations=1000,
+               dtype='float64')
+# The penalties of the paper's grid, every eleventh of which is looked at.
+L2_VALUES = np.geomspace(1e-6, 1e5, 45)
+
+
+def load(name):
+  data = getattr(datasets, f'load_{name}')()
+  return data.data, data.target, np.eye(data.target.max() + 1)[data.target]
+
+
+def multinomial(weights, bias, inputs, targets, l2):
+  scores = inputs @ weights + bias
+  return (np.sum(logsumexp(scores, axis=1) - np.sum(scores * targets, axis=1))
+          + l2 / 2 * np.sum(weights ** 2))
+
+
+@pytest.fixture(scope='module', params=PROBLEMS)
+def problem(request):
+  inputs, labels, targets = load(request.param)
+  # float32, as features are; their numbers are those that both sides see.
+  inputs = inputs.astype(np.float32)
+  return inputs, labels, targets, list(logistic_regression.path(
+      inputs, targets, **OPTIONS | dict(l2_values=L2_VALUES)))
+
+
+@pytest.mark.parametrize('index', range(0, 45, 11))
+def test_every_penalty_is_minimised_as_by_newtons_method(problem, index):
+  inputs, labels, targets, solutions = problem
+  l2, parameters, objective, *_ = solutions[index]
+  two = targets.shape[1] == 2
+  regression = LogisticRegression(C=(2 if two else 1) / l2, solver='newton-cholesky', tol=1e-12,
+                                  max_iter=1000).fit(inputs.astype(np.float64), labels)
+  weights, bias = regression.coef_.T, regression.intercept_
+  if two:
+    weights, bias = (np.concatenate([-x / 2, x / 2], axis=-1) for x in (weights, bias))
+  best = multinomial(weights, bias, inputs.astype(np.float64), targets, l2)
+  assert objective == pytest.approx(best, rel=1e-6)
+  assert multinomial(*parameters, inputs.astype(np.float64), targets, l2) == pytest.approx(
+      objective, rel=1e-6)
+
+
+def test_the_path_runs_from_strong_to_weak_and_converges(problem):
+  solutions = problem[3]
+  assert [s.l2 for s in solutions] == sorted(L2_VALUES, reverse=True)
+  assert all(s.converged and s.gap <= 1e-8 for s in solutions)
+  objectives = [s.objective for s in solutions]
+  assert objectives == sorted(objectives, reverse=True)
+
+
+def test_several_labels_are_one_regression_each():
+  inputs, labels, _ = load('digits')
+  targets = np.stack([labels % 2, labels > 5, labels == 3], axis=1).astype(int)
+  targets[:100, 1] = -1
+  solution, = logistic_regression.path(inputs, targets, **OPTIONS | dict(kind='binary'))
+  scores = logistic_regression.logits(solution.parameters, inputs)
+  total = 0.
+  for c in range(3):
+    counts = targets[:, c] >= 0
+    alone = LogisticRegression(C=1., solver='newton-cholesky', tol=1e-12).fit(
+        inputs[counts], targets[counts, c])
+    np.testing.assert_allclose(expit(scores[counts, c]),
+                               alone.predict_proba(inputs[counts])[:, 1], atol=1e-2)
+    weights, bias = alone.coef_[0], alone.intercept_[0]
+    margin = inputs[counts] @ weights + bias
+    total += np.sum(np.logaddexp(0, margin) - margin * targets[counts, c]) + weights @ weights / 2
+  assert solution.objective == pytest.approx(total, rel=1e-6)
+
+
+def test_float32_comes_near():
+  inputs, _, targets = load('wine')
+  values = [next(logistic_regression.path(inputs, targets, **OPTIONS | dict(
+      dtype=dtype, tolerance=1e-5))).objective for dtype in ('float32', 'float64')]
+  assert values[0] == pytest.approx(values[1], rel=1e-3)
+  assert not jax.config.jax_enable_x64
+
+
+def test_it_ends_at_the_greatest_number_of_iterations():
+  inputs, _, targets = load('digits')
+  solution, = logistic_regression.path(inputs, targets, **OPTIONS | dict(max_iterations=3))
+  assert (solution.iterations, solution.converged) == (3, False)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(l2_values=()), r'l2_values is \(\)'), (dict(l2_values=(1., 0.)), 'strengths above 0'),
+    (dict(tolerance=0.), 'tolerance is 0.0'), (dict(max_iterations=0), 'max_iterations is 0'),
+    (dict(kind='ordinal'), "kind is 'ordinal'"), (dict(dtype='bfloat16'), "dtype 'bfloat16'")])
+def test_options_out_of_range(change, message):
+  with pytest.raises(InputError, match=message):
+    next(logistic_regression.path(np.ones((4, 2)), np.eye(2)[[0, 1, 0, 1]], **OPTIONS | change))
