@@ -78,6 +78,56 @@ NUMBERS = (
 )
 
 
+# Table 3: rows of the paper, for each set in percent of its own metric. ResNet-50, 1000 epochs
+# of ImageNet; "random" is trained from random initialisation.
+TABLE_3 = dict(
+    food101=(75.3, 72.8, 72.3, 88.5, 87.5, 88.3, 86.9),
+    cifar10=(91.3, 90.5, 93.6, 97.8, 97.4, 97.5, 95.9),
+    cifar100=(78.4, 74.4, 78.3, 86.1, 85.3, 86.4, 80.2),
+    birdsnap=(57.2, 42.4, 53.7, 76.3, 75.0, 75.8, 76.1),
+    sun397=(62.2, 60.6, 61.9, 63.7, 63.9, 64.3, 53.6),
+    cars196=(67.8, 49.3, 66.7, 91.6, 91.4, 92.1, 91.4),
+    aircraft=(60.6, 49.8, 61.0, 88.1, 87.6, 86.0, 85.9),
+    voc2007=(82.5, 81.4, 82.8, 85.4, 84.5, 85.0, 67.3),
+    dtd=(75.5, 75.7, 74.9, 76.2, 75.4, 74.6, 64.8),
+    pets=(90.4, 84.6, 91.5, 91.7, 89.4, 92.1, 81.5),
+    caltech101=(94.2, 89.3, 94.5, 93.8, 91.7, 93.3, 72.6),
+    flowers102=(96.1, 92.6, 94.7, 97.0, 96.6, 97.6, 92.0))
+# What the sets are called elsewhere: by TFDS, and by those who prepare them.
+SETS = {'voc': 'voc2007', 'oxford_iiit_pet': 'pets', 'oxford_flowers102': 'flowers102',
+        'fgvc_aircraft': 'aircraft', 'stanford_cars': 'cars196'}
+LINEAR = slice(0, 3)
+FINE_TUNED = slice(3, 7)
+ROWS = ('BYOL', 'SimCLR (their own)', 'supervised', 'random')
+# Table 2, ResNet-50: top-1 and top-5 by the share of the labels of ImageNet.
+TABLE_2 = {'1 %': dict(BYOL='53.2, 78.4', SimCLR='48.3, 75.5', supervised='25.4, 48.4'),
+           '10 %': dict(BYOL='68.8, 89.0', SimCLR='65.6, 87.8', supervised='56.4, 80.4')}
+
+
+def of_protocol(evaluator: str, dataset: str) -> str:
+  """A sentence with the paper's numbers for an evaluator on a data set; '' for none.
+
+  Args:
+    evaluator: 'linear', 'linear_transfer', 'fine_tuned_transfer' or 'semi_supervised'.
+    dataset: name, also with the config of TFDS after a slash.
+  """
+  name = dataset.split('/')[0].split(':')[0]
+  name = SETS.get(name, name)
+  where = f'Published (not run here), ResNet-50 after 1000 epochs of ImageNet ({PAPER}'
+  if evaluator == 'linear' and name == 'imagenet2012':
+    return f'{where}, Table 1): top-1 74.3, top-5 91.6.'
+  if evaluator == 'semi_supervised' and name.startswith('imagenet2012'):
+    shares = '; '.join(f'{share} of the labels: ' + ', '.join(
+        f'{method} {numbers}' for method, numbers in row.items())
+                       for share, row in TABLE_2.items())
+    return f'{where}, Table 2), top-1 and top-5: {shares}.'
+  part = dict(linear_transfer=LINEAR, fine_tuned_transfer=FINE_TUNED).get(evaluator)
+  if part is None or name not in TABLE_3:
+    return ''
+  numbers = ', '.join(f'{row} {value}' for row, value in zip(ROWS, TABLE_3[name][part]))
+  return f'{where}, Table 3): {numbers}.'
+
+
 def beside(config: Mapping[str, Any], *, count: int = 4) -> list[tuple[Published, list[str]]]:
   """The published numbers nearest to a run, and in which settings the run differs.
 

@@ -36,3 +36,22 @@ def test_generated_images_have_none():
 def test_every_entry_names_its_protocol_and_source():
   for entry in published.NUMBERS:
     assert entry.source and entry.protocol and set(entry.settings) == set(published.SETTINGS)
+
+
+@pytest.mark.parametrize('evaluator, dataset, parts', [
+    ('linear_transfer', 'food101', ['BYOL 75.3', 'SimCLR (their own) 72.8', 'supervised 72.3']),
+    ('linear_transfer', 'voc/2007', ['BYOL 82.5']),
+    ('fine_tuned_transfer', 'oxford_iiit_pet:4.0.0', ['BYOL 91.7', 'random 81.5']),
+    ('semi_supervised', 'imagenet2012_subset/1pct', ['1 % of the labels: BYOL 53.2, 78.4',
+                                                     'supervised 56.4, 80.4']),
+    ('linear', 'imagenet2012', ['top-1 74.3, top-5 91.6'])])
+def test_the_papers_numbers_for_a_protocol(evaluator, dataset, parts):
+  text = published.of_protocol(evaluator, dataset)
+  assert text.startswith('Published (not run here)') and all(part in text for part in parts)
+
+
+@pytest.mark.parametrize('evaluator, dataset', [
+    ('knn', 'cifar10'), ('linear', 'cifar10'), ('linear_transfer', 'shapes'),
+    ('semi_supervised', 'cifar10')])
+def test_other_protocols_have_none(evaluator, dataset):
+  assert published.of_protocol(evaluator, dataset) == ''
