@@ -302,7 +302,7 @@ def test_a_set_is_prepared_first_if_that_is_asked_for(load, tmp_path):
     assert load(**options, download=download).num_examples == 5
 
 
-NUMBERS = r"held_out_images {} and held_out_share {}; they can be 'first' or 'last', 0 or more"
+NUMBERS = r"held_out_images {} and held_out_share {}; they can be 'first', 'last' or 'per_class', 0"
 
 
 @pytest.mark.parametrize('options, message', [
@@ -317,7 +317,7 @@ NUMBERS = r"held_out_images {} and held_out_share {}; they can be 'first' or 'la
     (dict(train_split='train[:'), r"tiny has no split 'train\[:'"),
     (dict(train_split='train[:42]'), r"tiny has no split 'train\[:42\]'.*41 examples"),
     (dict(split='validation', validation_split='val'), r"no split 'val' \(.*validation_split\)"),
-    (dict(split='train+validation', validation_split='val'), r"no split 'train\+val'"),
+    (dict(split='train+validation', validation_split='val'), r"no split 'val' \(.*validation_sp"),
     (dict(split='test', test_split='validation'), r"no split 'validation' \(.*test_split\)"),
     (dict(split='test', test_split=''), 'tiny has no test split: set data.options.test_split'),
     (dict(image_key='picture'), r"^tiny has no feature 'picture' of kind Image; it has .*image: "
