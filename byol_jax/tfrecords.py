@@ -108,7 +108,7 @@ def column(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
   try:
     return np.concatenate(list(values.batch(1024).prefetch(2).as_numpy_iterator()))
   except tf.errors.OpError as error:
-    reason = error.message.splitlines()[0].split('}} ')[-1].split(' [Op:')[0]
+    reason = error.message.splitlines()[0].split('}} ')[-1].split(' [Op:')[0].rstrip('.')
     raise DataError(f'Reading the labels failed ({type(error).__name__}): {reason}. '
                     f'{damaged_file(slices)}'.strip()) from error
 

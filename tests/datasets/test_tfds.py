@@ -3,6 +3,7 @@ import io
 import itertools
 import json
 import math
+import pathlib
 import re
 import shutil
 
@@ -59,16 +60,32 @@ def record_files(folder, counts, split, name='tiny'):
 def write_set(data_dir, examples, lengths, form, name='tiny'):
   """Writes a set as TFDS prepares it; takes the examples, dicts, one after the other."""
   folder = data_dir / name / '1.0.0'
+  write_folder(folder, (dict(example, comment='none') for example in examples), lengths, form, name)
+  return folder
+
+
+def write_folder(folder, examples, lengths, form, name):
   folder.mkdir(parents=True)
   examples = iter(examples)
   for split, counts in lengths.items():
     for path, count in zip(record_files(folder, counts, split, name), counts):
       with tf.io.TFRecordWriter(str(path)) as writer:
         for example in itertools.islice(examples, count):
-          example = dict(example, image=io.BytesIO(example['image']), comment='none')
+          example = dict(example, image=io.BytesIO(example['image']))
           writer.write(form.serialize_example(form.encode_example(example)))
   write_metadata(folder, form, lengths, name)
-  return folder
+
+
+def write_real_set(data_dir, name, lengths, examples):
+  """A set that TFDS knows, with its own features; `examples` hold those that matter."""
+  features = tfds.features
+  builder = tfds.builder(name, data_dir=data_dir)
+  values = {features.Text: '', features.ClassLabel: 0, features.Sequence: [],
+            features.BBoxFeature: features.BBox(0., 0., 1., 1.),
+            features.Image: np.zeros((4, 4, 1), np.uint8)}
+  others = {key: values[type(kind)] for key, kind in builder.info.features.items()}
+  write_folder(pathlib.Path(builder.data_path), ({**others, **example} for example in examples),
+               lengths, builder.info.features, builder.name)
 
 
 @pytest.fixture(scope='module')
