@@ -18,6 +18,8 @@ from byol_jax.datasets import DataError, Shards, Stream, Subset
 # Files of a virtual shard that are read side by side in training, so that the
 # buffer holds records of all of them.
 FILES_AT_ONCE = 4
+# Files read side by side for one value of each record.
+SCANNED_AT_ONCE = 16
 
 
 class Slice(NamedTuple):
@@ -103,8 +105,11 @@ def column(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
 
   files, skips, takes, _ = zip(*slices)
   table = tf.constant(files), tf.constant(skips, tf.int64), tf.constant(takes, tf.int64)
-  values = tf.data.Dataset.from_tensor_slices(table).flat_map(_records).map(
-      parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+  # Blocks as long as the longest slice keep the order. Only values wait in the buffers: they
+  # are parsed within each file.
+  values = tf.data.Dataset.from_tensor_slices(table).interleave(
+      lambda *row: _records(*row).map(parse), cycle_length=SCANNED_AT_ONCE,
+      block_length=max(takes), num_parallel_calls=SCANNED_AT_ONCE, deterministic=True)
   try:
     return np.concatenate(list(values.batch(1024).prefetch(2).as_numpy_iterator()))
   except tf.errors.OpError as error:
