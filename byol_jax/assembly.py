@@ -75,6 +75,7 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
       ('train.stop_at_step', train.stop_at_step, train.stop_at_step >= 0),
       ('train.accumulation_steps', train.accumulation_steps, train.accumulation_steps >= 1),
       ('data.image_size', config.data.image_size, config.data.image_size >= 1),
+      ('data.options.label_key', 'several classes for one image', not data.multi_label),
       ('checkpoint.keep_last', config.checkpoint.keep_last, config.checkpoint.keep_last >= 1)):
     if not possible:
       raise InputError(f'{name} cannot be {value}.')
@@ -98,8 +99,7 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
   return Resolved(
       num_examples=data.num_examples, num_classes=data.num_classes,
       steps_per_epoch=data.num_examples / batch_size, max_steps=max_steps,
-      warmup_steps=warmup_steps,
-      peak_learning_rate=train.base_learning_rate * batch_size / 256,
+      warmup_steps=warmup_steps, peak_learning_rate=train.base_learning_rate * batch_size / 256,
       checkpoint_every=(max(1, to_steps(config.checkpoint.every_epochs))
                         if config.checkpoint.every_epochs else 0),
       evaluate_every=max(1, evaluate_every) if labelled and config.evals.every_epochs else 0,

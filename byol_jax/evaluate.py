@@ -231,6 +231,9 @@ def _encoders(config, trees, meta, train: loading.Loader) -> dict[str, tuple[Any
 
 def _with_labels(config, networks, loader: loading.Loader, size: int):
   """Parameters and statistics of the supervised run."""
+  if loader.data.multi_label:
+    raise InputError("The 'supervised' encoder takes one class for each image, and these have "
+                     'several; leave it out of config.encoders.')
   options = assembly.plain(config.supervised)
   policy = options.pop('view')
   view = assembly.build_single_view(policy, config.seed, size)

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from byol_jax import hashing, parallel
-from byol_jax.datasets import DataError, Shards, Split, Stream, check_labels
+from byol_jax.datasets import DataError, Shards, Split, Stream, check_labels, out_of_range
 from byol_jax.errors import InputError
 
 HostBatch = dict[str, np.ndarray]
@@ -71,7 +71,7 @@ def row_batches(split: Split, *, first_step: int, last_step: int, seed: int, bat
 
   Yields:
     sample_id, epoch and row (the place of the image in the split), int32 [b]; labels,
-    int32 [b], if there are any; with b this host's share of the batch.
+    int32 [b] or [b, num_classes], if there are any; with b this host's share of the batch.
   """
   for step in range(first_step, last_step):
     sample_id, epoch = samples_of_step(step, seed=seed, num_examples=split.num_examples,
@@ -184,9 +184,9 @@ def _checked(batches: Iterator[HostBatch], stream: Stream) -> Iterator[HostBatch
     if 'labels' in batch:
       labels = batch['labels'][batch['readable']]
       ids = batch['sample_id'][batch['readable']]
-      if len(labels) and (labels.min() < 0 or labels.max() >= stream.num_classes):
-        wrong = ids[(labels < 0) | (labels >= stream.num_classes)][0]
-        check_labels(stream.source(int(wrong)), labels, stream.num_classes)
+      wrong = ids[out_of_range(labels, stream.num_classes)]
+      if len(wrong):
+        check_labels(stream.source(int(wrong[0])), labels, stream.num_classes)
     yield batch
 
 

@@ -12,6 +12,7 @@ from byol_jax.errors import InputError
 
 ACCESS_LOG = 'splits_read.jsonl'
 UNREADABLE = 'unreadable_images.txt'
+SUBSET_ROWS = 'subset_rows_{}.txt'
 ON_UNREADABLE = ('stop', 'skip')
 # Unreadable images named on the screen; all are in the file.
 NAMED = 20
@@ -68,7 +69,8 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
     config: a `data` section, as in `experiments/configs/default.py`.
     split: 'train', 'validation' or 'test'.
     purpose: why the split is read, for the workdir's splits_read.jsonl.
-    workdir: folder of the run.
+    workdir: folder of the run. Gets the rows of a balanced subset, their places in the
+      training split, as subset_rows_NAME.txt, one in a line.
 
   Raises:
     InputError: what the user can mend in the config or the data.
@@ -88,6 +90,8 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
                        'experiments/configs/default.py.')
   data = datasets.read(config['dataset'], split, purpose=purpose, access_log=_access_log(workdir),
                        shards=shards(config), options=config['options'])
+  if isinstance(data, datasets.Stream) and data.subset and parallel.is_first_process():
+    _write_subset(data.subset, workdir)
   if config['pipeline'] in ('memory', 'device') and isinstance(data, datasets.Stream):
     data = _in_memory(config, split)
   names = set()
@@ -111,6 +115,13 @@ def _in_memory(config: Mapping[str, Any], split: str) -> datasets.Split:
   ids = shards(config).sample_ids(whole.num_examples)
   return whole._replace(sample_id=ids, images=whole.images[ids],
                         labels=None if whole.labels is None else whole.labels[ids])
+
+
+def _write_subset(subset: datasets.Subset, workdir: pathlib.Path) -> None:
+  path = workdir / SUBSET_ROWS.format(subset.name)
+  partial = workdir / f'{path.name}.partial'
+  partial.write_text(''.join(f'{row}\n' for row in subset.rows))
+  partial.replace(path)
 
 
 def check_test_split(config: Mapping[str, Any]) -> None:

@@ -66,8 +66,8 @@ def train_records(stream: Stream, crop: Crop, *, first_step: int, last_step: int
     careful: marks images that cannot be decoded, instead of raising.
 
   Returns:
-    Batches of sample_id, epoch, readable [b] and, if there are any, labels; crops
-    uint8 [b, size, size, 3].
+    Batches of sample_id, epoch, readable [b] and, if there are any, labels [b] or
+    [b, num_classes]; crops uint8 [b, size, size, 3].
   """
   per_shard = batch_size // shards.total
   position = first_step * per_shard
@@ -138,7 +138,7 @@ def with_crops(batches: Iterator[HostBatch], split: Split, crop: Crop, workers: 
                    epoch=tf.TensorSpec([None], tf.int32),
                    images=tf.TensorSpec([None, *split.images.shape[1:]], tf.uint8))
   if split.labels is not None:
-    signature['labels'] = tf.TensorSpec([None], tf.int32)
+    signature['labels'] = tf.TensorSpec([None, *split.labels.shape[1:]], tf.int32)
 
   def cropped(record):
     record = dict(record)

@@ -17,7 +17,9 @@ from experiments.configs.eval import tfds as eval_tfds
 
 FOLDER = pathlib.Path(default.__file__).parent
 PRETRAIN = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
-EVALUATE = sorted(p.stem for p in (FOLDER / 'eval').glob('*.py') if p.stem != '__init__')
+# data_sets.py is a table from which configs take.
+EVALUATE = sorted(p.stem for p in (FOLDER / 'eval').glob('*.py')
+                  if p.stem not in ('__init__', 'data_sets'))
 
 
 def load(name):

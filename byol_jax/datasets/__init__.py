@@ -54,7 +54,8 @@ class Split(NamedTuple):
 
   sample_id: int32 [n], the ids owned by this host.
   images: uint8 [n, H, W, 3].
-  labels: int32 [n], or None for unlabelled data.
+  labels: int32 [n], or None for unlabelled data; int32 [n, num_classes] where an image has
+    several classes: 1 present, 0 absent, -1 not to be judged.
   num_examples: records in the split over all hosts.
   num_classes: classes in the data set; 0 for unlabelled data.
   """
@@ -65,6 +66,22 @@ class Split(NamedTuple):
   num_examples: int
   num_classes: int
 
+  @property
+  def multi_label(self) -> bool:
+    """Whether an image has several classes."""
+    return self.labels is not None and self.labels.ndim == 2
+
+
+class Subset(NamedTuple):
+  """Which training images a balanced subset has.
+
+  name: what it was drawn with, for a file's name.
+  rows: int64 [n], their places in the whole training split, ascending.
+  """
+
+  name: str
+  rows: np.ndarray
+
 
 class Stream(NamedTuple):
   """Records on disk, read as they are needed.
@@ -72,13 +89,16 @@ class Stream(NamedTuple):
   records: (shard, seed) -> tf.data.Dataset of the records of one virtual shard,
     dicts of tensors with `sample_id`, int32. `shard` is a scalar tensor. `seed`, an
     integer tensor [2], draws their order; None gives the order of ids.
-  read: record -> dict of `encoded`, the file's bytes, and `labels`, int32, if there
-    are any. Not called for the records that a resumed run skips.
+  read: record -> dict of `encoded`, the file's bytes, and `labels`, int32 [] or
+    [num_classes] as in `Split`, if there are any. Not called for the records that a
+    resumed run skips.
   shard_sizes: int64 [shards.total], records in each virtual shard.
   source: sample_id -> where the record lies, for messages.
   diagnose: () -> which file is damaged, after reading has failed; '' if none is found.
   num_examples: records in the split over all hosts.
   num_classes: classes in the data set; 0 for unlabelled data.
+  multi_label: whether an image has several classes.
+  subset: the balanced subset of the training images that it holds; None for all of them.
   """
 
   records: Callable[..., Any]
@@ -88,6 +108,8 @@ class Stream(NamedTuple):
   diagnose: Callable[[], str]
   num_examples: int
   num_classes: int
+  multi_label: bool = False
+  subset: Subset | None = None
 
 
 def read(
@@ -137,19 +159,34 @@ def _check(where: str, data: Split) -> None:
   if not data.num_examples or len(data.sample_id) and not images.size:
     raise DataError(f'{where} has no images: {list(images.shape)}.')
   if labels is not None:
-    if labels.shape != images.shape[:1]:
+    if labels.shape not in (images.shape[:1], (len(images), data.num_classes)):
       raise DataError(f'{where}: {len(images)} images but labels of shape '
-                      f'{list(labels.shape)}; give one integer per image.')
+                      f'{list(labels.shape)}; give one integer per image, or '
+                      f'{data.num_classes} for several classes.')
     check_labels(where, labels, data.num_classes)
   chex.assert_shape(data.sample_id, images.shape[:1])
 
 
 def check_labels(where: str, labels: np.ndarray, num_classes: int) -> None:
-  """Raises DataError unless all labels lie in 0 ... num_classes - 1."""
-  if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
-    raise DataError(f'{where}: labels run from {labels.min()} to {labels.max()}, '
-                    f'outside 0 ... {num_classes - 1}; number the classes from 0 and '
-                    'check num_classes. (A split whose labels are secret has -1.)')
+  """Raises DataError unless all labels lie in their range.
+
+  That is 0 ... num_classes - 1 for labels [N], and -1 ... 1 for labels [N, num_classes].
+  """
+  if not out_of_range(labels, num_classes).any():
+    return
+  if labels.ndim == 2:
+    raise DataError(f'{where}: labels of several classes run from {labels.min()} to '
+                    f'{labels.max()}; they can be 1 (present), 0 (absent), -1 (not judged).')
+  raise DataError(f'{where}: labels run from {labels.min()} to {labels.max()}, '
+                  f'outside 0 ... {num_classes - 1}; number the classes from 0 and '
+                  'check num_classes. (A split whose labels are secret has -1.)')
+
+
+def out_of_range(labels: np.ndarray, num_classes: int) -> np.ndarray:
+  """Which of the images have labels out of their range, bool [N]; as in `check_labels`."""
+  if labels.ndim == 2:
+    return (np.abs(labels) > 1).any(axis=1)
+  return (labels < 0) | (labels >= num_classes)
 
 
 def one_host(index: int, count: int, total: int) -> Shards:
@@ -163,5 +200,5 @@ def one_host(index: int, count: int, total: int) -> Shards:
 
 
 __all__: Sequence[str] = (
-    'DataError', 'SPLITS', 'Shards', 'Split', 'Stream', 'TOGETHER', 'check_labels', 'one_host',
-    'read')
+    'DataError', 'SPLITS', 'Shards', 'Split', 'Stream', 'Subset', 'TOGETHER', 'check_labels',
+    'one_host', 'out_of_range', 'read')

@@ -32,7 +32,9 @@ class Features(NamedTuple):
   """Embeddings of a split, one row per image.
 
   embeddings: float32 [N, D].
-  labels: int32 [N] in 0 ... num_classes - 1, or None for unlabelled images.
+  labels: int32 [N] in 0 ... num_classes - 1, or None for unlabelled images; int32
+    [N, num_classes] where an image has several classes: 1 present, 0 absent, -1 not to be
+    judged.
   sample_id: int32 [N], the ids of the images in their split.
   """
 
@@ -64,17 +66,19 @@ class Images(NamedTuple):
   with_validation: Callable[[], 'Images']
 
 
-def check_features(name: str, features: Features, num_classes: int) -> None:
+def check_features(name: str, features: Features, num_classes: int, *,
+                   multi_label: bool = False) -> None:
   """Checks that an evaluator can use these features.
 
   Args:
     name: what the features are, for the message: 'train', 'validation', 'test'.
     features: of N images, embeddings [N, D].
     num_classes: classes in the data set.
+    multi_label: the evaluator takes labels [N, num_classes], and no others.
 
   Raises:
-    InputError: no images, no labels, labels out of range, or embeddings that
-      are not finite.
+    InputError: no images, no labels, labels out of range or of the other kind, or
+      embeddings that are not finite.
   """
   embeddings, labels, sample_id = features
   chex.assert_rank(embeddings, 2)
@@ -85,16 +89,27 @@ def check_features(name: str, features: Features, num_classes: int) -> None:
   if labels is None:
     raise InputError(f'The {len(embeddings)} {name} images have no labels, which this '
                      'evaluator needs; use a labelled data set, or leave it out.')
-  chex.assert_shape(labels, embeddings.shape[:1])
-  if labels.min() < 0 or labels.max() >= num_classes:
-    raise InputError(f'The {name} labels run from {labels.min()} to {labels.max()}, outside '
-                     f'0 ... {num_classes - 1}; correct the labels or num_classes.')
+  _check_labels(name, labels, len(embeddings), num_classes, multi_label)
   # The sum of a row is finite just where all its values are, and needs no
   # array of the size of the embeddings.
   broken = np.count_nonzero(~np.isfinite(np.sum(embeddings, axis=1)))
   if broken:
     raise InputError(f'{broken} of the {len(embeddings)} {name} images have embeddings that are '
                      'not finite; the encoder has diverged, evaluate an earlier checkpoint.')
+
+
+def _check_labels(name: str, labels: np.ndarray, count: int, num_classes: int, multi_label: bool
+                  ) -> None:
+  if (labels.ndim == 2) != multi_label:
+    kinds = 'one class', 'several classes'
+    raise InputError(f'The {name} labels, {list(labels.shape)}, are {kinds[not multi_label]} for '
+                     f'each image; this evaluator needs {kinds[multi_label]}. Use another '
+                     'evaluator, or another feature as data.options.label_key.')
+  chex.assert_shape(labels, (count, num_classes) if multi_label else (count,))
+  low, high = (-1, 1) if multi_label else (0, num_classes - 1)
+  if labels.min() < low or labels.max() > high:
+    raise InputError(f'The {name} labels run from {labels.min()} to {labels.max()}, outside '
+                     f'{low} ... {high}; correct the labels or num_classes.')
 
 
 def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

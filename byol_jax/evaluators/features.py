@@ -36,7 +36,8 @@ def extract(encode: Encode, variables: chex.ArrayTree, batches: Iterable[Batch],
 
   Returns:
     Features of the images of all hosts, n together, in the order of their ids:
-    embeddings float32 [n, D], labels and ids, the same on every host.
+    embeddings float32 [n, D], labels [n] or [n, num_classes] and ids [n], the same on every
+    host.
 
   Raises:
     InputError: the batch size is below one or there are no devices.
@@ -62,13 +63,15 @@ def _of_all_hosts(parts, labels, ids) -> Features:
   """The features of all hosts, in the order of the ids."""
   empty = np.zeros(0, np.int32)
   # A host may own no image of a small split; it learns the sizes from the others.
-  width, labelled = parallel.gather_rows(np.array(
-      [[parts[0].shape[1] if parts else 0, bool(parts) and labels[0] is not None]])).max(axis=0)
+  labelled = bool(parts) and labels[0] is not None
+  width, labelled, classes = parallel.gather_rows(np.array(
+      [[parts[0].shape[1] if parts else 0, labelled,
+        labels[0].shape[1] if labelled and labels[0].ndim == 2 else 0]])).max(axis=0)
   if not width:
     raise InputError('There is no readable image to encode.')
   gathered = [parallel.gather_rows(np.concatenate([first, *rest])) for first, rest in (
       (np.zeros((0, width), np.float32), parts), (empty, ids),
-      (empty, labels if labelled else []))]
+      (np.zeros((0, classes), np.int32) if classes else empty, labels if labelled else []))]
   order = np.argsort(gathered[1], kind='stable')
   return Features(gathered[0][order], gathered[2][order] if labelled else None,
                   gathered[1][order])

@@ -65,11 +65,27 @@ def tfds_options() -> ml_collections.ConfigDict:
       train_split='train',  # in TFDS syntax, as are the next two
       validation_split='',  # '': held out of train_split
       test_split='validation',  # '': none. ImageNet's public validation set is the test
-      held_out='last',  # images of train_split (appendix D.1), or 'first' (reference)
+      # Images of train_split (appendix D.1), or 'first' (reference), or 'per_class': the
+      # same number of each class, drawn by a hash (appendix D.1: SUN397, Pets, Caltech-101).
+      held_out='last',
       held_out_images=10_009,  # (appendix C.1; reference 10,000)
       held_out_share=0.1,  # at most this share of train_split; decides for small sets
+      held_out_per_class=0,  # images of each class, with 'per_class'
+      # The set of which validation_split is, with the same classes; '': that of `name`.
+      validation_name='',
+      # A feature, such as 'file_name', by which images of validation_split that train_split
+      # has too are left out of the validation; '': none are.
+      image_id_key='',
+      # Share of the training images that is trained on; below 1 a class-balanced subset of
+      # those that are not held out (appendix C.1, Figure 4: 0.01 to 1). A smaller share is
+      # part of a larger one of the same seed.
+      subset_share=1.0,
+      subset_seed=0,  # draws the subset
       image_key='image',  # features of the set
-      label_key='label',  # '': unlabelled
+      label_key='label',  # '': unlabelled; a sequence of classes: several for an image
+      # A sequence of classes of which those that label_key has not are not judged, as VOC2007
+      # does not judge difficult objects; '': all are.
+      ignored_label_key='',
       # Encoded records that a virtual shard keeps to draw the next one from: with 64
       # shards 16,384 over all hosts.
       shuffle_buffer=256,

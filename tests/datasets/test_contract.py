@@ -84,6 +84,18 @@ def test_ids_must_match_the_images(own_data):
     read()
 
 
+def test_images_of_several_classes_have_a_row_of_labels(own_data):
+  rows = np.array([[1, 0, -1], [0, 0, 0], [1, 1, 1], [-1, -1, 0]], np.int32)
+  own_data.result = GOOD._replace(labels=rows)
+  assert read().multi_label and not GOOD.multi_label
+  own_data.result = GOOD._replace(labels=rows + 1)
+  with pytest.raises(DataError, match=r'several classes run from 0 to 2; they can be 1 \(present'):
+    read()
+  own_data.result = GOOD._replace(labels=rows[:, :2])
+  with pytest.raises(DataError, match=r'labels of shape \[4, 2\]; give .* or 3 for several'):
+    read()
+
+
 def test_unlabelled_data_passes(own_data):
   own_data.result = GOOD._replace(labels=None, num_classes=0)
   assert read().labels is None

@@ -3,6 +3,7 @@ import io
 import itertools
 import json
 import math
+import pathlib
 import re
 import shutil
 
@@ -59,16 +60,32 @@ def record_files(folder, counts, split, name='tiny'):
 def write_set(data_dir, examples, lengths, form, name='tiny'):
   """Writes a set as TFDS prepares it; takes the examples, dicts, one after the other."""
   folder = data_dir / name / '1.0.0'
+  write_folder(folder, (dict(example, comment='none') for example in examples), lengths, form, name)
+  return folder
+
+
+def write_folder(folder, examples, lengths, form, name):
   folder.mkdir(parents=True)
   examples = iter(examples)
   for split, counts in lengths.items():
     for path, count in zip(record_files(folder, counts, split, name), counts):
       with tf.io.TFRecordWriter(str(path)) as writer:
         for example in itertools.islice(examples, count):
-          example = dict(example, image=io.BytesIO(example['image']), comment='none')
+          example = dict(example, image=io.BytesIO(example['image']))
           writer.write(form.serialize_example(form.encode_example(example)))
   write_metadata(folder, form, lengths, name)
-  return folder
+
+
+def write_real_set(data_dir, name, lengths, examples):
+  """A set that TFDS knows, with its own features; `examples` hold those that matter."""
+  features = tfds.features
+  builder = tfds.builder(name, data_dir=data_dir)
+  values = {features.Text: '', features.ClassLabel: 0, features.Sequence: [],
+            features.BBoxFeature: features.BBox(0., 0., 1., 1.),
+            features.Image: np.zeros((4, 4, 1), np.uint8)}
+  others = {key: values[type(kind)] for key, kind in builder.info.features.items()}
+  write_folder(pathlib.Path(builder.data_path), ({**others, **example} for example in examples),
+               lengths, builder.info.features, builder.name)
 
 
 @pytest.fixture(scope='module')
@@ -302,7 +319,7 @@ def test_a_set_is_prepared_first_if_that_is_asked_for(load, tmp_path):
     assert load(**options, download=download).num_examples == 5
 
 
-NUMBERS = r"held_out_images {} and held_out_share {}; they can be 'first' or 'last', 0 or more"
+NUMBERS = r"held_out_images {} and held_out_share {}; they can be 'first', 'last' or 'per_class', 0"
 
 
 @pytest.mark.parametrize('options, message', [
@@ -317,7 +334,7 @@ NUMBERS = r"held_out_images {} and held_out_share {}; they can be 'first' or 'la
     (dict(train_split='train[:'), r"tiny has no split 'train\[:'"),
     (dict(train_split='train[:42]'), r"tiny has no split 'train\[:42\]'.*41 examples"),
     (dict(split='validation', validation_split='val'), r"no split 'val' \(.*validation_split\)"),
-    (dict(split='train+validation', validation_split='val'), r"no split 'train\+val'"),
+    (dict(split='train+validation', validation_split='val'), r"no split 'val' \(.*validation_sp"),
     (dict(split='test', test_split='validation'), r"no split 'validation' \(.*test_split\)"),
     (dict(split='test', test_split=''), 'tiny has no test split: set data.options.test_split'),
     (dict(image_key='picture'), r"^tiny has no feature 'picture' of kind Image; it has .*image: "

@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from byol_jax import plugins
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, accuracy, check_features, features, label_ranks
+from experiments.configs.eval import default as eval_default
 
 NUM_IMAGES = 11
 
@@ -172,3 +174,30 @@ def test_usable_features_pass(usable):
 def test_unusable_features(usable, changes, message):
   with pytest.raises(ValueError, match=message):
     check_features('train', usable._replace(**changes), 3)
+
+
+def test_images_of_several_classes_keep_their_rows_of_labels(split):
+  labels = np.random.default_rng(1).integers(-1, 2, (NUM_IMAGES, 5), np.int32)
+  shuffled = {name: array[::-1] for name, array in dict(split, labels=labels).items()}
+  found = features.extract(encode, make_variables(0), batches(shuffled, 4), batch_size=4,
+                           devices=jax.devices()[:2])
+  assert found.labels.dtype == np.int32
+  np.testing.assert_array_equal(found.labels, labels)
+  check_features('train', found, 5, multi_label=True)
+  with pytest.raises(InputError, match=r'train labels, \[11, 5\], are several classes for each '
+                                       'image; this evaluator needs one class'):
+    check_features('train', found, 5)
+  with pytest.raises(InputError, match=r'labels run from -1 to 2, outside -1 \.\.\. 1'):
+    check_features('test', found._replace(labels=np.where(labels == 1, 2, labels)), 5,
+                   multi_label=True)
+  with pytest.raises(InputError, match=r'\[11\], are one class for each image; .* several'):
+    check_features('test', found._replace(labels=split['labels']), 5, multi_label=True)
+
+
+@pytest.mark.parametrize('name', ['knn', 'linear', 'linear_features'])
+def test_evaluators_of_one_class_refuse_several(name):
+  several = Features(np.ones((4, 3), np.float32), np.zeros((4, 2), np.int32), np.arange(4))
+  module = plugins.load('evaluators', name)
+  options = getattr(eval_default, name)().to_dict()
+  with pytest.raises(InputError, match='several classes for each image'):
+    module.fit(several, several, num_classes=2, **options)

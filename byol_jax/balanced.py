@@ -1,0 +1,101 @@
+"""Which training images are held out of each class, and balanced subsets of the others.
+
+Both are drawn by a hash of the seed and the place of an image in the training split, so
+that they are the same on every machine and for any number of hosts.
+"""
+
+import numpy as np
+
+from byol_jax import hashing
+from byol_jax.datasets import DataError
+
+# First of the hash's keys, so that no draw repeats that of another purpose.
+HOLD_OUT, SUBSET = 101, 102
+
+
+def by_turns(labels: np.ndarray, rows: np.ndarray, *key: int) -> tuple[np.ndarray, np.ndarray]:
+  """Draws one image of each class, then a second one of each, and so on.
+
+  Args:
+    labels: int [N] of the whole training split.
+    rows: int [M], the images that take part.
+    *key: non-negative integers, which draw.
+
+  Returns:
+    `rows` in the order in which they are drawn, int64 [M], and the turn of each, from 0,
+    int64 [M]. A class takes part until it has no images left.
+  """
+  # Drawn by the places in the whole split: images that do not take part move no other one.
+  order = hashing.permutation(len(labels), *key)
+  order = order[np.isin(order, rows)]
+  by_class = np.argsort(labels[order], kind='stable')
+  _, starts, counts = np.unique(labels[order][by_class], return_index=True, return_counts=True)
+  turn = np.empty(len(order), np.int64)
+  turn[by_class] = np.arange(len(order)) - np.repeat(starts, counts)
+  first = np.argsort(turn, kind='stable')
+  return order[first], turn[first]
+
+
+def held_out(labels: np.ndarray, num_classes: int, per_class: int) -> np.ndarray:
+  """The images held out of each class.
+
+  Args:
+    labels: int [N] in 0 ... num_classes - 1.
+    num_classes: classes in the data set.
+    per_class: how many of each.
+
+  Returns:
+    int64 [num_classes * per_class], ascending.
+
+  Raises:
+    DataError: a class would have no image left.
+  """
+  if per_class < 1:
+    raise DataError(f"data.options.held_out_per_class is {per_class}; held_out='per_class' needs "
+                    '1 or more.')
+  counts = np.bincount(labels, minlength=num_classes)
+  least = int(np.argmin(counts))
+  if counts[least] <= per_class:
+    raise DataError(
+        f'Class {least} has {counts[least]} images in data.options.train_split, of which '
+        f'held_out_per_class {per_class} leaves none for training; give fewer, or more images.')
+  order, turn = by_turns(labels, np.arange(len(labels)), HOLD_OUT)
+  return np.sort(order[turn < per_class])
+
+
+def subset(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float, seed: int
+           ) -> np.ndarray:
+  """A share of the images in which the classes differ by one image at most.
+
+  Classes with too few images for that are in it with all they have. A larger share of the
+  same seed holds every smaller one.
+
+  Args:
+    labels: int [N] of the whole training split.
+    rows: int [M], the images to choose from, ascending.
+    num_classes: classes in the data set.
+    share: of `rows`, in (0, 1]; rounded to whole images.
+    seed: non-negative; draws the subset.
+
+  Returns:
+    int64 [round(share * M)], ascending.
+
+  Raises:
+    DataError: a share or seed out of its range, a class without images, or fewer images
+      than classes.
+  """
+  if not 0 < share <= 1 or seed < 0:
+    raise DataError(f'data.options.subset_share is {share} and subset_seed {seed}; the share lies '
+                    'in (0, 1], the seed is 0 or more.')
+  counts = np.bincount(labels[rows], minlength=num_classes)
+  if not counts.all():
+    missing = np.flatnonzero(counts == 0)
+    raise DataError(f'{len(missing)} of {num_classes} classes have no training images, the first '
+                    f'is class {missing[0]}; a balanced subset needs all of them: check '
+                    'data.options.train_split.')
+  size = round(share * len(rows))
+  if size < num_classes:
+    raise DataError(f'data.options.subset_share {share} of {len(rows)} training images are {size}, '
+                    f'for {num_classes} classes; give at least {num_classes / len(rows):.3g}.')
+  order, _ = by_turns(labels, rows, SUBSET, seed)
+  return np.sort(order[:size])
