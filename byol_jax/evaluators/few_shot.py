@@ -75,8 +75,6 @@ def fit(train: Features, validation: Features, *, num_classes: int, shots: Seque
   if not len(shots) or min(shots) < 1 or draws < 1 or not all(l2 > 0 for l2 in l2_values):
     raise InputError(f'shots is {tuple(shots)}, draws {draws} and l2_values {tuple(l2_values)}; '
                      'give one or more of each, above 0.')
-  if train.labels.ndim == 2:
-    raise InputError('Images with several labels have no few-shot classifier; leave it out.')
   counts = np.bincount(train.labels, minlength=num_classes)
   if counts.min() < max(shots):
     raise InputError(f'Class {counts.argmin()} has {counts.min()} training images, fewer than the '

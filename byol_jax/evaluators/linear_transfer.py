@@ -71,7 +71,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
     InputError: an option out of its range, unusable features, a class without training image.
   """
   for name, part in (('train', train), ('validation', validation)):
-    check_features(name, part, num_classes)
+    check_features(name, part, num_classes, multi_label=metric == 'map_voc07')
     scoring.check_metric(metric, part.labels)
   chex.assert_equal_shape_suffix([train.embeddings, validation.embeddings], 1)
   check_classes(train.labels, num_classes)
@@ -97,7 +97,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
   """All metrics of `scoring.score` on `test`, embeddings [M, D], labelled."""
-  check_features('test', test, fitted.num_classes)
+  check_features('test', test, fitted.num_classes, multi_label=fitted.metric == 'map_voc07')
   return _score(fitted.parameters, test, fitted.metric)
 
 

@@ -100,11 +100,13 @@ def path(inputs: np.ndarray, targets: np.ndarray, *, kind: str, l2_values: Seque
     with jax.enable_x64(dtype == 'float64'):
       found = [_minimise(start, centred, problem, jnp.asarray(l2, dtype), tolerance,
                          max_iterations, kind) for start, problem in zip(starts, problems)]
-      starts, objectives, gaps, iterations = zip(*found)
+      starts, *numbers = zip(*found)
       weights, bias = (np.concatenate(arrays, axis=-1) for arrays in zip(*starts))
-    gap = float(max(gaps))
-    yield Solution(float(l2), Parameters(weights, bias - mean @ weights), float(sum(objectives)),
-                   gap, int(max(iterations)), gap <= tolerance)
+    # On the host: outside of that context JAX would round to float32.
+    objectives, gaps, iterations = (np.array(jax.device_get(number)) for number in numbers)
+    yield Solution(float(l2), Parameters(weights, bias - mean @ weights),
+                   float(objectives.sum()), float(gaps.max()), int(iterations.max()),
+                   bool(gaps.max() <= tolerance))
 
 
 def logits(parameters: Parameters, inputs: np.ndarray) -> np.ndarray:
