@@ -45,11 +45,14 @@ class Model(NamedTuple):
     the batch, over all devices, and moves its averages; without, it uses those.
   encode: (params, state, images) -> embeddings [B, D] in evaluation mode; needs the
     parameters of the encoder only.
+  encode_in_training: (params, state, images) -> (embeddings [B, D], state), as `apply` with
+    `is_training`; likewise of the encoder only.
   """
 
   init: Callable[..., Any]
   apply: Callable[..., Any]
   encode: Callable[..., Any]
+  encode_in_training: Callable[..., Any]
 
 
 def build(
@@ -113,7 +116,9 @@ def build(
   whole, encoder_alone = (_at_precision(f, compute_dtype) for f in (forward, embed))
   return Model(
       init=lambda key, images: whole.init(key, images, True), apply=whole.apply,
-      encode=lambda params, state, images: encoder_alone.apply(params, state, images, False)[0])
+      encode=lambda params, state, images: encoder_alone.apply(params, state, images, False)[0],
+      encode_in_training=lambda params, state, images: encoder_alone.apply(
+          params, state, images, True))
 
 
 def _check(projector, predictor, compute_dtype) -> None:

@@ -124,6 +124,22 @@ def test_a_training_pass_uses_the_whole_batch_on_any_number_of_devices(
                                  rtol=1e-4, atol=1e-5, err_msg=f'{name} {which}')
 
 
+def test_the_encoder_alone_trains_as_within_the_networks(build, variables):
+  """On its own parameters, and with the decay that it was built with."""
+  params, state = (model.encoder_only(tree) for tree in variables)
+  assert set(params) == {'conv', 'norm'}
+  images = draw_images(2)
+  step = parallel.pmap_evaluation(
+      lambda variables, images: build(num_classes=0).encode_in_training(*variables, images),
+      jax.devices()[:1])
+  embedding, moved = step((params, state), images[None])
+  [whole], all_moved = train_passes(build(), variables, [images], jax.devices()[:1])
+  np.testing.assert_allclose(embedding[0], whole.embedding, rtol=1e-5)
+  for module, values in moved.items():
+    for name, value in values.items():
+      np.testing.assert_allclose(value[0], all_moved[module][name], rtol=1e-5)
+
+
 @pytest.fixture(scope='module')
 def trained(build, variables):
   """Variables after a training pass."""
