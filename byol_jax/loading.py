@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from byol_jax import assembly, datasets, input_pipeline, parallel, plugins
 from byol_jax.errors import InputError
@@ -60,6 +61,13 @@ class Loader(NamedTuple):
         self.data, image_size=self.config['image_size'], share=self.config['center_share'],
         order=self.config['center_order'], batch_size=batch_size, shards=shards(self.config),
         workers=self.config['workers'], unreadable=self.unreadable)
+
+  def labels(self) -> np.ndarray:
+    """Labels int32 [N] of all hosts' readable images, ordered by id; reads those on disk once."""
+    own = [np.stack([batch['sample_id'], batch['labels']], axis=1)
+           for batch in self.evaluation_batches(1024)]
+    rows = parallel.gather_rows(np.concatenate([np.zeros((0, 2), np.int32), *own]))
+    return rows[np.argsort(rows[:, 0], kind='stable'), 1]
 
 
 def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathlib.Path) -> Loader:

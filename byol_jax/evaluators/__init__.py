@@ -9,6 +9,13 @@ An evaluator judges frozen embeddings. It is a module with three functions::
 `train`, `validation` and `test` are `Features`, made by `features.extract`. A module
 with `TRAINS_ON_IMAGES = True` gets `Images` as `train`: the encoder and augmented
 batches of the training images.
+
+A module with `TRAINS_ENCODER = True` changes the encoder, so embeddings can only be
+made when it has been trained: it gets `Images` as `train`, and as `validation` and
+`test` a function of the encoder's variables that returns the split's `Features`. Its
+`fit` gets one keyword more, `grid`, a `grids.Grid`: where the finished points of
+its grid are kept.
+
 `fit` makes every choice, on `validation`: training images held out from
 `train`. `evaluate` chooses nothing, so the caller can read the test split once,
 last. It returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5'
@@ -55,6 +62,10 @@ class Images(NamedTuple):
   image_size: side of the views in pixels.
   virtual_shards: must divide a batch.
   with_validation: () -> the same of training and held-out images together.
+  training: batch_norm_decay -> pure function of (params, state, views) -> (embeddings
+    [B, D], state), in training mode; for evaluators that train the encoder, whose
+    `variables` are (params, state). None where there is nothing to train.
+  labels: () -> int32 [N], of all hosts' images in the order of their ids; likewise.
   """
 
   encode: Callable[..., chex.Array]
@@ -64,6 +75,8 @@ class Images(NamedTuple):
   image_size: int
   virtual_shards: int
   with_validation: Callable[[], 'Images']
+  training: Callable[[float], Callable[..., tuple[chex.Array, chex.ArrayTree]]] | None = None
+  labels: Callable[[], np.ndarray] | None = None
 
 
 def check_features(name: str, features: Features, num_classes: int, *,
@@ -147,4 +160,16 @@ def accuracy(ranks: np.ndarray, num_classes: int) -> dict[str, float]:
   return {f'top{size}': float(np.mean(ranks < size)) for size in sizes}
 
 
-__all__: Sequence[str] = ('Features', 'Images', 'accuracy', 'check_features', 'label_ranks')
+def mean_per_class(ranks: np.ndarray, labels: np.ndarray) -> float:
+  """The mean of the top-1 accuracies of the classes that occur in `labels`, in [0, 1].
+
+  Args:
+    ranks: int [N] from `label_ranks`.
+    labels: int [N], the true classes.
+  """
+  chex.assert_equal_shape([ranks, labels])
+  return float(np.mean([np.mean(ranks[labels == label] < 1) for label in np.unique(labels)]))
+
+
+__all__: Sequence[str] = ('Features', 'Images', 'accuracy', 'check_features', 'label_ranks',
+                          'mean_per_class')

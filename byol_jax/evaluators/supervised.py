@@ -7,29 +7,23 @@ every other by the evaluators.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from byol_jax import input_pipeline, optimizers, parallel
-from byol_jax.model import Model, Params
-
-
-class Trained(NamedTuple):
-  """Parameters and BatchNorm statistics [as Haiku trees], on the host."""
-
-  params: Params
-  state: Params
+from byol_jax import schedules
+from byol_jax.errors import InputError
+from byol_jax.evaluators import fine_tuning
+from byol_jax.model import Model, encoder_only
 
 
 def train(networks: Model, views: Callable[[Mapping[str, jax.Array]], jax.Array],
           batches: Callable[..., Iterator[Mapping[str, Any]]], num_examples: int, *,
           image_size: int, seed: int, epochs: float, batch_size: int, base_learning_rate: float,
-          momentum: float, weight_decay: float, devices: Sequence[jax.Device]) -> Trained:
-  """Trains encoder and classifier from random initialisation.
+          momentum: float, weight_decay: float, devices: Sequence[jax.Device]
+          ) -> fine_tuning.Weights:
+  """Trains encoder and classifier from random initialisation, as `fine_tuning.train`.
 
   Args:
     networks: the model; its projector and predictor take no part.
@@ -44,35 +38,22 @@ def train(networks: Model, views: Callable[[Mapping[str, jax.Array]], jax.Array]
     momentum: of Nesterov's method.
     weight_decay: l2 coefficient on all weights but biases and normalisation.
     devices: of this host.
+
+  Raises:
+    InputError: the training has diverged.
   """
-  max_steps = max(1, int(epochs * num_examples // batch_size))
-  schedule = optax.cosine_decay_schedule(base_learning_rate * batch_size / 256, max_steps)
-  optimizer = optax.chain(
-      optax.add_decayed_weights(weight_decay, mask=optimizers.is_adapted),
-      optax.sgd(schedule, momentum=momentum, nesterov=True))
+  max_steps = max(1, schedules.num_steps(epochs, num_examples, batch_size))
   params, state = jax.jit(networks.init)(
       jax.random.key(seed), jnp.zeros((2, image_size, image_size, 3)))
-  carry = parallel.replicate((params, state, optimizer.init(params)), devices)
-  step = parallel.pmap_step(functools.partial(
-      _step, networks=networks, views=views, optimizer=optimizer), devices)
-  host_batches = batches(seed=seed, batch_size=batch_size, first_step=0, last_step=max_steps)
-  for batch in input_pipeline.to_devices(host_batches, devices):
-    carry = step(carry, batch)
-  params, state, _ = parallel.fetch(carry)
-  return Trained(params, state)
-
-
-def _step(carry: Any, batch: Mapping[str, jax.Array], *, networks, views, optimizer) -> Any:
-  params, state, opt_state = carry
-
-  def loss_fn(params):
-    outputs, new_state = networks.apply(params, state, views(batch), True)
-    # Not outputs.logits: there the classifier is kept from teaching the encoder.
-    classifier = params['classifier']
-    logits = outputs.embedding @ classifier['w'] + classifier['b']
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['labels'])
-    return jnp.mean(losses), new_state
-
-  gradients, state = jax.grad(loss_fn, has_aux=True)(params)
-  updates, opt_state = optimizer.update(parallel.mean_over_devices(gradients), opt_state, params)
-  return optax.apply_updates(params, updates), state, opt_state
+  start = fine_tuning.Weights(
+      dict(encoder_only(params), classifier=params['classifier']), encoder_only(state))
+  trained = fine_tuning.train(
+      fine_tuning.step_function(networks.encode_in_training, views, momentum=momentum,
+                                devices=devices),
+      start, batches(seed=seed, batch_size=batch_size, first_step=0, last_step=max_steps),
+      learning_rate=base_learning_rate * batch_size / 256, weight_decay=weight_decay,
+      max_steps=max_steps, devices=devices)
+  if trained is None:
+    raise InputError(f'The supervised encoder has diverged; supervised.base_learning_rate is '
+                     f'{base_learning_rate}, give a smaller one.')
+  return trained
