@@ -1,0 +1,146 @@
+"""What the evaluators that fine-tune have in common besides the training: checks and scores."""
+
+from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byol_jax import augment, parallel
+from byol_jax.errors import InputError
+from byol_jax.evaluators import (
+  Features,
+  Images,
+  accuracy,
+  check_features,
+  fine_tuning,
+  grids,
+  label_ranks,
+  mean_per_class,
+)
+from byol_jax.evaluators.fine_tuning import CLASSIFIER, Weights
+
+
+class Fitted(NamedTuple):
+  """The encoder and classifier of the chosen point, and how it was chosen.
+
+  candidates: one for each point of the grid; `chosen` is an index.
+  options: of `fit`.
+  """
+
+  weights: Weights
+  candidates: tuple[grids.Candidate, ...]
+  chosen: int
+  num_classes: int
+  options: Mapping[str, Any]
+  train_images: int
+  validation_images: int
+
+
+def scores(weights: Weights | None, embed: Callable[[Any], Features]) -> dict[str, float] | None:
+  """What the classifier gets right on a split; None for weights that have diverged.
+
+  Args:
+    weights: of an encoder and its classifier.
+    embed: the encoder's variables -> the split's features.
+
+  Returns:
+    Fractions in [0, 1] under 'top1', 'mean_per_class' and, for more than five classes, 'top5'.
+  """
+  if weights is None:
+    return None
+  features = embed(tuple(weights))
+  if not np.isfinite(features.embeddings).all():
+    return None
+  classifier = weights.params[CLASSIFIER]
+  ranks = label_ranks(features.embeddings @ classifier['w'] + classifier['b'], features.labels)
+  return dict(accuracy(ranks, len(classifier['b'])),
+              mean_per_class=mean_per_class(ranks, features.labels))
+
+
+def evaluate(fitted: Fitted, test: Callable[[Any], Features]) -> dict[str, float]:
+  """`scores` of the chosen weights on the test images.
+
+  Args:
+    fitted: from the `fit` of an evaluator.
+    test: the encoder's variables -> features of the test images.
+
+  Raises:
+    InputError: unusable test images.
+  """
+  features = test(tuple(fitted.weights))
+  check_features('test', features, fitted.num_classes)
+  return scores(fitted.weights, lambda _: features)
+
+
+def check(name: str, images: Images, *, num_classes: int, rates: Mapping[str, Sequence[float]],
+          momentum: float, batch_size: int, view: Mapping[str, Any]) -> None:
+  """Checks what can be known before the first step.
+
+  Args:
+    name: of the evaluator, for messages.
+    images: the training images.
+    num_classes: C, each of which must have training images.
+    rates: the grid's axes by name, of values above 0.
+    momentum: of Nesterov's method.
+    batch_size: images per step over all devices.
+    view: the policy of the training images.
+
+  Raises:
+    InputError: an empty grid, an option out of its range, an encoder that has nothing to
+      train, or classes without training images.
+  """
+  for key, values in rates.items():
+    if not values or not all(0 < value < np.inf for value in values):
+      raise InputError(f'evaluators.{name}.{key} is {values}, which makes no grid; give one or '
+                       'more values above 0.')
+  if not 0 <= momentum < 1:
+    raise InputError(f'evaluators.{name}.momentum is {momentum}; set it to 0 ... 1.')
+  parallel.check_batch_size(batch_size, images.virtual_shards, f'evaluators.{name}.batch_size')
+  augment.check_policy(f'evaluators.{name}.view', view)
+  if images.training is None:
+    raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
+                     "'pixels' out of config.encoders.")
+  missing = np.setdiff1d(np.arange(num_classes), images.labels())
+  if len(missing):
+    shown = ', '.join(map(str, missing[:10])) + (', ...' if len(missing) > 10 else '')
+    raise InputError(f'{len(missing)} of {num_classes} classes have none of the '
+                     f'{images.num_examples} training images: {shown}. Take more training images, '
+                     'the same number of each class, or correct num_classes.')
+
+
+def checked_validation(images: Images, validation: Callable[[Any], Features],
+                       num_classes: int) -> tuple[int, str]:
+  """How many held-out images there are, and a digest of their labels.
+
+  Raises:
+    InputError: unusable images; said before hours of training, not after.
+  """
+  features = validation(tuple(fine_tuning.with_new_classifier(images, num_classes)))
+  check_features('validation', features, num_classes)
+  return len(features.labels), hashlib.sha256(features.labels.tobytes()).hexdigest()
+
+
+def describe(fitted: Fitted, protocol: str, paper: Mapping[str, Any]) -> dict[str, Any]:
+  """The protocol in words, what differs from the paper's options, the choice and the counts."""
+  points = [candidate.point for candidate in fitted.candidates]
+  point = points[fitted.chosen]
+  axes = {key: sorted({other[key] for other in points}) for key in point}
+  return dict(
+      protocol=protocol,
+      differs_from_paper=[f'{key} {_shown(fitted.options[key])} ({_shown(value)})'
+                          for key, value in paper.items() if fitted.options[key] != value],
+      chosen=dict(point), validation=fitted.candidates[fitted.chosen].validation,
+      # Two values have no inside.
+      chosen_at_edge=[key for key, values in axes.items()
+                      if len(values) > 2 and point[key] in (values[0], values[-1])],
+      candidates=[dict(candidate.point, validation=candidate.validation,
+                       seconds=candidate.seconds) for candidate in fitted.candidates],
+      train_images=fitted.train_images, validation_images=fitted.validation_images,
+      num_classes=fitted.num_classes, **fitted.options)
+
+
+def _shown(value: Any) -> str:
+  if isinstance(value, tuple):
+    return ', '.join(map(_shown, value))
+  return f'{value:.4g}' if isinstance(value, float) else str(value)

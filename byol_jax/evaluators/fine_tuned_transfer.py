@@ -1,0 +1,129 @@
+"""Transfer by fine-tuning as in the paper (appendix D.3, Table 3).
+
+The encoder and a new linear classifier are trained on another data set. Learning rate and
+weight decay are chosen on its held-out images; with the choice both are trained once more,
+on training and held-out images together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids
+
+TRAINS_ENCODER = True
+PROTOCOL = (
+    'Transfer by fine-tuning as in appendix D.3 of the paper: encoder and new linear classifier '
+    'are trained with random crop and flip, middle crop in testing, SGD with Nesterov momentum; '
+    'learning rate and weight decay, which is divided by the learning rate, are chosen by the '
+    'metric on held-out images, the first of equals, and the chosen ones train once more on '
+    'training and held-out images together. BatchNorm in training mode, its decay max(1 - 10/s, '
+    '0.9) with s steps per epoch. Where the paper is silent: a cosine to 0 without warm-up as in '
+    "the reference's linear evaluation, learning rates per 256 images, no weight decay on biases "
+    'and normalisation, the classifier starts at zeros.')
+METRICS = ('top1', 'mean_per_class')
+# What D.3 says of the options of `fit`.
+PAPER = dict(learning_rates=tuple(10. ** (power / 2) for power in range(-8, -1)),
+             weight_decays=(0., *(10. ** (power / 2) for power in range(-12, -5))),
+             steps=20_000, batch_size=256, momentum=0.9)
+
+evaluate = fine_tuned.evaluate
+
+
+def batch_norm_decay(num_examples: int, batch_size: int) -> float:
+  """max(1 - 10 / s, 0.9) with s = num_examples / batch_size steps per epoch (D.3)."""
+  return max(1 - 10 * batch_size / num_examples, 0.9)
+
+
+def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: int,
+        grid: grids.Grid, learning_rates: Sequence[float], weight_decays: Sequence[float],
+        steps: int, batch_size: int, momentum: float, metric: str, view: Mapping[str, Any],
+        seed: int) -> fine_tuned.Fitted:
+  """Fine-tunes with every pair of the grid, and once more with the best on `validation`.
+
+  Args:
+    train: labelled images in front of the encoder; `with_validation` for the last run.
+    validation: variables -> features of the images that choose.
+    num_classes: classes in the data set, each of which must have training images.
+    grid: where finished points are kept.
+    learning_rates: peaks for a batch of 256 images.
+    weight_decays: 0 or more; the l2 coefficient is the weight decay / the learning rate.
+    steps: of every run.
+    batch_size: images per step over all devices.
+    momentum: of Nesterov's method.
+    metric: that chooses, one of METRICS; the other is reported beside it.
+    view: `crop_area`, `crop_aspect` and `flip_probability`.
+    seed: of the order of the images and the augmentation.
+
+  Raises:
+    InputError: an option out of its range, classes without training images, unusable
+      validation images, or all points have diverged.
+  """
+  fine_tuned.check('fine_tuned_transfer', train, num_classes=num_classes, momentum=momentum,
+                    rates=dict(learning_rates=learning_rates), batch_size=batch_size, view=view)
+  _check(weight_decays, steps, metric)
+  count, labels = fine_tuned.checked_validation(train, validation, num_classes)
+  options = dict(batch_size=batch_size, momentum=momentum, view=dict(view), seed=seed)
+  run = _runner(train, num_classes, steps, options)
+
+  def train_point(point, timed):
+    weights = run(point, timed)
+    return fine_tuned.scores(weights, validation), weights
+
+  points = [dict(learning_rate=rate, weight_decay=decay) for rate in learning_rates
+            for decay in weight_decays]
+  found = grids.search(
+      grid.having(options=dict(options, steps=steps), validation=labels,
+                  train_images=train.num_examples), points, train_point,
+      steps=[steps] * len(points), steps_after=steps, metric=metric, keep_weights=False)
+  weights, images = _refit(train, points[found.chosen], num_classes, steps, options)
+  return fine_tuned.Fitted(
+      weights, found.candidates, found.chosen, num_classes,
+      dict(options, steps=steps, metric=metric, learning_rates=tuple(learning_rates),
+           weight_decays=tuple(weight_decays),
+           batch_norm_decay=batch_norm_decay(images, batch_size)), images, count)
+
+
+def describe(fitted: fine_tuned.Fitted) -> dict[str, Any]:
+  """The protocol in words, the choice, all points, options and counts of images.
+
+  'train_images' and 'batch_norm_decay' are those of the last run, on training and held-out
+  images together.
+  """
+  return fine_tuned.describe(fitted, PROTOCOL, PAPER)
+
+
+def _runner(images: Images, num_classes: int, steps: int, options: Mapping[str, Any]):
+  """(point, timed) -> the weights that it leads to on these images."""
+  run = fine_tuning.runner(
+      images, num_classes=num_classes,
+      batch_norm_decay=batch_norm_decay(images.num_examples, options['batch_size']), **options)
+  return lambda point, timed: run(
+      learning_rate=point['learning_rate'], max_steps=steps, timed=timed,
+      weight_decay=point['weight_decay'] / point['learning_rate'])
+
+
+def _refit(train: Images, point: grids.Point, num_classes: int, steps: int,
+           options: Mapping[str, Any]) -> tuple[fine_tuning.Weights, int]:
+  """The weights of the chosen point on training and held-out images, and their number."""
+  both = train.with_validation()
+  weights = _runner(both, num_classes, steps, options)(point, None)
+  if weights is None:
+    raise InputError(
+        f'fine_tuned_transfer: the chosen point {dict(point)} has diverged on the '
+        f'{both.num_examples} training and validation images together; leave the learning rate '
+        f'{point["learning_rate"]:g} out of evaluators.fine_tuned_transfer.learning_rates.')
+  return weights, both.num_examples
+
+
+def _check(weight_decays: Sequence[float], steps: int, metric: str) -> None:
+  name = 'evaluators.fine_tuned_transfer'
+  if not weight_decays or not all(0 <= decay < np.inf for decay in weight_decays):
+    raise InputError(f'{name}.weight_decays is {weight_decays}, which makes no grid; give one or '
+                     'more values of 0 or above.')
+  if steps < 1:
+    raise InputError(f'{name}.steps is {steps}; set it to at least 1.')
+  if metric not in METRICS:
+    raise InputError(f'{name}.metric is {metric!r}; it can be {" or ".join(METRICS)}.')

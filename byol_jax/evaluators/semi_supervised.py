@@ -1,0 +1,89 @@
+"""Semi-supervised evaluation as in the paper (appendix C.1, Tables 2 and 8).
+
+The encoder and a new linear classifier are trained on the labelled training images, which
+are what the `train` split holds: 1 % or 10 % of ImageNet in the paper. Learning rate and
+epochs are chosen on held-out training images.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from byol_jax import schedules
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids
+
+TRAINS_ENCODER = True
+PROTOCOL = (
+    'Semi-supervised evaluation as in appendix C.1 of the paper: encoder and new linear classifier '
+    'are trained on the labelled training images with random crop and flip, middle crop in '
+    'testing, SGD with Nesterov momentum, no regularisation; learning rate and epochs are chosen '
+    'by top-1 on held-out training images, the first of equals, without a refit. Where the paper '
+    'is silent: learning rates per 256 images, a cosine to 0 without warm-up as in the '
+    "reference's linear evaluation, the classifier starts at zeros, BatchNorm in training mode.")
+# What C.1 says of the options of `fit`.
+PAPER = dict(learning_rates=(0.01, 0.02, 0.05, 0.1, 0.005), epochs=(30., 50.), batch_size=1024,
+             momentum=0.9, max_steps=0)
+
+evaluate = fine_tuned.evaluate
+
+
+def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: int,
+        grid: grids.Grid, learning_rates: Sequence[float], epochs: Sequence[float],
+        batch_size: int, momentum: float, batch_norm_decay: float, view: Mapping[str, Any],
+        seed: int, max_steps: int) -> fine_tuned.Fitted:
+  """Fine-tunes with every learning rate and number of epochs, keeps the best on `validation`.
+
+  Args:
+    train: labelled images in front of the encoder.
+    validation: variables -> features of the images that choose.
+    num_classes: classes in the data set, each of which must have training images.
+    grid: where finished points are kept.
+    learning_rates: peaks for a batch of 256 images.
+    epochs: passes over the training images, one or more values.
+    batch_size: images per step over all devices.
+    momentum: of Nesterov's method.
+    batch_norm_decay: of the running BatchNorm statistics, in [0, 1).
+    view: `crop_area`, `crop_aspect` and `flip_probability`.
+    seed: of the order of the images and the augmentation.
+    max_steps: at most so many steps per point, for trials; 0 for no limit.
+
+  Raises:
+    InputError: an option out of its range, classes without training images, unusable
+      validation images, or all points have diverged.
+  """
+  fine_tuned.check('semi_supervised', train, num_classes=num_classes, momentum=momentum,
+                    rates=dict(learning_rates=learning_rates, epochs=epochs),
+                    batch_size=batch_size, view=view)
+  if not 0 <= batch_norm_decay < 1 or max_steps < 0:
+    raise InputError(f'evaluators.semi_supervised: batch_norm_decay is {batch_norm_decay} and '
+                     f'max_steps {max_steps}; set them to 0 ... 1, and to 0 or more.')
+  count, labels = fine_tuned.checked_validation(train, validation, num_classes)
+  options = dict(batch_size=batch_size, momentum=momentum, batch_norm_decay=batch_norm_decay,
+                 view=dict(view), seed=seed)
+  run = fine_tuning.runner(train, num_classes=num_classes, **options)
+
+  def num_steps(point):
+    steps = max(1, schedules.num_steps(point['epochs'], train.num_examples, batch_size))
+    return min(steps, max_steps) if max_steps else steps
+
+  def train_point(point, timed):
+    weights = run(learning_rate=point['learning_rate'], weight_decay=0.,
+                  max_steps=num_steps(point), timed=timed)
+    return fine_tuned.scores(weights, validation), weights
+
+  points = [dict(learning_rate=rate, epochs=passes) for passes in epochs
+            for rate in learning_rates]
+  options['max_steps'] = max_steps
+  found = grids.search(
+      grid.having(options=options, validation=labels, train_images=train.num_examples), points,
+      train_point, steps=[num_steps(point) for point in points], steps_after=0, metric='top1',
+      keep_weights=True)
+  return fine_tuned.Fitted(
+      found.weights, found.candidates, found.chosen, num_classes,
+      dict(options, learning_rates=tuple(learning_rates), epochs=tuple(epochs), metric='top1'),
+      train.num_examples, count)
+
+
+def describe(fitted: fine_tuned.Fitted) -> dict[str, Any]:
+  """The protocol in words, the choice, all points, options and counts of images."""
+  return fine_tuned.describe(fitted, PROTOCOL, PAPER)
