@@ -1,14 +1,13 @@
 """Config + checkpoint -> encoders, data, evaluators -> result files.
 
-Every encoder that the config names is frozen and judged by every evaluator. All
-choices are made on the training and validation splits; then the test split is read
-once, and each fitted evaluator scores it.
+Every encoder that the config names is judged by every evaluator, frozen or as what training
+starts from. All choices are made on the training and validation splits; then the test split
+is read once, and each fitted evaluator scores it.
 """
 
 from collections.abc import Callable, Mapping
 import functools
 import json
-import math
 import os
 from typing import Any, NamedTuple
 
@@ -20,15 +19,15 @@ import numpy as np
 
 from byol_jax import (
   assembly,
+  baselines,
   checkpoint,
-  input_pipeline,
   loading,
   parallel,
   plugins,
   tensors,
 )
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, features, supervised
+from byol_jax.evaluators import Features, Images, features, grids
 from byol_jax.report import tables
 
 RESULTS = 'results.json'
@@ -108,7 +107,8 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   Args:
     config: as in `experiments/configs/eval/`.
     pretrained: workdir of a pretraining run, whose newest checkpoint is judged.
-    workdir: gets results.json, a table as results.md, and splits_read.jsonl.
+    workdir: gets results.json, a table as results.md, splits_read.jsonl, and in `grids` the
+      finished points of the evaluators that train the encoder.
 
   Returns:
     What results.json holds. In a job of several processes all take part, and the first
@@ -121,8 +121,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   assembly.check_same_job(assembly.as_json(config), {})
   if not config.encoders or not config.evaluators:
     raise InputError('config.encoders and config.evaluators must each name at least one.')
-  for evaluator, options in config.evaluators.items():
-    plugins.function('evaluators', evaluator, 'fit', options)
+  _check_evaluators(config)
   names = 'online', 'state'
   # One process decides: others could find a newer checkpoint, and judge another encoder.
   step = parallel.from_first_process(
@@ -135,10 +134,12 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   if not train.data.num_classes:
     raise InputError(f'Data set {data["dataset"]!r} has no labels, which every evaluator needs; '
                      'name a labelled one in config.data.')
-  encoders = _encoders(config, trees, meta, train)
+  encoders = baselines.make(config, trees, meta, train)
   test = functools.cache(lambda: load('test', purpose='final scores'))
-  rows = _judge(config, encoders, train, validation, test,
-                lambda: load('train+validation', purpose='refit'))
+  rows = _judge(config, encoders,
+                dict(train=lambda: train, validation=lambda: validation, test=test),
+                lambda: load('train+validation', purpose='refit'),
+                functools.partial(_grid, workdir, meta['config']['model'], data))
   unreadable = {name: parallel.gather_rows(np.array([len(loader.names)])).sum().item()
                 for name, loader in (('train', train), ('validation', validation),
                                      ('test', test()))}
@@ -169,106 +170,76 @@ def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
   return assembly.plain(data)
 
 
-def _judge(config, encoders, train, validation, read_test, read_both) -> dict[str, dict[str, Any]]:
+def _check_evaluators(config) -> None:
+  for evaluator, options in config.evaluators.items():
+    plugins.function('evaluators', evaluator, 'fit', options)
+    if _trains_encoder(evaluator) and baselines.PIXELS in config.encoders:
+      raise InputError(f'Evaluator {evaluator} trains the encoder, and raw pixels have none; leave '
+                       f'{baselines.PIXELS!r} out of config.encoders.')
+
+
+def _trains_encoder(evaluator: str) -> bool:
+  return getattr(plugins.load('evaluators', evaluator), 'TRAINS_ENCODER', False)
+
+
+def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both, make_grid
+           ) -> dict[str, dict[str, Any]]:
   """Fits every evaluator to every encoder; then reads the test split, and scores."""
-  views = assembly.center_views(train.config)
-  fitted, extractors = {}, {}
-  for name, (encode, variables) in encoders.items():
+  train = loaders['train']()
+  fitted, embedders = {}, {}
+  for name, judged in encoders.items():
     parallel.say(f'judging {tables.NAMES[name]}')
-    extractors[name] = functools.partial(
-        _extract, lambda v, batch, encode=encode: encode(v, views(batch)), variables,
-        config.batch_size)
-    images = _images(encode, variables, train, read_both)
-    train_features = functools.cache(functools.partial(extractors[name], train))
-    held_out = extractors[name](validation)
+    embed, frozen = embedders[name] = _embedders(config, judged, train, loaders)
+    images = _images(judged, train, read_both)
     for evaluator, options in config.evaluators.items():
-      on_images = getattr(plugins.load('evaluators', evaluator), 'TRAINS_ON_IMAGES', False)
       fit = plugins.function('evaluators', evaluator, 'fit', options)
-      fitted[name, evaluator] = fit(images if on_images else train_features(), held_out,
-                                    num_classes=train.data.num_classes, **assembly.plain(options))
+      arguments = dict(assembly.plain(options), num_classes=train.data.num_classes)
+      if _trains_encoder(evaluator):
+        found = fit(images, functools.partial(embed, 'validation'),
+                    grid=make_grid(name, judged, evaluator), **arguments)
+      else:
+        on_images = getattr(plugins.load('evaluators', evaluator), 'TRAINS_ON_IMAGES', False)
+        found = fit(images if on_images else frozen('train'), frozen('validation'), **arguments)
+      fitted[name, evaluator] = found
   # Nothing is chosen from here on.
   rows = {name: {} for name in encoders}
-  for name in encoders:
-    tested = extractors[name](read_test())
-    for evaluator in config.evaluators:
-      module = plugins.load('evaluators', evaluator)
-      rows[name][evaluator] = dict(module.evaluate(fitted[name, evaluator], tested),
-                                   **module.describe(fitted[name, evaluator]))
+  for (name, evaluator), found in fitted.items():
+    module = plugins.load('evaluators', evaluator)
+    embed, frozen = embedders[name]
+    test = functools.partial(embed, 'test') if _trains_encoder(evaluator) else frozen('test')
+    rows[name][evaluator] = dict(module.evaluate(found, test), **module.describe(found))
   return rows
 
 
-def _extract(encode, variables, batch_size: int, loader: loading.Loader) -> Features:
-  return features.extract(encode, variables, loader.evaluation_batches(batch_size),
-                          batch_size=batch_size, devices=jax.local_devices())
+def _embedders(config, judged: baselines.Judged, train: loading.Loader, loaders):
+  """(split, variables) -> Features, and split -> those of the encoder as it is, made once."""
+  views = assembly.center_views(train.config)
+  encode = lambda variables, batch: judged.encode(variables, views(batch))
+
+  def embed(split: str, variables) -> Features:
+    return features.extract(
+        encode, variables, loaders[split]().evaluation_batches(config.batch_size),
+        batch_size=config.batch_size, devices=jax.local_devices())
+
+  return embed, functools.cache(lambda split: embed(split, judged.variables))
 
 
-def _images(encode, variables, loader: loading.Loader, read_both) -> Images:
+def _images(judged: baselines.Judged, loader: loading.Loader, read_both) -> Images:
   """The training images as evaluators take them that train on augmented views."""
-  return Images(encode, variables, loader.train_batches, loader.data.num_examples,
+  return Images(judged.encode, judged.variables, loader.train_batches, loader.data.num_examples,
                 loader.config['image_size'], loader.config['virtual_shards'],
-                lambda: _images(encode, variables, read_both(), None))
+                lambda: _images(judged, read_both(), None), judged.training, loader.labels)
 
 
-def _encoders(config, trees, meta, train: loading.Loader) -> dict[str, tuple[Any, Any]]:
-  """(function of variables and views, variables) of every encoder of the config, in its order."""
-  size = train.config['image_size']
-  networks = assembly.build_model(meta['config']['model'], train.data.num_classes)
-  encode = lambda variables, views: networks.encode(*variables, views)
-  makers = dict(
-      pretrained=lambda: (encode, (trees['online'], trees['state']['online'])),
-      random=lambda: (encode, _untrained(config, networks, train)),
-      pixels=lambda: (lambda _, views: views.reshape(len(views), -1), ()),
-      supervised=lambda: (encode, _with_labels(config, networks, train, size)))
-  unknown = [name for name in config.encoders if name not in makers]
-  if unknown:
-    raise InputError(f'config.encoders names {unknown[0]!r}; it can name {", ".join(makers)}.')
-  encoders = {}
-  for name in config.encoders:
-    parallel.say(f'making {tables.NAMES[name]}')
-    encoders[name] = makers[name]()
-  return encoders
-
-
-def _with_labels(config, networks, loader: loading.Loader, size: int):
-  """Parameters and statistics of the supervised run."""
-  if loader.data.multi_label:
-    raise InputError("The 'supervised' encoder takes one class for each image, and these have "
-                     'several; leave it out of config.encoders.')
-  options = assembly.plain(config.supervised)
-  policy = options.pop('view')
-  view = assembly.build_single_view(policy, config.seed, size)
-  parallel.check_batch_size(options['batch_size'], loader.config['virtual_shards'],
-                            'supervised.batch_size')
-  return tuple(supervised.train(
-      networks, view, functools.partial(loader.train_batches, [policy]),
-      loader.data.num_examples, image_size=size, seed=config.seed, devices=jax.local_devices(),
-      **options))
-
-
-def _untrained(config, networks, loader: loading.Loader):
-  """Parameters at initialisation, and BatchNorm statistics of 20 batches of training views.
-
-  Statistics as they are initialised belong to no data, and would make the random encoder
-  a weaker baseline, or by chance a stronger one.
-  """
-  devices, size = jax.local_devices(), loader.config['image_size']
-  params, state = jax.jit(networks.init)(
-      jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
-  policy = assembly.plain(config.supervised.view)
-  view = assembly.build_single_view(policy, config.seed, size)
-
-  def step(carry, batch):
-    params, state = carry
-    return params, networks.apply(params, state, view(batch), True)[1]
-
-  moved = parallel.pmap_step(step, devices)
-  carry = parallel.replicate((params, state), devices)
-  unit = math.lcm(jax.device_count(), loader.config['virtual_shards'])
-  batches = loader.train_batches([policy], seed=config.seed, first_step=0, last_step=20,
-                                 batch_size=-(-config.batch_size // unit) * unit)
-  for batch in input_pipeline.to_devices(batches, devices):
-    carry = moved(carry, batch)
-  return parallel.fetch(carry)
+def _grid(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any], name: str,
+          judged: baselines.Judged, evaluator: str) -> grids.Grid:
+  """Where the points of an evaluator's grid are kept, under what decides their scores."""
+  data = {key: value for key, value in assembly.flat(dict(data=data)).items()
+          if not key.startswith(assembly.MAY_CHANGE)}
+  params, state = judged.variables
+  return grids.Grid(
+      evaluator, workdir / 'grids' / name / f'{evaluator}.jsonl',
+      dict(encoder=tensors.digest(dict(params=params, state=state)), model=model, data=data))
 
 
 def _write(workdir: epath.Path, results: Mapping[str, Any]) -> None:

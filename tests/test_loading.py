@@ -124,3 +124,11 @@ def test_the_memory_pipeline_refuses_what_it_cannot_hold(config, tmp_path):
   data.pipeline = 'memory'
   with pytest.raises(InputError, match='data.pipeline=tf_data'):
     loading.load(data, 'train', purpose='a test', workdir=tmp_path)
+
+
+def test_labels_are_those_of_all_images_in_the_order_of_their_ids(tmp_path):
+  loader = loading.load(tiny.config().data, 'train', purpose='a test', workdir=tmp_path)
+  np.testing.assert_array_equal(loader.labels(), loader.data.labels)
+  shuffled = loader.data._replace(
+      **{name: getattr(loader.data, name)[::-1] for name in ('sample_id', 'images', 'labels')})
+  np.testing.assert_array_equal(loader._replace(data=shuffled).labels(), loader.data.labels)

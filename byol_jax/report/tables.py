@@ -7,9 +7,13 @@ import numpy as np
 
 NAMES = dict(pretrained='BYOL, frozen', random='random encoder', pixels='raw pixels',
              supervised='supervised')
-COLUMNS = dict(linear='linear (C.1)', linear_features='linear on features', knn='kNN')
+COLUMNS = dict(linear='linear (C.1)', linear_features='linear on features', knn='kNN',
+               semi_supervised='fine-tuned (C.1)', fine_tuned_transfer='fine-tuned (D.3)')
 # Evaluators whose top-5 stands in the table too; results.json has all.
-WITH_TOP5 = ('linear',)
+WITH_TOP5 = ('linear', 'semi_supervised')
+# Evaluators after which an encoder is frozen no more.
+FINE_TUNED = ('semi_supervised', 'fine_tuned_transfer')
+METRICS = dict(top1='top-1', top5='top-5', mean_per_class='mean per class')
 
 
 class Table(NamedTuple):
@@ -43,10 +47,12 @@ def scores(results: Sequence[Mapping[str, Any]]) -> Table:
   """
   first = results[0]
   evaluators = next(iter(first['encoders'].values()))
-  columns = [(evaluator, metric) for evaluator in evaluators for metric in ('top1', 'top5')
-             if metric == 'top1' or evaluator in WITH_TOP5 and metric in evaluators[evaluator]]
-  titles = [f'{COLUMNS.get(e, e)} {m.replace("top", "top-")}' for e, m in columns]
-  rows = [[NAMES.get(encoder, encoder),
+  columns = [(evaluator, metric) for evaluator, row in evaluators.items() for metric in METRICS
+             if metric in ('top1', row.get('metric'))
+             or metric == 'top5' and evaluator in WITH_TOP5 and metric in row]
+  titles = [f'{COLUMNS.get(e, e)} {METRICS[m]}' for e, m in columns]
+  fine_tuned = any(evaluator in FINE_TUNED for evaluator in evaluators)
+  rows = [[NAMES.get(encoder, encoder).removesuffix(', frozen' if fine_tuned else ''),
            *(_percent([r['encoders'][encoder][e][m] for r in results]) for e, m in columns)]
           for encoder in first['encoders']]
   differing = [f'{COLUMNS.get(e, e)} differs from the paper, whose values are in brackets: '

@@ -1,0 +1,105 @@
+"""The encoders that an evaluation judges: the pretrained one and what it is held against."""
+
+from collections.abc import Callable, Mapping
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from byol_jax import assembly, input_pipeline, loading, parallel
+from byol_jax.errors import InputError
+from byol_jax.evaluators import supervised
+from byol_jax.report import tables
+
+PIXELS = 'pixels'
+
+
+class Judged(NamedTuple):
+  """An encoder as `evaluators.Images` has it.
+
+  encode: pure function of (variables, views) -> embeddings [B, D], in evaluation mode.
+  variables: (params, state); nothing for raw pixels.
+  training: batch_norm_decay -> the same in training mode; None for raw pixels.
+  """
+
+  encode: Callable[..., jax.Array]
+  variables: Any
+  training: Callable[[float], Callable[..., Any]] | None
+
+
+def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loading.Loader
+         ) -> dict[str, Judged]:
+  """Every encoder that the config names, in its order.
+
+  Args:
+    config: of an evaluation.
+    trees: `online` and `state` of the pretraining's checkpoint.
+    meta: of the checkpoint.
+    train: the training images.
+
+  Raises:
+    InputError: an unknown name, or what the supervised training cannot use.
+  """
+  size, model = train.config['image_size'], meta['config']['model']
+  networks = assembly.build_model(model, train.data.num_classes)
+  encode = lambda variables, views: networks.encode(*variables, views)
+  training = lambda decay: assembly.build_model(
+      dict(model, batch_norm_decay=decay), 0).encode_in_training
+  makers = dict(
+      pretrained=lambda: (trees['online'], trees['state']['online']),
+      random=lambda: _untrained(config, networks, train),
+      supervised=lambda: _with_labels(config, networks, train, size))
+  unknown = [name for name in config.encoders if name not in (*makers, PIXELS)]
+  if unknown:
+    raise InputError(f'config.encoders names {unknown[0]!r}; it can name '
+                     f'{", ".join((*makers, PIXELS))}.')
+  encoders = {}
+  for name in config.encoders:
+    parallel.say(f'making {tables.NAMES[name]}')
+    encoders[name] = (Judged(lambda _, views: views.reshape(len(views), -1), (), None)
+                      if name == PIXELS else Judged(encode, makers[name](), training))
+  return encoders
+
+
+def _with_labels(config, networks, loader: loading.Loader, size: int):
+  """Parameters and statistics of the supervised run."""
+  if loader.data.multi_label:
+    raise InputError("The 'supervised' encoder takes one class for each image, and these have "
+                     'several; leave it out of config.encoders.')
+  options = assembly.plain(config.supervised)
+  policy = options.pop('view')
+  view = assembly.build_single_view(policy, config.seed, size)
+  parallel.check_batch_size(options['batch_size'], loader.config['virtual_shards'],
+                            'supervised.batch_size')
+  return tuple(supervised.train(
+      networks, view, functools.partial(loader.train_batches, [policy]),
+      loader.data.num_examples, image_size=size, seed=config.seed, devices=jax.local_devices(),
+      **options))
+
+
+def _untrained(config, networks, loader: loading.Loader):
+  """Parameters at initialisation, and BatchNorm statistics of 20 batches of training views.
+
+  Statistics as they are initialised belong to no data, and would make the random encoder
+  a weaker baseline, or by chance a stronger one.
+  """
+  devices, size = jax.local_devices(), loader.config['image_size']
+  params, state = jax.jit(networks.init)(
+      jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
+  policy = assembly.plain(config.supervised.view)
+  view = assembly.build_single_view(policy, config.seed, size)
+
+  def step(carry, batch):
+    params, state = carry
+    return params, networks.apply(params, state, view(batch), True)[1]
+
+  moved = parallel.pmap_step(step, devices)
+  carry = parallel.replicate((params, state), devices)
+  unit = math.lcm(jax.device_count(), loader.config['virtual_shards'])
+  batches = loader.train_batches([policy], seed=config.seed, first_step=0, last_step=20,
+                                 batch_size=-(-config.batch_size // unit) * unit)
+  for batch in input_pipeline.to_devices(batches, devices):
+    carry = moved(carry, batch)
+  return parallel.fetch(carry)
