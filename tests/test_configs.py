@@ -12,8 +12,11 @@ from byol_jax import assembly
 from byol_jax import train_step as byol
 from byol_jax.datasets import Split
 from byol_jax.errors import InputError
+from byol_jax.evaluators import fine_tuned_transfer, semi_supervised
 from experiments.configs import cifar10, default, imagenet_r50
+from experiments.configs.eval import semi_supervised as eval_semi_supervised
 from experiments.configs.eval import tfds as eval_tfds
+from experiments.configs.eval import transfer_finetune as eval_transfer_finetune
 
 FOLDER = pathlib.Path(default.__file__).parent
 PRETRAIN = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
@@ -84,7 +87,9 @@ def test_arguments_after_the_colon_reach_the_config():
     (imagenet_r50.get_config, 'epochs=long', "'epochs=long' after the colon"),
     (imagenet_r50.get_config, 'epochs=50', 'No preset for 50 epochs; there are 40, 100, 300, 1000'),
     (cifar10.get_config, 'size=tpu', "size is 'tpu'; it can be gpu or cpu"),
-    (eval_tfds.get_config, 'linaer', "'linaer' after the colon .* linear, linear_features, knn")])
+    (eval_tfds.get_config, 'linaer', "'linaer' after the colon .* linear, linear_features, knn"),
+    (eval_semi_supervised.get_config, 'cifar11', "'cifar11' after the colon .* cifar10 .*smoke"),
+    (eval_transfer_finetune.get_config, 'cifar10,smok', "'smok' after the colon")])
 def test_wrong_arguments_are_said(get_config, argument, message):
   with pytest.raises(InputError, match=message):
     get_config(argument)
@@ -95,6 +100,29 @@ def test_evaluation_configs_are_locked_and_share_their_keys(name):
   config = load(f'eval.{name}')
   assert config.is_locked
   assert set(config) == set(load('eval.default'))
+
+
+def test_fine_tuning_takes_the_papers_grid_and_the_splits_of_cifar10():
+  config = eval_semi_supervised.get_config('cifar10')
+  assert config.data.options == cifar10.get_config().data.options
+  options = config.evaluators.semi_supervised.to_dict()
+  assert {key: options[key] for key in semi_supervised.PAPER} == semi_supervised.PAPER
+  options = eval_transfer_finetune.get_config().evaluators.fine_tuned_transfer.to_dict()
+  assert {key: options[key] for key in fine_tuned_transfer.PAPER} == fine_tuned_transfer.PAPER
+  rates, decays = options['learning_rates'], options['weight_decays']
+  np.testing.assert_allclose(rates, np.logspace(-4, -1, 7))
+  np.testing.assert_allclose(decays, [0, *np.logspace(-6, -3, 7)])
+
+
+@pytest.mark.parametrize('module, name', [(eval_semi_supervised, 'semi_supervised'),
+                                          (eval_transfer_finetune, 'fine_tuned_transfer')])
+def test_smoke_is_two_points_and_a_few_steps(module, name):
+  config = module.get_config('cifar10,smoke')
+  options = config.evaluators[name]
+  axes = [options[key] for key in ('learning_rates', 'epochs', 'weight_decays') if key in options]
+  assert np.prod([len(axis) for axis in axes]) == 2
+  assert 1 < options.get('max_steps', options.get('steps')) < 20
+  assert config.data.dataset == 'tfds' and not module.get_config('smoke').data.dataset
 
 
 def test_differing_keys_are_named_with_both_values():

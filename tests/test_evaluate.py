@@ -9,8 +9,9 @@ import pytest
 import byol_jax
 from byol_jax import assembly, checkpoint, datasets, evaluate, loading, train
 from byol_jax.errors import InputError
-from byol_jax.evaluators import features
+from byol_jax.evaluators import features, fine_tuning
 from byol_jax.report import tables
+from experiments.configs.eval import default as eval_default
 from tests import tiny
 
 
@@ -164,6 +165,88 @@ def test_unknown_encoders_and_empty_workdirs_are_said(pretrained, tmp_path):
     evaluate.evaluate(tiny.eval_config(), tmp_path / 'none', tmp_path)
   with pytest.raises(InputError, match=r'results\.json'):
     evaluate.read_results(tmp_path / 'none')
+
+
+# Fine-tuning.
+
+def fine_tuning_config(**overrides):
+  """Two points of two steps for each of the two evaluators."""
+  config = tiny.eval_config(encoders=('pretrained',), **overrides).unlock()
+  config.evaluators = dict(semi_supervised=eval_default.semi_supervised(),
+                           fine_tuned_transfer=eval_default.fine_tuned_transfer())
+  config.evaluators.semi_supervised.update(
+      learning_rates=(.01, .5), epochs=(1.,), batch_size=32)
+  config.evaluators.fine_tuned_transfer.update(
+      learning_rates=(.01, .5), weight_decays=(1e-3,), steps=2, batch_size=32,
+      metric='mean_per_class')
+  return config.lock()
+
+
+def points(workdir):
+  return sum(len(path.read_text().splitlines()) for path in workdir.glob('grids/*/*.jsonl'))
+
+
+@pytest.fixture(scope='module')
+def fine_tuned(pretrained, tmp_path_factory):
+  """Interrupted in its second point, and started again: what was trained then, the results."""
+  workdir, calls, seen = tmp_path_factory.mktemp('fine_tuned'), [], []
+  train, read = fine_tuning.train, datasets.read
+
+  def interrupted(*args, **kwargs):
+    calls.append(kwargs['learning_rate'])
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return train(*args, **kwargs)
+
+  def noting(name, split, **kwargs):
+    seen.append((split, points(workdir), len(calls)))
+    return read(name, split, **kwargs)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(fine_tuning, 'train', interrupted)
+    patch.setattr(datasets, 'read', noting)
+    with pytest.raises(KeyboardInterrupt):
+      evaluate.evaluate(fine_tuning_config(), pretrained, workdir)
+    assert points(workdir) == 1 and len(seen) == 2
+    del seen[:]
+    results = evaluate.evaluate(fine_tuning_config(), pretrained, workdir)
+  return workdir, calls[2:], seen, results
+
+
+def test_an_interrupted_fine_tuning_goes_on_where_it_was(fine_tuned):
+  _, trained, _, results = fine_tuned
+  row = results['encoders']['pretrained']
+  chosen = row['fine_tuned_transfer']['chosen']['learning_rate']
+  # The rest of the first grid, its last run, and the second grid.
+  assert [8 * rate for rate in trained] == pytest.approx([.5, chosen, .01, .5])
+
+
+def test_fine_tuning_reads_the_test_split_after_everything_was_fitted(fine_tuned):
+  _, trained, seen, results = fine_tuned
+  assert [split for split, _, _ in seen] == ['train', 'validation', 'train+validation', 'test']
+  assert seen[-1][1:] == (4, 2 + len(trained))
+  assert results['test_split_reads'] == 1
+
+
+def test_fine_tuned_encoders_are_described(fine_tuned):
+  workdir, _, _, results = fine_tuned
+  row = results['encoders']['pretrained']
+  assert row['semi_supervised']['train_images'] == 64
+  assert row['fine_tuned_transfer']['train_images'] == 84
+  for scores in row.values():
+    assert {'top1', 'top5', 'mean_per_class', 'candidates'} <= set(scores)
+  table = (workdir / 'results.md').read_text().splitlines()
+  assert table[0] == ('| encoder | fine-tuned (D.3) top-1 | fine-tuned (D.3) mean per class | '
+                      'fine-tuned (C.1) top-1 | fine-tuned (C.1) top-5 |')
+  assert table[2].startswith('| BYOL |')
+
+
+def test_raw_pixels_cannot_be_fine_tuned(pretrained, tmp_path):
+  config = fine_tuning_config().unlock()
+  config.encoders = ('pretrained', 'pixels')
+  with pytest.raises(InputError, match="transfer trains the encoder.*leave 'pixels' out"):
+    evaluate.evaluate(config, pretrained, tmp_path)
+  assert not (tmp_path / loading.ACCESS_LOG).exists()
 
 
 def test_a_random_encoder_uses_its_own_initialisation(evaluated):

@@ -3,6 +3,7 @@
 import ml_collections
 
 from byol_jax.errors import InputError
+from experiments.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -26,13 +27,36 @@ def get_config() -> ml_collections.ConfigDict:
 
 def with_evaluators(config: ml_collections.ConfigDict, names: str) -> ml_collections.ConfigDict:
   """Adds the evaluators that the argument of a config names: 'linear', 'linear_features,knn'."""
-  known = dict(linear=linear, linear_features=linear_features, knn=knn)
+  known = dict(linear=linear, linear_features=linear_features, knn=knn,
+               semi_supervised=semi_supervised, fine_tuned_transfer=fine_tuned_transfer)
   for name in names.split(','):
     if name not in known:
       raise InputError(f'{name!r} after the colon of --config is no evaluator; there are '
                        f'{", ".join(known)}, or several with commas.')
     config.evaluators[name] = known[name]()
   return config
+
+
+def with_data(config: ml_collections.ConfigDict, words: str) -> bool:
+  """Sets the data by the words after the colon of a config: 'cifar10', 'cifar10,smoke', ''.
+
+  Returns:
+    Whether 'smoke' is among them: a trial of two points and a few steps.
+  """
+  known = dict(cifar10=cifar10)
+  smoke = False
+  for word in filter(None, (words or '').split(',')):
+    if word == 'smoke':
+      smoke = True
+    elif word in known:
+      # Held in memory: the images of these sets are small and of one size.
+      config.data.update(dataset='tfds', options=known[word].get_config().data.options,
+                         pipeline='memory')
+    else:
+      raise InputError(f'{word!r} after the colon of --config is neither a data set nor smoke; '
+                       f'there are {", ".join(known)} (none: the data of the pretraining) and '
+                       'smoke.')
+  return smoke
 
 
 def supervised() -> ml_collections.ConfigDict:
@@ -57,6 +81,38 @@ def linear() -> ml_collections.ConfigDict:
       view=dict(crop_area=(0.08, 1.0), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5),
       seed=0,  # of the order of the images and the augmentation
       refit=False,  # once more on training and held-out images together; not in the paper
+  ))
+
+
+def semi_supervised() -> ml_collections.ConfigDict:
+  """Semi-supervised evaluation (appendix C.1); details: evaluators/semi_supervised.py."""
+  return ml_collections.ConfigDict(dict(
+      learning_rates=(0.01, 0.02, 0.05, 0.1, 0.005),  # per 256 images, one is chosen (C.1)
+      epochs=(30.0, 50.0),  # passes over the training images, one is chosen (C.1)
+      batch_size=1024,  # images per step over all devices (C.1)
+      momentum=0.9,  # Nesterov (C.1)
+      batch_norm_decay=0.9,  # of the running statistics; the paper is silent, as in pretraining
+      view=dict(crop_area=(0.08, 1.0), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5),
+      seed=0,  # of the order of the images and the augmentation
+      max_steps=0,  # at most so many steps per point, for trials; 0: no limit
+  ))
+
+
+def fine_tuned_transfer() -> ml_collections.ConfigDict:
+  """Transfer by fine-tuning (appendix D.3); details: evaluators/fine_tuned_transfer.py."""
+  return ml_collections.ConfigDict(dict(
+      # Per 256 images, one is chosen: 7 from 1e-4 to 1e-1, log-spaced (D.3).
+      learning_rates=tuple(10.0 ** (power / 2) for power in range(-8, -1)),
+      # Divided by the learning rate, one is chosen: 0 and 7 from 1e-6 to 1e-3 (D.3).
+      weight_decays=(0.0, *(10.0 ** (power / 2) for power in range(-12, -5))),
+      steps=20_000,  # of each point, and of the last run with the chosen one (D.3)
+      batch_size=256,  # images per step over all devices (D.3)
+      momentum=0.9,  # Nesterov (D.3)
+      # What chooses: 'top1', or 'mean_per_class' for Aircraft, Pets, Caltech-101 and
+      # Flowers (D.1, Table 10).
+      metric='top1',
+      view=dict(crop_area=(0.08, 1.0), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5),
+      seed=0,  # of the order of the images and the augmentation
   ))
 
 
