@@ -201,7 +201,9 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     # All processes send as much; what is padding is known from the counts.
     for part, count, received in zip(parts, counts, multihost_utils.process_allgather(padded)):
       part.append(received[:max(0, int(count) - start)])
-  return np.concatenate([piece for part in parts for piece in part]).astype(rows.dtype)
+  # The first piece is empty: there is none where no process has rows.
+  return np.concatenate([rows[:0], *(piece for part in parts for piece in part)]
+                        ).astype(rows.dtype)
 
 
 def from_first_process(number: int) -> int:

@@ -110,6 +110,24 @@ def test_an_evaluation_by_two_processes_counts_each_image_once(tmp_path):
       assert abs(one - two) <= 1 / 30 + 1e-9, (encoder, evaluator)
 
 
+@pytest.mark.slow
+def test_a_fine_tuning_by_two_processes_goes_on_with_the_grid_of_one(tmp_path):
+  pretrain(1, tmp_path / 'run', config='tests/tiny.py', config__train__stop_at_step=4)
+  grids = []
+  for processes, workdir in ((1, 'one'), (2, 'two'), (2, 'one')):
+    code, output = commands.run_job(
+        processes, 'evaluate', config='experiments/configs/eval/transfer_finetune.py:smoke',
+        checkpoint=tmp_path / 'run', workdir=tmp_path / workdir)
+    assert code == 0, output
+    path = tmp_path / workdir / 'grids' / 'pretrained' / 'fine_tuned_transfer.jsonl'
+    grids.append([json.loads(line) for line in path.read_text().splitlines()])
+  assert '2 points are in' in output and grids[2] == grids[0]
+  for one, two in zip(*grids[:2], strict=True):
+    assert one['key'] == two['key']
+    # Rounding may turn over a single image.
+    assert abs(one['validation']['top1'] - two['validation']['top1']) <= 1 / 20 + 1e-9
+
+
 def processes_of(workdir):
   """Ids of the workers of a job, found by their workdir."""
   found = []

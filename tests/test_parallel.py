@@ -144,6 +144,14 @@ def test_one_process_is_a_job_of_its_own(capsys):
   assert capsys.readouterr().out == 'a line\n'
 
 
+def test_rows_that_no_process_has_are_gathered_as_none(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(parallel.multihost_utils, 'process_allgather', lambda x: np.stack([x, x]))
+  nothing = parallel.gather_rows(np.zeros((0, 3), np.int32))
+  assert nothing.shape == (0, 3) and nothing.dtype == np.int32
+  assert parallel.gather_rows(np.arange(2)).tolist() == [0, 1, 0, 1]
+
+
 @pytest.mark.parametrize('path', ['gs://bucket/run', 's3://bucket/run'])
 def test_paths_of_object_stores_stay_as_they_are(path):
   assert str(parallel.folder(path)) == path
