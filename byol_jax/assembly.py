@@ -108,8 +108,8 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
 
 def _check_dispatches(train, max_steps: int) -> None:
   stop, each = train.stop_at_step, train.steps_per_dispatch
-  if each < 1:
-    raise InputError(f'train.steps_per_dispatch cannot be {each}.')
+  if not 1 <= each <= max_steps:
+    raise InputError(f'train.steps_per_dispatch cannot be {each} in a run of {max_steps} steps.')
   if stop < max_steps // each * each and stop % each:
     raise InputError(f'train.stop_at_step is {stop}, in the middle of a dispatch of '
                      f'train.steps_per_dispatch {each} steps; stop at {stop // each * each or each}'

@@ -1,10 +1,26 @@
 """A convolution that is fast on images of a few pixels, too."""
 
+from collections.abc import Iterator
+import contextlib
 import math
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+
+# Whether small convolutions become products; `no_products` says when not.
+_products = True
+
+
+@contextlib.contextmanager
+def no_products() -> Iterator[None]:
+  """In it no convolution becomes a product, which multiplies the padding too: to count work."""
+  global _products
+  before, _products = _products, False
+  try:
+    yield
+  finally:
+    _products = before
 
 
 class Conv2D(hk.Conv2D):
@@ -14,6 +30,10 @@ class Conv2D(hk.Conv2D):
   convolutions of 2x2 pixels took 42 % of the demonstration's step.
   """
 
+  def __init__(self, output_channels: int, kernel: int, stride: int, *, padding, name: str):
+    """`padding` as `hk.Conv2D` takes it; the weights are drawn as it draws them."""
+    super().__init__(output_channels, kernel, stride, with_bias=False, padding=padding, name=name)
+
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Images [B, H, W, C] -> [B, H', W', output channels]."""
     rows, columns = self.kernel_shape
@@ -21,7 +41,7 @@ class Conv2D(hk.Conv2D):
         inputs.shape[1:3], self.kernel_shape, self.stride, self.padding)
     height, width = ((size + sum(pad) - kernel) // stride + 1 for size, pad, kernel, stride in zip(
         inputs.shape[1:3], pads, self.kernel_shape, self.stride))
-    if height * width >= rows * columns:
+    if not _products or height * width >= rows * columns:
       return super().__call__(inputs)
     shape = (rows, columns, inputs.shape[-1], self.output_channels)
     w = hk.get_parameter('w', shape, inputs.dtype,

@@ -27,13 +27,16 @@ from byol_jax import (
   tensors,
 )
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, features, grids
+from byol_jax.evaluators import Features, Images, feature_store, features, grids
 from byol_jax.report import tables
 
 RESULTS = 'results.json'
 # Keys that older checkpoints lack, as the code was then.
 OLDER = dict(resize='bicubic', workers=0, unreadable='stop', center_share=1.,
              center_order='crop_first')
+# Keys of `data` that leave the features alone.
+WITHOUT_EFFECT = ('data.workers', 'data.options.cache_dir', 'data.options.download',
+                  'data.options.shuffle_buffer')
 
 
 class Encoder(NamedTuple):
@@ -139,7 +142,8 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   rows = _judge(config, encoders,
                 dict(train=lambda: train, validation=lambda: validation, test=test),
                 lambda: load('train+validation', purpose='refit'),
-                functools.partial(_grid, workdir, meta['config']['model'], data))
+                functools.partial(_grid, workdir, meta['config']['model'], data),
+                functools.partial(_store, workdir, meta['config']['model'], data))
   unreadable = {name: parallel.gather_rows(np.array([len(loader.names)])).sum().item()
                 for name, loader in (('train', train), ('validation', validation),
                                      ('test', test()))}
@@ -182,14 +186,15 @@ def _trains_encoder(evaluator: str) -> bool:
   return getattr(plugins.load('evaluators', evaluator), 'TRAINS_ENCODER', False)
 
 
-def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both, make_grid
-           ) -> dict[str, dict[str, Any]]:
+def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both, make_grid,
+           make_store) -> dict[str, dict[str, Any]]:
   """Fits every evaluator to every encoder; then reads the test split, and scores."""
   train = loaders['train']()
   fitted, embedders = {}, {}
   for name, judged in encoders.items():
     parallel.say(f'judging {tables.NAMES[name]}')
-    embed, frozen = embedders[name] = _embedders(config, judged, train, loaders)
+    embed, frozen = embedders[name] = _embedders(config, judged, train, loaders,
+                                                 make_store(name, judged))
     images = _images(judged, train, read_both)
     for evaluator, options in config.evaluators.items():
       fit = plugins.function('evaluators', evaluator, 'fit', options)
@@ -211,8 +216,11 @@ def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both,
   return rows
 
 
-def _embedders(config, judged: baselines.Judged, train: loading.Loader, loaders):
-  """(split, variables) -> Features, and split -> those of the encoder as it is, made once."""
+def _embedders(config, judged: baselines.Judged, train: loading.Loader, loaders, store):
+  """(split, variables) -> Features, and split -> those of the encoder as it is, made once.
+
+  `store` is the folder of features and what all of an encoder's depend on.
+  """
   views = assembly.center_views(train.config)
   encode = lambda variables, batch: judged.encode(variables, views(batch))
 
@@ -221,7 +229,16 @@ def _embedders(config, judged: baselines.Judged, train: loading.Loader, loaders)
         encode, variables, loaders[split]().evaluation_batches(config.batch_size),
         batch_size=config.batch_size, devices=jax.local_devices())
 
-  return embed, functools.cache(lambda split: embed(split, judged.variables))
+  @functools.cache
+  def frozen(split: str) -> Features:
+    loader, (folder, description) = loaders[split](), store
+    found, left_out = feature_store.load_or_make(
+        folder, dict(description, split=split, images=loader.data.num_examples),
+        lambda: (embed(split, judged.variables), sorted(loader.names)))
+    loader.names.update(left_out)
+    return found
+
+  return embed, frozen
 
 
 def _images(judged: baselines.Judged, loader: loading.Loader, read_both) -> Images:
@@ -236,10 +253,21 @@ def _grid(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any]
   """Where the points of an evaluator's grid are kept, under what decides their scores."""
   data = {key: value for key, value in assembly.flat(dict(data=data)).items()
           if not key.startswith(assembly.MAY_CHANGE)}
-  params, state = judged.variables
-  return grids.Grid(
-      evaluator, workdir / 'grids' / name / f'{evaluator}.jsonl',
-      dict(encoder=tensors.digest(dict(params=params, state=state)), model=model, data=data))
+  return grids.Grid(evaluator, workdir / 'grids' / name / f'{evaluator}.jsonl',
+                    dict(encoder=_digest(judged), model=model, data=data))
+
+
+def _store(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any], name: str,
+           judged: baselines.Judged):
+  """The folder of an encoder's features, and what they depend on besides the split."""
+  data = {key: value for key, value in assembly.flat(dict(data=data)).items()
+          if key not in WITHOUT_EFFECT}
+  return workdir / 'features', dict(kind=name, encoder=_digest(judged), model=model, data=data)
+
+
+def _digest(judged: baselines.Judged) -> str:
+  """Of the variables; raw pixels have none."""
+  return tensors.digest(dict(zip(('params', 'state'), judged.variables)))
 
 
 def _write(workdir: epath.Path, results: Mapping[str, Any]) -> None:

@@ -6,11 +6,15 @@ taken again as long as its size and time are those of the original.
 
 from collections.abc import Sequence
 import concurrent.futures
+import contextlib
 import hashlib
 import os
 import pathlib
 import shutil
+import time
+import uuid
 
+from byol_jax import parallel
 from byol_jax.errors import InputError
 
 # Files that are copied side by side.
@@ -32,13 +36,18 @@ def copies(files: Sequence[str], folder: str) -> dict[str, str]:
   """
   import tensorflow as tf
 
-  targets = {file: _target(file, folder) for file in files}
+  root = parallel.local_path(folder)
+  targets = {file: _target(file, root) for file in files}
   try:
     stats = {file: tf.io.gfile.stat(file) for file in files}
     missing = [file for file in files if not _is_copy(targets[file], stats[file])]
     for target in targets.values():
       target.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(sum(stats[file].length for file in missing), len(missing), folder)
+      _clear(target)
+    needed = sum(stats[file].length for file in missing)
+    _check_room(needed, len(missing), root)
+    if missing:
+      print(f'Copying {len(missing)} files, {needed / 2**20:.0f} MiB, into {root}', flush=True)
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
       list(pool.map(lambda file: _copy(file, targets[file], stats[file]), missing))
   except (tf.errors.OpError, OSError) as error:
@@ -47,11 +56,11 @@ def copies(files: Sequence[str], folder: str) -> dict[str, str]:
   return {file: str(target) for file, target in targets.items()}
 
 
-def _target(file: str, folder: str) -> pathlib.Path:
-  parent, name = os.path.split(file)
+def _target(file: str, folder: pathlib.Path) -> pathlib.Path:
+  parent, name = os.path.split(file if parallel.in_object_store(file) else os.path.abspath(file))
   # Two prepared forms of a set have files of the same names.
   mark = hashlib.sha256(parent.encode()).hexdigest()[:16]
-  return pathlib.Path(folder).expanduser() / mark / name
+  return folder / mark / name
 
 
 def _is_copy(target: pathlib.Path, stat) -> bool:
@@ -61,8 +70,16 @@ def _is_copy(target: pathlib.Path, stat) -> bool:
   return own.st_size == stat.length and int(own.st_mtime) == int(stat.mtime_nsec / 1e9)
 
 
-def _check_room(needed: int, files: int, folder: str) -> None:
-  free = shutil.disk_usage(pathlib.Path(folder).expanduser()).free if files else 0
+def _clear(target: pathlib.Path) -> None:
+  """Removes what killed processes have left of a copy, an hour ago or more."""
+  for partial in target.parent.glob(f'{target.name}.*.partial'):
+    with contextlib.suppress(FileNotFoundError):
+      if time.time() - partial.stat().st_mtime > 3600:
+        partial.unlink()
+
+
+def _check_room(needed: int, files: int, folder: pathlib.Path) -> None:
+  free = shutil.disk_usage(folder).free if files else 0
   if needed > free:
     raise InputError(f'data.options.cache_dir {folder} has {free / 2**20:.0f} MiB free; the '
                      f'{files} files that this host needs take {needed / 2**20:.0f} MiB. Give '
@@ -73,8 +90,12 @@ def _copy(file: str, target: pathlib.Path, stat) -> None:
   """The copy appears under its name when it is whole."""
   import tensorflow as tf
 
-  partial = target.with_name(f'{target.name}.{os.getpid()}.partial')
-  tf.io.gfile.copy(file, str(partial), overwrite=True)
-  seconds = stat.mtime_nsec / 1e9
-  os.utime(partial, (seconds, seconds))
-  partial.replace(target)
+  # Of its own also among containers, whose processes have the same numbers.
+  partial = target.with_name(f'{target.name}.{uuid.uuid4().hex}.partial')
+  try:
+    tf.io.gfile.copy(file, str(partial), overwrite=True)
+    seconds = stat.mtime_nsec / 1e9
+    os.utime(partial, (seconds, seconds))
+    partial.replace(target)
+  finally:
+    partial.unlink(missing_ok=True)

@@ -69,6 +69,7 @@ class Monitor:
     self._max_steps = max_steps
     # Whether some process was asked to stop, as a step read so far says.
     self.stop_asked = False
+    self._sizes: set[int] = set()
     self._unread: list[tuple[int, Mapping[str, Any]]] = []
     self._read: list[dict[str, np.ndarray]] = []
     self._reported_step, self._paused, self._waited = first_step, 0., 0.
@@ -89,6 +90,13 @@ class Monitor:
     seconds = time.perf_counter() - start
     self._paused += seconds
     self._log.scalars(step, {f'time/{name}_seconds': seconds})
+
+  @contextlib.contextmanager
+  def dispatching(self, step: int, count: int) -> Iterator[None]:
+    """A dispatch of `count` steps up to `step`; the first of each size compiles as it is made."""
+    with contextlib.nullcontext() if count in self._sizes else self.paused(step, 'compilation'):
+      yield
+    self._sizes.add(count)
 
   def add(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Takes device scalars; raises NonFiniteLoss of a step LAG calls ago.

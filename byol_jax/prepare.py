@@ -54,12 +54,17 @@ def shrink(source: pathlib.Path, target: pathlib.Path, *, short_side: int, quali
   for path in sorted(source.iterdir()):
     if '.tfrecord' not in path.name:
       if path.name != INFO and path.is_file():
-        shutil.copy(path, target / path.name)
+        # Not its mode: from a source that cannot be written nothing could be written again.
+        shutil.copyfile(path, target / path.name)
     elif not (target / path.name).exists():
-      done = _copy(path, target / path.name, short_side, quality, image_key)
+      try:
+        done = _copy(path, target / path.name, short_side, quality, image_key)
+      except tf.errors.OpError as error:
+        raise InputError(f'{path} cannot be read, or an image in it under the key {image_key!r}: '
+                         f'{error.message.splitlines()[0][:300]}') from error
       counts = {name: value + done[name] for name, value in counts.items()}
       progress(f'{target / path.name}: {done["shrunk"]} of {done["records"]} images shrunk')
-  shutil.copy(info, target / INFO)
+  shutil.copyfile(info, target / INFO)
   return counts
 
 

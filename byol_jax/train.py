@@ -131,9 +131,7 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
           step // every > before // every or step == last_step)
       with watch.waiting_for_data():
         batch = next(batches)
-      # The first call compiles before it returns.
-      with (watch.paused(step, 'compilation') if before == first_step
-            else contextlib.nullcontext()):
+      with watch.dispatching(step, step - before):
         state, scalars = step_fn(state, batch)
       watch.add(step, scalars)
       if due(config.log.every_steps):

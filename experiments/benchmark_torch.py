@@ -1,7 +1,7 @@
 """Times a plain PyTorch step of BYOL, to hold against `experiments.benchmark step`.
 
   python -m experiments.benchmark_torch --depth=50 --image_size=224 --batch_size=256 \
-      --dtype=bfloat16 [--stem=small] [--repeats=5] [--nocompile] [--device=cuda]
+      --dtype=bfloat16 [--stem=small] [--repeats=5] [--nocompile] [--notf32] [--device=cuda]
 
 The networks, the loss, LARS and the moving average are those of the paper, written as one
 would in PyTorch: channels_last, autocast, torch.compile, foreach operations. Views are random
@@ -30,6 +30,7 @@ flags.DEFINE_integer('image_size', 224, 'Pixels.', lower_bound=1)
 flags.DEFINE_integer('batch_size', 256, 'Images.', lower_bound=2)
 flags.DEFINE_integer('hidden', 4096, 'Hidden units of projector and predictor.', lower_bound=1)
 flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the networks, by autocast.')
+flags.DEFINE_bool('tf32', True, 'float32 with the mantissa of TF32, as JAX computes on a GPU.')
 flags.DEFINE_bool('compile', True, 'Use torch.compile.')
 flags.DEFINE_integer('repeats', 5, f'Timed runs of {STEPS} steps.', lower_bound=1)
 flags.DEFINE_string('device', 'cuda' if torch.cuda.is_available() else 'cpu', 'Of PyTorch.')
@@ -138,7 +139,7 @@ def main(_):
   given = flags.FLAGS
   device = torch.device(given.device)
   wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
-  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = given.tf32
   torch.manual_seed(0)
   views = [torch.randn(given.batch_size, 3, given.image_size, given.image_size,
                        device=device).to(memory_format=torch.channels_last) for _ in range(2)]
@@ -158,6 +159,7 @@ def main(_):
       name='PyTorch step', unit='images', per_second=statistics.median(rates), lowest=min(rates),
       highest=max(rates), torch=torch.__version__, depth=int(given.depth), dtype=given.dtype,
       image_size=given.image_size, batch_size=given.batch_size, compiled=given.compile,
+      tf32=given.tf32,
       compile_seconds=compile_seconds, peak_device_bytes=peak, first_loss=first,
       last_loss=float(loss))))
 

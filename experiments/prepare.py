@@ -12,7 +12,6 @@ import pathlib
 
 from absl import flags
 
-from byol_jax import prepare
 from experiments import command_line
 
 flags.DEFINE_integer('short_side', 256, 'Pixels that the shorter side keeps at most.')
@@ -21,12 +20,15 @@ flags.DEFINE_string('image_key', 'image', 'Feature of the set that is the image.
 
 
 def main() -> None:
+  # Imported here: TensorFlow, which it needs, is told to be quiet by the line above.
+  from byol_jax import prepare
+
   given = flags.FLAGS
   source, target = (pathlib.Path(path).expanduser() for path in (given.input, given.output))
   counts = prepare.shrink(
       source, target, short_side=given.short_side, quality=given.quality, image_key=given.image_key,
       progress=lambda line: print(line, flush=True))
-  print(f'{counts["records"]} records, {counts["shrunk"]} images shrunk, '
+  print(f'{counts["records"]} records written, {counts["shrunk"]} images shrunk, '
         f'{counts["bytes_before"]:,} bytes of images before and {counts["bytes_after"]:,} after')
   found = prepare.differences(source, target, image_key=given.image_key)
   print('Mean difference of a random view of 224 pixels from that of the original, of 255: '

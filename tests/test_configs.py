@@ -17,6 +17,7 @@ from experiments.configs import cifar10, default, imagenet_r50
 from experiments.configs.eval import semi_supervised as eval_semi_supervised
 from experiments.configs.eval import tfds as eval_tfds
 from experiments.configs.eval import transfer_finetune as eval_transfer_finetune
+from experiments.configs.eval import transfer_linear as eval_transfer_linear
 
 FOLDER = pathlib.Path(default.__file__).parent
 PRETRAIN = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
@@ -88,8 +89,9 @@ def test_arguments_after_the_colon_reach_the_config():
     (imagenet_r50.get_config, 'epochs=50', 'No preset for 50 epochs; there are 40, 100, 300, 1000'),
     (cifar10.get_config, 'size=tpu', "size is 'tpu'; it can be gpu or cpu"),
     (eval_tfds.get_config, 'linaer', "'linaer' after the colon .* linear, linear_features, knn"),
-    (eval_semi_supervised.get_config, 'cifar11', "'cifar11' after the colon .* cifar10 .*smoke"),
-    (eval_transfer_finetune.get_config, 'cifar10,smok', "'smok' after the colon")])
+    (eval_semi_supervised.get_config, 'cifar11', "'cifar11' after the colon .* cifar10,.*smoke"),
+    (eval_transfer_finetune.get_config, 'cifar10,smok', "'cifar10,smok' after the colon"),
+    (eval_transfer_linear.get_config, 'dtd,pets', "'dtd,pets' after the colon .* one data set")])
 def test_wrong_arguments_are_said(get_config, argument, message):
   with pytest.raises(InputError, match=message):
     get_config(argument)
@@ -104,7 +106,9 @@ def test_evaluation_configs_are_locked_and_share_their_keys(name):
 
 def test_fine_tuning_takes_the_papers_grid_and_the_splits_of_cifar10():
   config = eval_semi_supervised.get_config('cifar10')
-  assert config.data.options == cifar10.get_config().data.options
+  splits = ('name', 'train_split', 'validation_split', 'test_split', 'held_out')
+  own, theirs = (c.data.options for c in (config, cifar10.get_config()))
+  assert [own[key] for key in splits] == [theirs[key] for key in splits]
   options = config.evaluators.semi_supervised.to_dict()
   assert {key: options[key] for key in semi_supervised.PAPER} == semi_supervised.PAPER
   options = eval_transfer_finetune.get_config().evaluators.fine_tuned_transfer.to_dict()

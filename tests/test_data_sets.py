@@ -24,7 +24,7 @@ def test_each_section_has_the_keys_of_an_evaluation_and_options_that_load_takes(
     assert set(section) == set(default.get_config().data)
     config = default.get_config().unlock()
     config.data = section
-    assert (section.image_size, section.center_order) == (32 if smoke else 224, 'resize_first')
+    assert (section.image_size, section.center_order) == (32 if smoke else 0, 'resize_first')
     assert section.center_share == (.875 if name.startswith('imagenet') else 1.)
   assert TABLE[name].metric in data_sets.METRICS
   if section.dataset == 'tfds':

@@ -46,10 +46,46 @@ def test_a_copy_is_made_once_and_again_when_the_file_changes(files, folder):
   assert read(copies.values()) == read(files)
 
 
-def test_what_a_kill_left_behind_is_no_copy(files, folder):
+def test_what_a_kill_left_behind_goes_and_what_is_being_written_stays(files, folder):
+  copy = local_copies.copies(files[:1], folder)[files[0]]
+  left, written = f'{copy}.1.partial', f'{copy}.2.partial'
+  for path in (left, written):
+    open(path, 'wb').close()
+  os.utime(left, (1, 1))
+  assert read(local_copies.copies(files[:1], folder).values()) == read(files[:1])
+  assert not os.path.exists(left) and os.path.exists(written)
+
+
+def test_a_copy_of_another_length_is_none(files, folder):
   copy = local_copies.copies(files[:1], folder)[files[0]]
   os.truncate(copy, 50)
   assert read(local_copies.copies(files[:1], folder).values()) == read(files[:1])
+
+
+def test_the_same_relative_path_elsewhere_is_another_file(files, folder, monkeypatch):
+  found = []
+  for parent in ('a', 'b'):
+    monkeypatch.chdir(os.path.join(os.path.dirname(folder), parent))
+    found += read(local_copies.copies(['x'], folder).values())
+  assert found == read(files[:2])
+
+
+def test_a_copy_that_fails_leaves_nothing(files, folder, monkeypatch):
+  import tensorflow as tf
+
+  def fail(_, target, **__):
+    open(target, 'wb').close()
+    raise tf.errors.UnavailableError(None, None, 'gone')
+
+  monkeypatch.setattr(tf.io.gfile, 'copy', fail)
+  with pytest.raises(InputError, match='gone'):
+    local_copies.copies(files, folder)
+  assert not [path for _, _, names in os.walk(folder) for path in names]
+
+
+def test_copies_are_local(files):
+  with pytest.raises(InputError, match='gs://bucket/c lies in an object store'):
+    local_copies.copies(files, 'gs://bucket/c')
 
 
 def test_no_room_is_said_with_the_numbers(files, folder, monkeypatch):

@@ -178,6 +178,17 @@ def test_the_speed_leaves_pauses_out_and_tells_the_wait_for_data(watch, log, clo
                        'data wait 25 %  ETA 2m32s']
 
 
+def test_the_first_dispatch_of_each_size_compiles(watch, log, clock):
+  for step, count, seconds in ((15, 5, 30.), (20, 5, 1.), (21, 1, 20.), (22, 1, 1.)):
+    with watch.dispatching(step, count):
+      clock.now += seconds
+  assert log.records == [(15, {'time/compilation_seconds': pytest.approx(30)}),
+                         (21, {'time/compilation_seconds': pytest.approx(20)})]
+  watch.add(22, scalars())
+  # 12 steps of 32 images in 1 + 2 seconds.
+  assert watch.report(22)['time/images_per_second'] == pytest.approx(128)
+
+
 def test_the_clock_starts_anew_with_every_report(watch, clock):
   watch.add(11, scalars())
   with watch.waiting_for_data():

@@ -108,4 +108,4 @@ def test_what_is_refused(source, tmp_path):
 def test_the_command(source, tmp_path):
   done = commands.run('prepare', input=source, output=tmp_path / 'out', short_side=20)
   assert done.returncode == 0, done.stderr
-  assert '5 records, 3 images shrunk' in done.stdout
+  assert '5 records written, 3 images shrunk' in done.stdout

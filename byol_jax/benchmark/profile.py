@@ -12,6 +12,7 @@ import ml_collections
 from byol_jax import parallel
 from byol_jax import train_step as byol
 from byol_jax.benchmark import step as step_benchmark
+from byol_jax.errors import InputError
 
 STEPS = 3
 # Instructions named one by one.
@@ -105,6 +106,8 @@ def _per_instruction(profile, program: str) -> list[Cost]:
       for name, duration in _own_times(line.events):
         if name in origins:
           seconds[name] = seconds.get(name, 0.) + duration / 1e9 / STEPS
+  if not seconds:
+    raise InputError('The profile names no instruction of the step; open it with TensorBoard.')
   return [Cost(name, origins[name], duration) for name, duration in seconds.items()]
 
 
@@ -112,7 +115,8 @@ def _own_times(events: Iterable) -> Iterable[tuple[str, float]]:
   """(instruction, nanoseconds without those of the instructions inside) of one thread."""
   own, open_ = [], []
   found = sorted((event.start_ns, -event.duration_ns, name) for event in events
-                 if (name := dict(event.stats).get('hlo_op')) and event.name == name)
+                 if (name := dict(event.stats).get('hlo_op'))
+                 and not event.name.startswith('end: '))
   for start, negative, name in found:
     while open_ and open_[-1][0] <= start:
       open_.pop()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from byol_jax import parallel
+from byol_jax import convolution, parallel
 from byol_jax import train_step as byol
 from byol_jax.benchmark import random_data, timing
 from byol_jax.scaling import arithmetic, shapes
@@ -106,5 +106,6 @@ def operations(recipe: byol.Recipe, size: int) -> float:
   variables = jax.eval_shape(recipe.model.init, jax.random.key(0), images)
   # In evaluation mode, which needs no device axis; the layers are the same.
   forward = jax.jit(lambda variables, images: recipe.model.apply(*variables, images, False)[0])
-  flops = forward.lower(variables, images).cost_analysis()['flops']
+  with convolution.no_products():
+    flops = forward.lower(variables, images).cost_analysis()['flops']
   return flops / 2 * (arithmetic.FORWARDS + 2 * arithmetic.BACKWARDS)

@@ -198,7 +198,7 @@ def _conv(channels, kernel, stride, *, padding, name):
   # SAME pads a stride-2 convolution of an even image on one side only; torch
   # pads both sides. Weights trained with one lose accuracy under the other.
   pad = 'SAME' if padding == 'SAME' else [(kernel // 2, kernel // 2)] * 2
-  return Conv2D(channels, kernel, stride, with_bias=False, padding=pad, name=name)
+  return Conv2D(channels, kernel, stride, padding=pad, name=name)
 
 
 def _max_pool(out, padding):

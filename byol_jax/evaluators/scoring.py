@@ -4,7 +4,7 @@ import chex
 import numpy as np
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import accuracy, label_ranks
+from byol_jax.evaluators import accuracy, label_ranks, mean_per_class
 
 METRICS = ('top1', 'mean_per_class', 'map_voc07')
 
@@ -30,7 +30,7 @@ def score(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, floa
   if labels.ndim == 2:
     return dict(map_voc07=voc07_mean_average_precision(scores, labels))
   ranks = label_ranks(scores, labels)
-  return dict(accuracy(ranks, scores.shape[1]), mean_per_class=mean_per_class(ranks == 0, labels))
+  return dict(accuracy(ranks, scores.shape[1]), mean_per_class=mean_per_class(ranks, labels))
 
 
 def check_metric(metric: str, labels: np.ndarray) -> None:
@@ -41,18 +41,6 @@ def check_metric(metric: str, labels: np.ndarray) -> None:
     kind = 'several labels per image' if labels.ndim == 2 else 'one label per image'
     raise InputError(f'metric is {metric!r}, but the data set has {kind}; set metric to '
                      f'{"map_voc07" if labels.ndim == 2 else "top1 or mean_per_class"}.')
-
-
-def mean_per_class(correct: np.ndarray, labels: np.ndarray) -> float:
-  """The mean of the accuracies of the classes that occur.
-
-  Args:
-    correct: bool [N].
-    labels: int [N].
-  """
-  chex.assert_equal_shape([correct, labels])
-  counts, hits = np.bincount(labels), np.bincount(labels, correct)
-  return float(np.mean(hits[counts > 0] / counts[counts > 0]))
 
 
 def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -1,19 +1,25 @@
 """Tables of scores and of sweeps, as Markdown."""
 
 from collections.abc import Mapping, Sequence
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from byol_jax.report import published
+
 NAMES = dict(pretrained='BYOL, frozen', random='random encoder', pixels='raw pixels',
              supervised='supervised')
 COLUMNS = dict(linear='linear (C.1)', linear_features='linear on features', knn='kNN',
+               knn_grid='kNN, chosen', few_shot='few-shot', linear_transfer='linear (D.2)',
                semi_supervised='fine-tuned (C.1)', fine_tuned_transfer='fine-tuned (D.3)')
 # Evaluators whose top-5 stands in the table too; results.json has all.
 WITH_TOP5 = ('linear', 'semi_supervised')
 # Evaluators after which an encoder is frozen no more.
 FINE_TUNED = ('semi_supervised', 'fine_tuned_transfer')
-METRICS = dict(top1='top-1', top5='top-5', mean_per_class='mean per class')
+METRICS = dict(top1='top-1', top5='top-5', mean_per_class='mean per class',
+               map_voc07='VOC07 mAP')
+SHOTS = re.compile(r'top1_(\d+)_shots')
 
 
 class Table(NamedTuple):
@@ -47,10 +53,9 @@ def scores(results: Sequence[Mapping[str, Any]]) -> Table:
   """
   first = results[0]
   evaluators = next(iter(first['encoders'].values()))
-  columns = [(evaluator, metric) for evaluator, row in evaluators.items() for metric in METRICS
-             if metric in ('top1', row.get('metric'))
-             or metric == 'top5' and evaluator in WITH_TOP5 and metric in row]
-  titles = [f'{COLUMNS.get(e, e)} {METRICS[m]}' for e, m in columns]
+  columns = [(evaluator, metric) for evaluator, row in evaluators.items()
+             for metric in _shown(evaluator, row)]
+  titles = [f'{COLUMNS.get(e, e)} {_title(m)}' for e, m in columns]
   fine_tuned = any(evaluator in FINE_TUNED for evaluator in evaluators)
   rows = [[NAMES.get(encoder, encoder).removesuffix(', frozen' if fine_tuned else ''),
            *(_percent([r['encoders'][encoder][e][m] for r in results]) for e, m in columns)]
@@ -58,7 +63,21 @@ def scores(results: Sequence[Mapping[str, Any]]) -> Table:
   differing = [f'{COLUMNS.get(e, e)} differs from the paper, whose values are in brackets: '
                + '; '.join(row['differs_from_paper']) + '.'
                for e, row in evaluators.items() if row.get('differs_from_paper')]
-  return Table(['encoder', *titles], rows, [_counted(results), *differing])
+  beside = [text for e in evaluators if (text := published.of_protocol(e, first['dataset']))]
+  return Table(['encoder', *titles], rows, [_counted(results), *differing, *beside])
+
+
+def _shown(evaluator: str, row: Mapping[str, Any]) -> list[str]:
+  """The metrics of an evaluator that stand in the table, in their order."""
+  main = row.get('metric', 'top1')
+  return [metric for metric in (*METRICS, *filter(SHOTS.fullmatch, row))
+          if metric in row and (metric in (main, 'top1') or SHOTS.fullmatch(metric)
+                                or metric == 'top5' and evaluator in WITH_TOP5)]
+
+
+def _title(metric: str) -> str:
+  shots = SHOTS.fullmatch(metric)
+  return f'top-1, {shots[1]} per class' if shots else METRICS[metric]
 
 
 def sweep(rows: Sequence[Mapping[str, Any]]) -> Table:

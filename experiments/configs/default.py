@@ -211,7 +211,9 @@ def _train() -> ml_collections.ConfigDict:
       accumulation_steps=1,
       # Steps that a device makes by itself for each call of the host, on GPU and TPU: with
       # small networks the host is slower than they are. Logs, checkpoints and evaluations
-      # come after the dispatch of their step. On CPU it only takes longer to compile.
+      # come after the dispatch of their step, and a request to stop is heard some dispatches
+      # later. The steps that are left at the end are made one by one. On CPU it only takes
+      # longer to compile.
       steps_per_dispatch=1,
       # Ends the run at this step, with a checkpoint, as an interruption would: the
       # schedules are those of all epochs, and the same command with 0 goes on.

@@ -55,7 +55,7 @@ def test_the_profile_names_the_parts_of_the_step(tmp_path):
   sums = {kind: sum(cost.seconds for cost in found if profile.kind(cost.origin) == kind)
           for kind in ('convolutions', 'BatchNorm', 'matrix products')}
   assert all(seconds > 0 for seconds in sums.values())
-  assert '| online network, backward | convolutions |' in profile.as_table(found)
+  assert '| online network, backward | BatchNorm |' in profile.as_table(found)
 
 
 Event = collections.namedtuple('Event', 'name start_ns duration_ns stats')

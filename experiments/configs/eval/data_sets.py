@@ -17,6 +17,8 @@ from experiments.configs import default as pretraining
 from experiments.configs.eval import default
 
 METRICS = ('top1', 'mean_per_class', 'map_voc07')
+# Sets with images of one small size, which are held in memory.
+SMALL_IMAGES = ('cifar10', 'cifar100', 'stl10')
 
 
 class DataSet(NamedTuple):
@@ -140,6 +142,29 @@ DATA_SETS = MappingProxyType(dict(
 ))
 
 
+def choose(config: ml_collections.ConfigDict, words: str) -> tuple[str, bool]:
+  """Sets the data by the words after the colon of a config: 'food101', 'dtd,smoke', ''.
+
+  Returns:
+    The metric of the set ('top1' for the data of the pretraining, which '' leaves), and
+    whether 'smoke' is among the words: a trial of the code.
+
+  Raises:
+    InputError: a word that is neither.
+  """
+  given = [word for word in (words or '').split(',') if word]
+  smoke = 'smoke' in given
+  names = [word for word in given if word != 'smoke']
+  if len(names) > 1 or any(name not in DATA_SETS for name in names):
+    raise InputError(f'{words!r} after the colon of --config is not understood; give one data set '
+                     f'of {", ".join(DATA_SETS)}, or none for the data of the pretraining, and '
+                     'smoke for a trial.')
+  if not names:
+    return 'top1', smoke
+  config.data = data(names[0], smoke)
+  return DATA_SETS[names[0]].metric, smoke
+
+
 def data(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
   """The `data` section of an evaluation on one of DATA_SETS; its keys: eval/default.py.
 
@@ -158,9 +183,10 @@ def data(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
                  stl10=pretraining.stl10_options)[found.dataset]()
   options.update(found.options)
   section = default.get_config().unlock().data
+  # The views have the size of the pretraining's: 224 pixels for the paper's.
   section.update(
-      dataset=found.dataset, options=options, image_size=224, center_share=found.center_share,
-      pipeline='memory' if found.dataset == 'stl10' else 'tf_data', center_order='resize_first')
+      dataset=found.dataset, options=options, center_share=found.center_share,
+      pipeline='memory' if name in SMALL_IMAGES else 'tf_data', center_order='resize_first')
   if smoke:
     section.update(image_size=32, virtual_shards=4)
     if found.dataset == 'tfds':

@@ -3,7 +3,6 @@
 import ml_collections
 
 from byol_jax.errors import InputError
-from experiments.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -27,7 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
 
 def with_evaluators(config: ml_collections.ConfigDict, names: str) -> ml_collections.ConfigDict:
   """Adds the evaluators that the argument of a config names: 'linear', 'linear_features,knn'."""
-  known = dict(linear=linear, linear_features=linear_features, knn=knn,
+  known = dict(linear=linear, linear_features=linear_features, knn=knn, knn_grid=knn_grid,
+               few_shot=few_shot, linear_transfer=linear_transfer,
                semi_supervised=semi_supervised, fine_tuned_transfer=fine_tuned_transfer)
   for name in names.split(','):
     if name not in known:
@@ -35,28 +35,6 @@ def with_evaluators(config: ml_collections.ConfigDict, names: str) -> ml_collect
                        f'{", ".join(known)}, or several with commas.')
     config.evaluators[name] = known[name]()
   return config
-
-
-def with_data(config: ml_collections.ConfigDict, words: str) -> bool:
-  """Sets the data by the words after the colon of a config: 'cifar10', 'cifar10,smoke', ''.
-
-  Returns:
-    Whether 'smoke' is among them: a trial of two points and a few steps.
-  """
-  known = dict(cifar10=cifar10)
-  smoke = False
-  for word in filter(None, (words or '').split(',')):
-    if word == 'smoke':
-      smoke = True
-    elif word in known:
-      # Held in memory: the images of these sets are small and of one size.
-      config.data.update(dataset='tfds', options=known[word].get_config().data.options,
-                         pipeline='memory')
-    else:
-      raise InputError(f'{word!r} after the colon of --config is neither a data set nor smoke; '
-                       f'there are {", ".join(known)} (none: the data of the pretraining) and '
-                       'smoke.')
-  return smoke
 
 
 def supervised() -> ml_collections.ConfigDict:
@@ -128,3 +106,34 @@ def linear_features() -> ml_collections.ConfigDict:
 def knn() -> ml_collections.ConfigDict:
   """Weighted nearest neighbours (Wu et al. 2018, section 3.4)."""
   return ml_collections.ConfigDict(dict(k=200, temperature=0.07))
+
+
+def knn_grid() -> ml_collections.ConfigDict:
+  """Nearest neighbours with k and temperature chosen on held-out images."""
+  return ml_collections.ConfigDict(dict(
+      k_values=(1, 5, 10, 20, 50, 100, 200),  # those above the number of images are left out
+      temperatures=(0.01, 0.02, 0.05, 0.07, 0.1, 0.2, 1.0),
+  ))
+
+
+def few_shot() -> ml_collections.ConfigDict:
+  """Ridge regression on a few images per class, in closed form."""
+  return ml_collections.ConfigDict(dict(
+      shots=(5, 10, 25),  # training images per class
+      draws=5,  # of the images; the mean over them is reported
+      l2_values=tuple(10.0 ** (power / 2) for power in range(-8, 13)),  # one is chosen
+      seed=0,  # of the draws
+  ))
+
+
+def linear_transfer() -> ml_collections.ConfigDict:
+  """Linear transfer (appendix D.2); details: evaluators/linear_transfer.py."""
+  return ml_collections.ConfigDict(dict(
+      # 45 from 1e-6 to 1e5, log-spaced, for a sum over the images; one is chosen (D.2).
+      l2_values=tuple(10.0 ** (power / 4) for power in range(-24, 21)),
+      # What chooses: 'top1', 'mean_per_class' or 'map_voc07' (D.1, Table 10).
+      metric='top1',
+      tolerance=1e-7,  # about twice the relative distance from the minimum
+      max_iterations=1000,  # of L-BFGS for each penalty
+      dtype='float64',  # of L-BFGS; a TPU has it in software only: 'float32', tolerance 1e-5
+  ))

@@ -5,9 +5,11 @@
   python -m experiments.evaluate --checkpoint=DIR --workdir=DIR2 \
       --config=experiments/configs/eval/semi_supervised.py:cifar10,smoke
 
-Words after the colon: a data set, cifar10 (none: the data of the pretraining), and smoke, two
-points of a few steps that show that all of it runs. The training images are those of the
-`train` split. The same command again goes on after the last finished point.
+Words after the colon: a data set of eval/data_sets.py (none: the data of the pretraining), and
+smoke, two points of a few steps that show that all of it runs. ImageNet's published subsets are
+imagenet_1pct and imagenet_10pct; of another set of TFDS a balanced one is drawn:
+--config.data.options.subset_share=0.01. The same command again goes on after the last finished
+point.
 
 Hardware: the paper names none for this. One point holds 1024 images of 224 pixels in training;
 the grid is 400 passes over the training images.
@@ -18,12 +20,13 @@ run here. The paper gives no number for CIFAR-10.
 
 import ml_collections
 
-from experiments.configs.eval import default
+from experiments.configs.eval import data_sets, default
 
 
 def get_config(words='') -> ml_collections.ConfigDict:
   config = default.with_evaluators(default.get_config().unlock(), 'semi_supervised')
-  if default.with_data(config, words):
+  _, smoke = data_sets.choose(config, words)
+  if smoke:
     config.evaluators.semi_supervised.update(
         learning_rates=(0.01, 0.1), epochs=(30.0,), batch_size=64, max_steps=10)
   return config.lock()

@@ -5,11 +5,10 @@
   python -m experiments.evaluate --checkpoint=DIR --workdir=DIR2 \
       --config=experiments/configs/eval/transfer_finetune.py:cifar10,smoke
 
-Words after the colon: a data set, cifar10 (none: the data of the pretraining), and smoke, two
-points of a few steps that show that all of it runs. Views have the size of the pretraining's.
-Mean accuracy per class where the set asks for it:
---config.evaluators.fine_tuned_transfer.metric=mean_per_class. The same command again goes on
-after the last finished point.
+Words after the colon: a data set of eval/data_sets.py (none: the data of the pretraining), and
+smoke, two points of a few steps that show that all of it runs. The metric that chooses is the
+set's. Views have the size of the pretraining's. The same command again goes on after the last
+finished point.
 
 Hardware: the paper names none for this. The grid is 56 points of 20,000 steps at batch 256, and
 one run more with the chosen one: 1.14 million steps.
@@ -19,12 +18,14 @@ supervised 97.5; Table 3); published, not run here.
 
 import ml_collections
 
-from experiments.configs.eval import default
+from experiments.configs.eval import data_sets, default
 
 
 def get_config(words='') -> ml_collections.ConfigDict:
   config = default.with_evaluators(default.get_config().unlock(), 'fine_tuned_transfer')
-  if default.with_data(config, words):
+  metric, smoke = data_sets.choose(config, words)
+  config.evaluators.fine_tuned_transfer.metric = metric
+  if smoke:
     config.evaluators.fine_tuned_transfer.update(
         learning_rates=(0.01, 0.1), weight_decays=(0.0,), steps=10, batch_size=64)
   return config.lock()
