@@ -14,6 +14,7 @@ from byol_jax.datasets import Split
 from byol_jax.errors import InputError
 from byol_jax.evaluators import fine_tuned_transfer, semi_supervised
 from experiments.configs import cifar10, default, imagenet_r50
+from experiments.configs.eval import data_sets
 from experiments.configs.eval import semi_supervised as eval_semi_supervised
 from experiments.configs.eval import tfds as eval_tfds
 from experiments.configs.eval import transfer_finetune as eval_transfer_finetune
@@ -116,6 +117,18 @@ def test_fine_tuning_takes_the_papers_grid_and_the_splits_of_cifar10():
   rates, decays = options['learning_rates'], options['weight_decays']
   np.testing.assert_allclose(rates, np.logspace(-4, -1, 7))
   np.testing.assert_allclose(decays, [0, *np.logspace(-6, -3, 7)])
+
+
+@pytest.mark.parametrize('name', data_sets.DATA_SETS)
+def test_every_data_set_has_the_full_grids_and_its_metric(name):
+  metric = data_sets.DATA_SETS[name].metric
+  linear = eval_transfer_linear.get_config(name).evaluators.linear_transfer
+  np.testing.assert_allclose(linear.l2_values, np.geomspace(1e-6, 1e5, 45))
+  assert linear.metric == metric
+  if metric != 'map_voc07':
+    tuned = eval_transfer_finetune.get_config(name).evaluators.fine_tuned_transfer
+    assert tuned.metric == metric
+    assert (len(tuned.learning_rates), len(tuned.weight_decays), tuned.steps) == (7, 8, 20_000)
 
 
 @pytest.mark.parametrize('module, name', [(eval_semi_supervised, 'semi_supervised'),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
+from byol_jax import parallel
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, check_features, logistic_regression, scoring
 from byol_jax.evaluators.logistic_regression import Parameters
@@ -27,6 +28,8 @@ PROTOCOL = (
     'images are then fitted together.')
 # What D.2 says of the options of `fit`.
 PAPER_L2 = (1e-6, 1e5, 45)
+# Penalties after which the time of all is told.
+TIMED = 5
 
 
 class Candidate(NamedTuple):
@@ -83,15 +86,24 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
         kind='binary' if features.labels.ndim == 2 else 'multinomial', l2_values=l2_values,
         tolerance=tolerance, max_iterations=max_iterations, dtype=dtype)
 
-  candidates = tuple(
-      Candidate(solution.l2, _score(solution.parameters, validation, metric)[metric],
-                solution.iterations, solution.converged)
-      for solution in path(train, l2_values))
+  parallel.say(f'linear_transfer: {len(l2_values)} penalties on {len(train.labels)} images, '
+               f'{train.embeddings.shape[1]} features, {num_classes} classes; then the last fit on '
+               f'{len(train.labels) + len(validation.labels)} images')
+  candidates = []
+  for solution in path(train, l2_values):
+    candidates.append(Candidate(
+        solution.l2, _score(solution.parameters, validation, metric)[metric],
+        solution.iterations, solution.converged))
+    if len(candidates) == TIMED:
+      # Weak penalties take more iterations than these; the last fit is a path like this one.
+      each = (time.monotonic() - began) / TIMED
+      parallel.say(f'linear_transfer: {each:.1f} s for each of the first {TIMED}; about '
+                   f'{4 * each * len(l2_values):.0f} s in all, or more')
   chosen = int(np.argmax([candidate.validation for candidate in candidates]))
   both = Features(*(np.concatenate(arrays) for arrays in zip(train, validation)))
   # From the strongest to the one chosen: from nothing a weak one would take much longer.
   *_, solution = path(both, [candidate.l2 for candidate in candidates[:chosen + 1]])
-  return Fitted(solution.parameters, metric, candidates, chosen, tolerance, solution.converged,
+  return Fitted(solution.parameters, metric, tuple(candidates), chosen, tolerance, solution.converged,
                 num_classes, len(train.labels), len(validation.labels), time.monotonic() - began)
 
 
