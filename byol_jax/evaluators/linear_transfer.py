@@ -103,8 +103,9 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
   both = Features(*(np.concatenate(arrays) for arrays in zip(train, validation)))
   # From the strongest to the one chosen: from nothing a weak one would take much longer.
   *_, solution = path(both, [candidate.l2 for candidate in candidates[:chosen + 1]])
-  return Fitted(solution.parameters, metric, tuple(candidates), chosen, tolerance, solution.converged,
-                num_classes, len(train.labels), len(validation.labels), time.monotonic() - began)
+  return Fitted(solution.parameters, metric, tuple(candidates), chosen, tolerance,
+                solution.converged, num_classes, len(train.labels), len(validation.labels),
+                time.monotonic() - began)
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
