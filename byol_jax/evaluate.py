@@ -110,8 +110,9 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   Args:
     config: as in `experiments/configs/eval/`.
     pretrained: workdir of a pretraining run, whose newest checkpoint is judged.
-    workdir: gets results.json, a table as results.md, splits_read.jsonl, and in `grids` the
-      finished points of the evaluators that train the encoder.
+    workdir: gets results.json, a table as results.md, splits_read.jsonl, `features`, and in
+      `grids` the finished points of the evaluators that train the encoder. Results of other
+      evaluators on the same encoders and data, which are there already, stay.
 
   Returns:
     What results.json holds. In a job of several processes all take part, and the first
@@ -160,6 +161,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
       images={r['split']: r['examples'] for r in reads},
       unreadable=unreadable,
       chance=1 / train.data.num_classes, encoders=rows)
+  results = _with_earlier(workdir, results)
   _write(workdir, results)
   return results
 
@@ -268,6 +270,29 @@ def _store(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any
 def _digest(judged: baselines.Judged) -> str:
   """Of the variables; raw pixels have none."""
   return tensors.digest(dict(zip(('params', 'state'), judged.variables)))
+
+
+def _with_earlier(workdir: epath.Path, results: dict[str, Any]) -> dict[str, Any]:
+  """The results, with those of other evaluators on the same encoders and data in the workdir.
+
+  Earlier ones of something else are put aside.
+  """
+  path = workdir / RESULTS
+  if not path.exists():
+    return results
+  try:
+    earlier = read_results(workdir)
+  except InputError:
+    earlier = {}
+  of = lambda found: ([found.get(key) for key in ('digest', 'dataset', 'seed')],
+                      found.get('config', {}).get('data'), list(found.get('encoders', {})))
+  if of(earlier) == of(results):
+    return dict(results, encoders={name: {**earlier['encoders'][name], **row}
+                                   for name, row in results['encoders'].items()})
+  count = len(list(workdir.glob('results_*.json')))
+  kept = path.rename(workdir / f'results_{count}.json')
+  parallel.say(f'The results that were in {workdir} are of other encoders or data: see {kept}')
+  return results
 
 
 def _write(workdir: epath.Path, results: Mapping[str, Any]) -> None:

@@ -45,6 +45,34 @@ def test_results_state_protocol_choice_and_counts(evaluated, pretrained):
   assert len({json.dumps(row['knn']) for row in results['encoders'].values()}) > 1
 
 
+def test_another_evaluator_adds_to_the_results_and_extracts_nothing(
+    evaluated, pretrained, tmp_path, monkeypatch):
+  config = tiny.eval_config(encoders=('pretrained', 'random'))
+  with config.unlocked():
+    knn_only = dict(config.evaluators.knn)
+    config.evaluators = dict(knn=knn_only)
+  first = evaluate.evaluate(config, pretrained, tmp_path)
+  monkeypatch.setattr(features, 'extract', None)
+  with config.unlocked():
+    config.evaluators = dict(knn_grid=dict(k_values=(1, 5), temperatures=(.07,)))
+  both = evaluate.evaluate(config, pretrained, tmp_path)
+  for name, row in both['encoders'].items():
+    assert list(row) == ['knn', 'knn_grid'] and row['knn'] == first['encoders'][name]['knn']
+  assert both['test_split_reads'] == 2
+  assert (tmp_path / 'results.md').read_text().startswith(
+      '| encoder | kNN top-1 | kNN, chosen top-1 |')
+
+
+def test_results_of_something_else_are_put_aside(pretrained, tmp_path):
+  (tmp_path / 'results.json').write_text('{"digest": "another"}')
+  config = tiny.eval_config(encoders=('pixels',))
+  with config.unlocked():
+    config.evaluators = dict(knn=dict(config.evaluators.knn))
+  evaluate.evaluate(config, pretrained, tmp_path)
+  assert json.loads((tmp_path / 'results_0.json').read_text()) == dict(digest='another')
+  assert list(evaluate.read_results(tmp_path)['encoders']) == ['pixels']
+
+
 def test_the_test_split_is_read_once_and_last(evaluated):
   records = [json.loads(line) for line in
              (evaluated[0] / 'splits_read.jsonl').read_text().splitlines()]
