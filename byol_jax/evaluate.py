@@ -24,13 +24,13 @@ from byol_jax import (
   loading,
   parallel,
   plugins,
+  results,
   tensors,
 )
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, Images, feature_store, features, grids
 from byol_jax.report import tables
 
-RESULTS = 'results.json'
 # Keys that older checkpoints lack, as the code was then.
 OLDER = dict(resize='bicubic', workers=0, unreadable='stop', center_share=1.,
              center_order='crop_first')
@@ -135,9 +135,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   load = functools.partial(loading.load, data, workdir=workdir)
   loading.check_test_split(data)
   train, validation = load('train', purpose='fitting'), load('validation', purpose='choosing')
-  if not train.data.num_classes:
-    raise InputError(f'Data set {data["dataset"]!r} has no labels, which every evaluator needs; '
-                     'name a labelled one in config.data.')
+  _check_labels(config, train, data['dataset'])
   encoders = baselines.make(config, trees, meta, train)
   test = functools.cache(lambda: load('test', purpose='final scores'))
   rows = _judge(config, encoders,
@@ -151,19 +149,18 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   if not parallel.is_first_process():
     return {}
   reads = [json.loads(line) for line in (workdir / loading.ACCESS_LOG).read_text().splitlines()]
-  results = dict(
+  found = dict(
       pretrained=str(parallel.folder(pretrained)), step=meta['step'],
       config=assembly.as_json(config),
       # Evaluations in the same workdir share one log, so that none is forgotten.
       test_split_reads=sum(record['split'] == 'test' for record in reads),
       digest=meta['digests']['online'], seed=meta['config']['seed'],
-      dataset=data['options'].get('name', data['dataset']),
-      images={r['split']: r['examples'] for r in reads},
+      dataset=_data_name(data),
+      images=dict(train=train.data.num_examples, validation=validation.data.num_examples,
+                  test=test().data.num_examples),
       unreadable=unreadable,
       chance=1 / train.data.num_classes, encoders=rows)
-  results = _with_earlier(workdir, results)
-  _write(workdir, results)
-  return results
+  return results.write(workdir, found)
 
 
 def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +171,23 @@ def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
     del own['options']
   data.update({key: value for key, value in own.items() if value or key == 'options'})
   return assembly.plain(data)
+
+
+def _data_name(data: Mapping[str, Any]) -> str:
+  """As a table calls it: the set's name, of folders NAME/train theirs, or the module's."""
+  folder = os.path.basename(os.path.dirname(str(data['options'].get('train', ''))))
+  return data['options'].get('name') or folder or data['dataset']
+
+
+def _check_labels(config, train: loading.Loader, name: str) -> None:
+  """Raises InputError for data that are unlabelled, or have more labels than evaluators take."""
+  if not train.data.num_classes:
+    raise InputError(f'Data set {name!r} has no labels, which every evaluator needs; name a '
+                     'labelled one in config.data.')
+  for evaluator in config.evaluators if train.data.multi_label else ():
+    if not getattr(plugins.load('evaluators', evaluator), 'SEVERAL_LABELS', False):
+      raise InputError(f'The images of {name!r} have several labels each, which evaluator '
+                       f'{evaluator} does not take; linear_transfer does.')
 
 
 def _check_evaluators(config) -> None:
@@ -235,9 +249,14 @@ def _embedders(config, judged: baselines.Judged, train: loading.Loader, loaders,
   def frozen(split: str) -> Features:
     loader, (folder, description) = loaders[split](), store
     found, left_out = feature_store.load_or_make(
-        folder, dict(description, split=split, images=loader.data.num_examples),
+        folder, dict(description, split=split, images=loader.data.num_examples,
+                     content=loader.content()),
         lambda: (embed(split, judged.variables), sorted(loader.names)))
-    loader.names.update(left_out)
+    if parallel.is_first_process():
+      # All names are counted once.
+      loader.names.update(left_out)
+    else:
+      loader.names.clear()
     return found
 
   return embed, frozen
@@ -270,45 +289,3 @@ def _store(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any
 def _digest(judged: baselines.Judged) -> str:
   """Of the variables; raw pixels have none."""
   return tensors.digest(dict(zip(('params', 'state'), judged.variables)))
-
-
-def _with_earlier(workdir: epath.Path, results: dict[str, Any]) -> dict[str, Any]:
-  """The results, with those of other evaluators on the same encoders and data in the workdir.
-
-  Earlier ones of something else are put aside.
-  """
-  path = workdir / RESULTS
-  if not path.exists():
-    return results
-  try:
-    earlier = read_results(workdir)
-  except InputError:
-    earlier = {}
-  of = lambda found: ([found.get(key) for key in ('digest', 'dataset', 'seed')],
-                      found.get('config', {}).get('data'), list(found.get('encoders', {})))
-  if of(earlier) == of(results):
-    return dict(results, encoders={name: {**earlier['encoders'][name], **row}
-                                   for name, row in results['encoders'].items()})
-  count = len(list(workdir.glob('results_*.json')))
-  kept = path.rename(workdir / f'results_{count}.json')
-  parallel.say(f'The results that were in {workdir} are of other encoders or data: see {kept}')
-  return results
-
-
-def _write(workdir: epath.Path, results: Mapping[str, Any]) -> None:
-  for name, text in ((RESULTS, json.dumps(results, indent=2) + '\n'),
-                     ('results.md', tables.markdown(tables.scores([results])))):
-    partial = workdir / f'{name}.partial'
-    partial.write_text(text)
-    partial.replace(workdir / name)
-
-
-def read_results(workdir: str | os.PathLike) -> dict[str, Any]:
-  """What `evaluate` wrote into a workdir."""
-  path = parallel.folder(workdir) / RESULTS
-  if not path.exists():
-    raise InputError(f'No {path}: give the --workdir of an evaluation.')
-  try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise InputError(f'{path} is damaged ({error}); evaluate again.') from error

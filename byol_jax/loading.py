@@ -1,14 +1,16 @@
 """From a config's `data` section to batches: the split, its pipeline, its bad images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
 import json
 import pathlib
 from typing import Any, NamedTuple
 
+from etils import epath
 import jax
 import numpy as np
 
-from byol_jax import assembly, datasets, input_pipeline, parallel, plugins
+from byol_jax import assembly, datasets, input_pipeline, parallel, plugins, tensors
 from byol_jax.errors import InputError
 
 ACCESS_LOG = 'splits_read.jsonl'
@@ -54,6 +56,22 @@ class Loader(NamedTuple):
     if self.config['pipeline'] != 'device':
       return {}
     return input_pipeline.resident(self.data, devices)
+
+  def content(self) -> str:
+    """A digest that changes with the images, as far as this host sees them.
+
+    Of images in memory their pixels and labels, of others their files' names, sizes and times.
+    """
+    if isinstance(self.data, datasets.Split):
+      arrays = dict(images=self.data.images, sample_id=self.data.sample_id)
+      if self.data.labels is not None:
+        arrays['labels'] = self.data.labels
+      return tensors.digest(arrays)
+    stats = []
+    for path in map(str, self.data.files):
+      stat = epath.Path(path).stat()
+      stats.append(f'{path} {stat.length} {stat.mtime}')
+    return hashlib.sha256('\n'.join(stats).encode()).hexdigest()
 
   def evaluation_batches(self, batch_size: int) -> Iterator[input_pipeline.HostBatch]:
     """Every readable image once."""

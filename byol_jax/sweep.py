@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from byol_jax import assembly, evaluate, hyper, metric_log, parallel, preemption
+from byol_jax import assembly, hyper, metric_log, parallel, preemption, results
 from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK = 'log.txt', 'failure.json', 'lock'
@@ -109,7 +109,7 @@ def _stages(config, config_path: str, overrides: Mapping[str, Any], folder: path
     stages.append(Stage(name, (
         '-m', 'experiments.evaluate', f'--config={path}', f'--checkpoint={folder}',
         f'--workdir={folder / name}', f'--config.seed={config.seed}'),
-        folder / name / evaluate.RESULTS))
+        folder / name / results.RESULTS))
   return tuple(stages)
 
 
@@ -242,7 +242,7 @@ def table(found: Sequence[Point]) -> list[dict[str, Any]]:
       row[name] = values[-1] if values else None
     for stage in point.stages[1:]:
       if stage.result.exists():
-        for encoder, scores in evaluate.read_results(stage.result.parent)['encoders'].items():
+        for encoder, scores in results.read(stage.result.parent)['encoders'].items():
           row |= {f'{encoder}/{evaluator}/top1': score['top1']
                   for evaluator, score in scores.items()}
     row['folder'] = str(point.folder)

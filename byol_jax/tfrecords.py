@@ -149,7 +149,8 @@ def stream(chosen: Chosen, shards: Shards, *, read: Callable[..., Any], shuffle_
 
   records = _sharded(table, np.cumsum([0, *map(len, per_shard)]), _numbered(rows), shuffle_buffer)
   return Stream(records, read, np.diff(bounds), source, lambda: damaged_file(table), len(rows),
-                num_classes, multi_label, subset)
+                num_classes, multi_label, subset,
+                sorted({s.file for s in chosen.slices}))
 
 
 def _sharded(table: Sequence[Slice], first: np.ndarray, numbered, shuffle_buffer: int):

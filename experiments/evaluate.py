@@ -6,17 +6,17 @@
 
 from absl import flags
 
-from byol_jax import evaluate
+from byol_jax import evaluate, results
 from byol_jax.report import tables
 from experiments import command_line
 
 
 def main() -> None:
   arguments = flags.FLAGS
-  results = evaluate.evaluate(arguments.config, arguments.checkpoint, arguments.workdir)
-  if results:
-    print(tables.markdown(tables.scores([results])))
-    print(f'Protocols, choices and counts: {arguments.workdir}/{evaluate.RESULTS}')
+  found = evaluate.evaluate(arguments.config, arguments.checkpoint, arguments.workdir)
+  if found:
+    print(tables.markdown(tables.scores([found])))
+    print(f'Protocols, choices and counts: {arguments.workdir}/{results.RESULTS}')
 
 
 if __name__ == '__main__':

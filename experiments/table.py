@@ -5,14 +5,14 @@
 
 from absl import flags
 
-from byol_jax import evaluate
+from byol_jax import results
 from byol_jax.report import tables
 from experiments import command_line
 
 
 def main() -> None:
-  results = [evaluate.read_results(path) for path in flags.FLAGS.results.split(',')]
-  print(tables.markdown(tables.scores(results)))
+  found = [results.read(path) for path in flags.FLAGS.results.split(',')]
+  print(tables.markdown(tables.scores(found)))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import byol_jax
-from byol_jax import assembly, checkpoint, datasets, evaluate, loading, train
+from byol_jax import assembly, checkpoint, datasets, evaluate, loading, results, train
 from byol_jax.errors import InputError
 from byol_jax.evaluators import features, fine_tuning
 from byol_jax.report import tables
@@ -63,6 +63,26 @@ def test_another_evaluator_adds_to_the_results_and_extracts_nothing(
       '| encoder | kNN top-1 | kNN, chosen top-1 |')
 
 
+def test_other_images_under_the_same_name_are_encoded_anew(pretrained, tmp_path, monkeypatch):
+  config = tiny.eval_config(encoders=('pretrained',))
+  with config.unlocked():
+    config.evaluators = dict(knn=dict(config.evaluators.knn))
+  read, extract, made = datasets.read, features.extract, []
+  monkeypatch.setattr(features, 'extract', lambda *args, **options: made.append(
+      0) or extract(*args, **options))
+  before = evaluate.evaluate(config, pretrained, tmp_path)
+  assert evaluate.evaluate(config, pretrained, tmp_path)['encoders'] == before['encoders']
+  assert len(made) == 3
+
+  def relabelled(name, split, **kwargs):
+    result = read(name, split, **kwargs)
+    return result._replace(labels=(result.labels + 1) % 10) if split == 'test' else result
+
+  monkeypatch.setattr(datasets, 'read', relabelled)
+  evaluate.evaluate(config, pretrained, tmp_path)
+  assert len(made) == 4
+
+
 def test_results_of_something_else_are_put_aside(pretrained, tmp_path):
   (tmp_path / 'results.json').write_text('{"digest": "another"}')
   config = tiny.eval_config(encoders=('pixels',))
@@ -70,7 +90,7 @@ def test_results_of_something_else_are_put_aside(pretrained, tmp_path):
     config.evaluators = dict(knn=dict(config.evaluators.knn))
   evaluate.evaluate(config, pretrained, tmp_path)
   assert json.loads((tmp_path / 'results_0.json').read_text()) == dict(digest='another')
-  assert list(evaluate.read_results(tmp_path)['encoders']) == ['pixels']
+  assert list(results.read(tmp_path)['encoders']) == ['pixels']
 
 
 def test_the_test_split_is_read_once_and_last(evaluated):
@@ -192,7 +212,7 @@ def test_unknown_encoders_and_empty_workdirs_are_said(pretrained, tmp_path):
   with pytest.raises(InputError, match='No checkpoint'):
     evaluate.evaluate(tiny.eval_config(), tmp_path / 'none', tmp_path)
   with pytest.raises(InputError, match=r'results\.json'):
-    evaluate.read_results(tmp_path / 'none')
+    results.read(tmp_path / 'none')
 
 
 # Fine-tuning.

@@ -16,8 +16,8 @@ LAYERS = [
     {'balanced', 'checkpoint', 'metric_log', 'monitor', 'datasets', 'local_copies', 'preprocess',
      'prepare', 'prepared', 'tf_pipeline', 'tfrecords', 'input_pipeline'},
     {'convert', 'evaluators'},
-    {'assembly', 'baselines', 'benchmark', 'evaluate', 'extract', 'loading', 'report', 'scaling',
-     'sweep', 'train', 'walkthrough'},
+    {'assembly', 'baselines', 'benchmark', 'evaluate', 'extract', 'loading', 'report', 'results',
+     'scaling', 'sweep', 'train', 'walkthrough'},
 ]
 MAY_USE = dict(
     tensorflow={'prepare', 'preprocess', 'tf_pipeline', 'tfrecords', 'datasets', 'local_copies',

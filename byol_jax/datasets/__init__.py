@@ -99,6 +99,7 @@ class Stream(NamedTuple):
   num_classes: classes in the data set; 0 for unlabelled data.
   multi_label: whether an image has several classes.
   subset: the balanced subset of the training images that it holds; None for all of them.
+  files: that hold the records.
   """
 
   records: Callable[..., Any]
@@ -110,6 +111,7 @@ class Stream(NamedTuple):
   num_classes: int
   multi_label: bool = False
   subset: Subset | None = None
+  files: Sequence[str] = ()
 
 
 def read(

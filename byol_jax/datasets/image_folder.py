@@ -188,4 +188,4 @@ def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shard
 
   sizes = np.array([len(range(v, total, shards.total)) for v in range(shards.total)])
   return Stream(records, read, sizes, lambda sample_id: str(paths[sample_id]), lambda: '', total,
-                num_classes)
+                num_classes, files=paths)

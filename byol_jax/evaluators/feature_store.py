@@ -8,36 +8,43 @@ from collections.abc import Callable, Mapping
 import hashlib
 import json
 from typing import Any
-import zipfile
+import uuid
 
 from etils import epath
 import numpy as np
 
-from byol_jax import parallel
+from byol_jax import parallel, processes
 from byol_jax.evaluators import Features
+
+# To be raised when images come to be prepared or encoded otherwise.
+FORMAT = 1
 
 
 def load_or_make(folder: epath.Path, description: Mapping[str, Any],
                  make: Callable[[], tuple[Features, list[str]]]) -> tuple[Features, list[str]]:
   """The features that `description` is of, from the folder or made and kept there.
 
-  In a job of several processes all call it, and the first one's folder decides.
+  In a job of several processes all call it; a file serves where all can read it.
 
   Args:
     folder: of the files; made where it does not exist.
-    description: JSON values, of everything that the features depend on.
-    make: gives the features, and the names of images that could not be read.
+    description: JSON values, of everything that the features depend on; `split` among them.
+    make: gives the features, and the names of images that this process could not read.
 
   Returns:
-    What `make` gives, or gave when the file was written. A damaged file is made again.
+    The features, and the names of all processes. A damaged file is made again.
   """
-  text = json.dumps(description, sort_keys=True)
+  text = json.dumps(dict(description, format=FORMAT), sort_keys=True)
+  # What the first process sees of the data decides for all.
+  text = processes.texts_of_all(text)[0]
   path = folder / f'{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz'
-  found = _read(path, text) if parallel.is_first_process() else None
-  if parallel.from_first_process(int(found is not None)):
-    # The other processes trust what the first one could read.
-    return found or _read(path, text)
+  found = _read(path, text)
+  if parallel.gather_rows(np.array([[found is not None]])).all():
+    parallel.say(f'features of the {description["split"]} images are taken from {path}')
+    return found
   features, left_out = make()
+  left_out = sorted({name for names in processes.texts_of_all(json.dumps(left_out))
+                     for name in json.loads(names)})
   if parallel.is_first_process():
     _write(path, text, features, left_out)
   parallel.barrier('features are stored')
@@ -52,10 +59,11 @@ def _read(path: epath.Path, text: str) -> tuple[Features, list[str]] | None:
     with path.open('rb') as file, np.load(file) as arrays:
       if str(arrays['description']) != text:
         raise ValueError('it is of other features')
-      labels = arrays.get('labels')
+      labels = arrays['labels'] if arrays['labelled'] else None
       features = Features(arrays['embeddings'], labels, arrays['sample_id'])
       return features, arrays['left_out'].tolist()
-  except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+  # Damage shows as errors of many kinds, those of zipfile and zlib among them.
+  except Exception as error:
     parallel.say(f'WARNING {path} cannot be used ({error}); its features are extracted again.')
     return None
 
@@ -63,11 +71,13 @@ def _read(path: epath.Path, text: str) -> tuple[Features, list[str]] | None:
 def _write(path: epath.Path, text: str, features: Features, left_out: list[str]) -> None:
   """The file appears under its name when it is whole."""
   arrays = dict(embeddings=features.embeddings, sample_id=features.sample_id,
-                description=np.array(text), left_out=np.array(left_out, str))
+                description=np.array(text), left_out=np.array(left_out, str),
+                labelled=np.array(features.labels is not None))
   if features.labels is not None:
     arrays['labels'] = features.labels
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'{path.name}.partial')
+  # Of its own: another evaluation in the same folder may be making the same file.
+  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
   with partial.open('wb') as file:
     np.savez(file, **arrays)
   partial.replace(path)

@@ -23,7 +23,8 @@ from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
 PROTOCOL = (
     'Ridge regression in closed form to targets of 1 and -1 on features of a few training images '
     'per class without augmentation; l2 is chosen by top-1 on validation images, the stronger of '
-    'equals, for each draw of the images. Mean over the draws, their standard deviation beside it.')
+    'equals, for each draw of the images. Mean over the draws; their standard deviation is in '
+    'results.json.')
 
 
 class Regression(NamedTuple):
@@ -72,9 +73,12 @@ def fit(train: Features, validation: Features, *, num_classes: int, shots: Seque
   """
   for name, part in (('train', train), ('validation', validation)):
     check_features(name, part, num_classes)
-  if not len(shots) or min(shots) < 1 or draws < 1 or not all(l2 > 0 for l2 in l2_values):
-    raise InputError(f'shots is {tuple(shots)}, draws {draws} and l2_values {tuple(l2_values)}; '
-                     'give one or more of each, above 0.')
+  counted = all(isinstance(count, int) and count >= 1 for count in (draws, *shots))
+  if (not counted or not shots or len({*shots}) < len(shots) or not l2_values or seed < 0
+      or not all(0 < l2 < np.inf for l2 in l2_values)):
+    raise InputError(f'shots is {tuple(shots)}, draws {draws}, l2_values {tuple(l2_values)} and '
+                     f'seed {seed}; give one or more of each, above 0, each once, and a seed of 0 '
+                     'or more.')
   counts = np.bincount(train.labels, minlength=num_classes)
   if counts.min() < max(shots):
     raise InputError(f'Class {counts.argmin()} has {counts.min()} training images, fewer than the '

@@ -36,7 +36,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, k_values: Se
     InputError: an option out of its range, or unusable features.
   """
   check_features('validation', validation, num_classes)
-  possible = [k for k in k_values if k <= len(train.embeddings)]
+  possible = [k for k in k_values if k <= len(train.embeddings) and isinstance(k, int)]
   if not possible or not len(temperatures):
     raise InputError(f'k_values is {tuple(k_values)} and temperatures {tuple(temperatures)}, with '
                      f'{len(train.embeddings)} training images; give at least one of each that '

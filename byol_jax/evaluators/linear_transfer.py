@@ -18,6 +18,7 @@ from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, check_features, logistic_regression, scoring
 from byol_jax.evaluators.logistic_regression import Parameters
 
+SEVERAL_LABELS = True
 PROTOCOL = (
     'Linear transfer as in appendix D.2 of the paper: multinomial logistic regression by L-BFGS '
     '(of several labels: one logistic regression per class) on features of images without '
@@ -28,8 +29,6 @@ PROTOCOL = (
     'images are then fitted together.')
 # What D.2 says of the options of `fit`.
 PAPER_L2 = (1e-6, 1e5, 45)
-# Penalties after which the time of all is told.
-TIMED = 5
 
 
 class Candidate(NamedTuple):
@@ -94,11 +93,12 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
     candidates.append(Candidate(
         solution.l2, _score(solution.parameters, validation, metric)[metric],
         solution.iterations, solution.converged))
-    if len(candidates) == TIMED:
-      # Weak penalties take more iterations than these; the last fit is a path like this one.
-      each = (time.monotonic() - began) / TIMED
-      parallel.say(f'linear_transfer: {each:.1f} s for each of the first {TIMED}; about '
-                   f'{4 * each * len(l2_values):.0f} s in all, or more')
+    if len(candidates) == len(l2_values) // 2:
+      # The weaker ones take more iterations; the last fit is a path like this one.
+      elapsed = time.monotonic() - began
+      parallel.say(f'linear_transfer: {len(candidates)} of {len(l2_values)} penalties in '
+                   f'{elapsed:.0f} s; the others and the last fit take {2 * elapsed:.0f} to '
+                   f'{5 * elapsed:.0f} s')
   chosen = int(np.argmax([candidate.validation for candidate in candidates]))
   both = Features(*(np.concatenate(arrays) for arrays in zip(train, validation)))
   # From the strongest to the one chosen: from nothing a weak one would take much longer.
@@ -124,9 +124,11 @@ def describe(fitted: Fitted) -> dict[str, Any]:
   return dict(
       protocol=PROTOCOL, metric=fitted.metric, l2=fitted.candidates[fitted.chosen].l2,
       l2_at_edge=edges, candidates=[candidate._asdict() for candidate in fitted.candidates],
-      differs_from_paper=[] if as_in_paper else [
-          f'{len(l2_values)} l2 values from {l2_values[0]:g} to {l2_values[-1]:g} '
-          f'({count} from {low:g} to {high:g})'],
+      differs_from_paper=[
+          *([] if as_in_paper else [f'{len(l2_values)} l2 values from {l2_values[0]:g} to '
+                                    f'{l2_values[-1]:g} ({count} from {low:g} to {high:g})']),
+          *([] if fitted.refit_converged else ['the last fit ended before its tolerance '
+                                               '(converged)'])],
       tolerance=fitted.tolerance, refit_converged=fitted.refit_converged,
       num_classes=fitted.num_classes, train_images=fitted.train_images,
       validation_images=fitted.validation_images, seconds=fitted.seconds)

@@ -47,8 +47,8 @@ class Solution(NamedTuple):
   parameters: float arrays on the host.
   objective: the sum above.
   gap: squared norm of the gradient in the coordinates of the iteration, in shares of the
-    objective: about twice the relative distance from the minimum. Of 'binary' losses the
-    class that is farthest.
+    objective: an estimate of the relative distance from the minimum, which was 0.01 to 20
+    times as large where it was measured. Of 'binary' losses the class that is farthest.
   iterations: of L-BFGS, likewise.
   converged: whether the gap is below the tolerance.
   """

@@ -94,7 +94,7 @@ TABLE_3 = dict(
     caltech101=(94.2, 89.3, 94.5, 93.8, 91.7, 93.3, 72.6),
     flowers102=(96.1, 92.6, 94.7, 97.0, 96.6, 97.6, 92.0))
 # What the sets are called elsewhere: by TFDS, and by those who prepare them.
-SETS = {'voc': 'voc2007', 'oxford_iiit_pet': 'pets', 'oxford_flowers102': 'flowers102',
+SETS = {'voc/2007': 'voc2007', 'oxford_iiit_pet': 'pets', 'oxford_flowers102': 'flowers102',
         'fgvc_aircraft': 'aircraft', 'stanford_cars': 'cars196'}
 LINEAR = slice(0, 3)
 FINE_TUNED = slice(3, 7)
@@ -102,6 +102,8 @@ ROWS = ('BYOL', 'SimCLR (their own)', 'supervised', 'random')
 # Table 2, ResNet-50: top-1 and top-5 by the share of the labels of ImageNet.
 TABLE_2 = {'1 %': dict(BYOL='53.2, 78.4', SimCLR='48.3, 75.5', supervised='25.4, 48.4'),
            '10 %': dict(BYOL='68.8, 89.0', SimCLR='65.6, 87.8', supervised='56.4, 80.4')}
+# Table 8, with all labels.
+TABLE_8 = 'BYOL 77.7, 93.9, SimCLR (their own) 76.5, 93.5'
 
 
 def of_protocol(evaluator: str, dataset: str) -> str:
@@ -111,16 +113,18 @@ def of_protocol(evaluator: str, dataset: str) -> str:
     evaluator: 'linear', 'linear_transfer', 'fine_tuned_transfer' or 'semi_supervised'.
     dataset: name, also with the config of TFDS after a slash.
   """
-  name = dataset.split('/')[0].split(':')[0]
-  name = SETS.get(name, name)
+  known = dataset.split(':')[0]
+  name = known.split('/')[0]
+  name = SETS.get(known, SETS.get(name, name))
   where = f'Published (not run here), ResNet-50 after 1000 epochs of ImageNet ({PAPER}'
   if evaluator == 'linear' and name == 'imagenet2012':
     return f'{where}, Table 1): top-1 74.3, top-5 91.6.'
-  if evaluator == 'semi_supervised' and name.startswith('imagenet2012'):
-    shares = '; '.join(f'{share} of the labels: ' + ', '.join(
-        f'{method} {numbers}' for method, numbers in row.items())
-                       for share, row in TABLE_2.items())
-    return f'{where}, Table 2), top-1 and top-5: {shares}.'
+  if evaluator == 'semi_supervised' and name == 'imagenet2012':
+    return f'{where}, Table 8), top-1 and top-5 with all labels: {TABLE_8}.'
+  share = {'imagenet2012_subset/1pct': '1 %', 'imagenet2012_subset/10pct': '10 %'}.get(known)
+  if evaluator == 'semi_supervised' and share:
+    numbers = ', '.join(f'{method} {scores}' for method, scores in TABLE_2[share].items())
+    return f'{where}, Table 2), top-1 and top-5 with {share} of the labels: {numbers}.'
   part = dict(linear_transfer=LINEAR, fine_tuned_transfer=FINE_TUNED).get(evaluator)
   if part is None or name not in TABLE_3:
     return ''

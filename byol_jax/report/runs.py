@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from byol_jax import checkpoint, evaluate, metric_log, parallel, sweep
+from byol_jax import checkpoint, metric_log, parallel, results, sweep
 from byol_jax.errors import InputError
 
 RESULT_KEYS = {'encoders', 'step', 'seed', 'dataset', 'images', 'chance', 'test_split_reads'}
@@ -121,10 +121,10 @@ def _read(folder: pathlib.Path, name: str) -> Run:
   config = _json(folder / 'config.json', problems, {'config', 'resolved'}) or {}
   failure = _json(folder / sweep.FAILURE, problems, {'stage', 'code', 'last_lines'})
   evaluations = []
-  for path in sorted(folder.rglob(evaluate.RESULTS)):
-    results = _json(path, problems, RESULT_KEYS)
-    if results and all(results['encoders'].values()):
-      evaluations.append((path.parent, results))
+  for path in sorted(folder.rglob(results.RESULTS)):
+    found = _json(path, problems, RESULT_KEYS)
+    if found and all(found['encoders'].values()):
+      evaluations.append((path.parent, found))
   steps = checkpoint.steps(folder)
   damaged = {step: what for step in steps if (what := checkpoint.damage(folder, step))}
   return Run(name, folder, config.get('config', {}), config.get('resolved', {}),

@@ -72,6 +72,18 @@ def test_a_damaged_file_is_made_again(folder, damage, capsys):
   assert f'WARNING {path} cannot be used' in capsys.readouterr().out
 
 
+def test_another_that_writes_the_same_file_does_no_harm(folder):
+  class Both(Maker):
+    def __call__(self):
+      if not self.calls:
+        feature_store.load_or_make(folder, DESCRIPTION, Maker(self.features))
+      return super().__call__()
+
+  make = Both(make_features())
+  assert_same(feature_store.load_or_make(folder, DESCRIPTION, make), make.features)
+  assert len(list(folder.iterdir())) == 1
+
+
 def test_an_interrupted_write_leaves_no_file(folder, monkeypatch):
   def interrupted(file, **_):
     file.write(b'half')

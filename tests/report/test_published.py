@@ -5,6 +5,7 @@ import pytest
 from byol_jax import assembly
 from byol_jax.report import published
 from experiments.configs import cifar10, imagenet_r50
+from experiments.configs.eval import data_sets
 from tests import tiny
 
 
@@ -43,7 +44,9 @@ def test_every_entry_names_its_protocol_and_source():
     ('linear_transfer', 'voc/2007', ['BYOL 82.5']),
     ('fine_tuned_transfer', 'oxford_iiit_pet:4.0.0', ['BYOL 91.7', 'random 81.5']),
     ('semi_supervised', 'imagenet2012_subset/1pct', ['1 % of the labels: BYOL 53.2, 78.4',
-                                                     'supervised 56.4, 80.4']),
+                                                     'supervised 25.4, 48.4']),
+    ('semi_supervised', 'imagenet2012', ['all labels: BYOL 77.7, 93.9']),
+    ('linear_transfer', 'birdsnap', ['BYOL 57.2']),
     ('linear', 'imagenet2012', ['top-1 74.3, top-5 91.6'])])
 def test_the_papers_numbers_for_a_protocol(evaluator, dataset, parts):
   text = published.of_protocol(evaluator, dataset)
@@ -52,6 +55,16 @@ def test_the_papers_numbers_for_a_protocol(evaluator, dataset, parts):
 
 @pytest.mark.parametrize('evaluator, dataset', [
     ('knn', 'cifar10'), ('linear', 'cifar10'), ('linear_transfer', 'shapes'),
-    ('semi_supervised', 'cifar10')])
+    ('semi_supervised', 'cifar10'), ('linear_transfer', 'voc/2012')])
 def test_other_protocols_have_none(evaluator, dataset):
   assert published.of_protocol(evaluator, dataset) == ''
+
+
+@pytest.mark.parametrize('name', [name for name, found in data_sets.DATA_SETS.items()
+                                  if found.linear and name != 'imagenet'])
+def test_the_table_of_data_sets_has_the_same_numbers(name):
+  found = data_sets.DATA_SETS[name]
+  known = found.options.get('name', name)
+  for evaluator, score in (('linear_transfer', found.linear),
+                           ('fine_tuned_transfer', found.fine_tuned)):
+    assert f'BYOL {score},' in published.of_protocol(evaluator, known)

@@ -98,7 +98,7 @@ def linear_features() -> ml_collections.ConfigDict:
   """Logistic regression on cached features; l2 is chosen on the validation split."""
   return ml_collections.ConfigDict(dict(
       l2_values=tuple(10.0 ** power for power in range(-7, 2)),  # times |W|^2 / 2
-      tolerance=1e-7,  # about twice the relative distance from the minimum
+      tolerance=1e-7,  # estimated relative distance from the minimum
       max_iterations=500,  # of L-BFGS for each of them
   ))
 
@@ -133,7 +133,7 @@ def linear_transfer() -> ml_collections.ConfigDict:
       l2_values=tuple(10.0 ** (power / 4) for power in range(-24, 21)),
       # What chooses: 'top1', 'mean_per_class' or 'map_voc07' (D.1, Table 10).
       metric='top1',
-      tolerance=1e-7,  # about twice the relative distance from the minimum
+      tolerance=1e-7,  # estimated relative distance from the minimum
       max_iterations=1000,  # of L-BFGS for each penalty
       dtype='float64',  # of L-BFGS; a TPU has it in software only: 'float32', tolerance 1e-5
   ))

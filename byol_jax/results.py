@@ -1,0 +1,63 @@
+"""The results of evaluations in a folder: results.json, and a table for readers."""
+
+from collections.abc import Mapping
+import json
+import os
+from typing import Any
+import uuid
+
+from etils import epath
+
+from byol_jax import parallel
+from byol_jax.errors import InputError
+from byol_jax.report import tables
+
+RESULTS = 'results.json'
+
+
+def write(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, Any]:
+  """Writes results.json and the table results.md; returns what the former holds.
+
+  Results of other evaluators on the same encoders and data, which are there already, stay.
+  """
+  results = _with_earlier(workdir, results)
+  for name, text in ((RESULTS, json.dumps(results, indent=2) + '\n'),
+                     ('results.md', tables.markdown(tables.scores([results])))):
+    partial = workdir / f'{name}.{uuid.uuid4().hex}.partial'
+    partial.write_text(text)
+    partial.replace(workdir / name)
+  return results
+
+
+def read(workdir: str | os.PathLike) -> dict[str, Any]:
+  """What `evaluate` wrote into a workdir."""
+  path = parallel.folder(workdir) / RESULTS
+  if not path.exists():
+    raise InputError(f'No {path}: give the --workdir of an evaluation.')
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise InputError(f'{path} is damaged ({error}); evaluate again.') from error
+
+
+def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, Any]:
+  """The results, with those of other evaluators on the same encoders and data in the workdir.
+
+  Earlier ones of something else are put aside.
+  """
+  path = workdir / RESULTS
+  if not path.exists():
+    return dict(results)
+  try:
+    earlier = read(workdir)
+  except InputError:
+    earlier = {}
+  of = lambda found: ([found.get(key) for key in ('digest', 'dataset', 'seed')],
+                      found.get('config', {}).get('data'), list(found.get('encoders', {})))
+  if of(earlier) == of(results):
+    return dict(results, encoders={name: {**earlier['encoders'][name], **row}
+                                   for name, row in results['encoders'].items()})
+  count = len(list(workdir.glob('results_*.json')))
+  kept = path.rename(workdir / f'results_{count}.json')
+  parallel.say(f'The results that were in {workdir} are of other encoders or data: see {kept}')
+  return dict(results)
