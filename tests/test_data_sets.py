@@ -98,7 +98,10 @@ def test_one_batch_of_every_set_of_tfds_with_its_real_features(name, tmp_path):
   assert [loader.data.num_examples for loader in loaders] == list(sizes)
   assert loaders[0].data.num_classes == found.num_classes
   batch = next(loaders[1].evaluation_batches(2))
-  assert batch['crop1'].shape == (2, 224, 224, 3) and batch['crop1'].std() < 100
+  # The size is the pretraining's; small images come whole.
+  whole = name in data_sets.SMALL_IMAGES
+  size, pixels = (32, batch['images']) if whole else (16, batch['crop1'])
+  assert pixels.shape == (2, size, size, 3) and pixels.std() < 100
   assert batch['labels'].shape == ((2, 20) if name == 'voc2007' else (2,))
 
 
@@ -127,7 +130,7 @@ def test_one_batch_of_the_sets_in_folders(name, splits, tmp_path):
            for split in ('train', 'validation', 'test')]
   assert sizes == ([17, 3, 20] if name == 'birdsnap' else [20] * 3)
   batch = next(opened(section, tmp_path, 'validation').evaluation_batches(2))
-  assert batch['crop1'].shape == (2, 224, 224, 3)
+  assert batch['crop1'].shape == (2, 16, 16, 3)
 
 
 def test_as_many_images_of_birdsnap_are_held_out_as_in_the_paper():

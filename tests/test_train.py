@@ -163,6 +163,7 @@ def test_resuming_with_another_config_lists_the_keys(finished):
   assert 'train.epochs' not in message
 
 
+@pytest.mark.slow
 def test_resuming_with_other_data_under_the_same_path_is_refused(tmp_path):
   config = tiny.config(train__epochs=1.0, train__warmup_epochs=.5).unlock()
   config.data.dataset = 'arrays'

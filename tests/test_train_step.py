@@ -96,6 +96,7 @@ def test_float64_is_equal_on_1_2_and_4_devices_after_20_steps_at_full_learning_r
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_float32_agrees_to_golden_tolerance_after_3_steps():
   recipe = make_recipe()
   single, quadruple = (parallel.fetch(run(recipe, initial_state(recipe), 3, count)[0])

@@ -9,6 +9,8 @@ from byol_jax import checkpoint, train, walkthrough
 from tests import tiny, tiny_collapse
 
 TENSOR = walkthrough.TENSOR
+# Every test needs a run and a step taken apart, by each process that has some of them.
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
