@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 SEEDS := 0 1 2
+# Tests with several processes of their own, which two at once would slow down too much.
+JOBS := tests/test_multihost.py tests/test_kill.py tests/test_full_disk.py
 
 .PHONY: demo demo-seeds test test-slow lint clean
 
@@ -40,7 +42,8 @@ test: $(VENV)/installed
 # The golden values once more as users compile: the other tests switch optimizations off.
 test-slow: $(VENV)/installed
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest tests/test_fidelity.py
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow $(addprefix --ignore=,$(JOBS))
+	$(BIN)/python -m pytest -m slow $(JOBS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
