@@ -1,20 +1,17 @@
 import numpy as np
 import pytest
-from sklearn import datasets
 from sklearn.linear_model import Ridge
 
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, few_shot
+from tests import digits
 
 OPTIONS = dict(num_classes=10, shots=(5, 10), draws=3, l2_values=(1., 100., 1e4), seed=0)
 
 
 @pytest.fixture(scope='module')
 def parts():
-  inputs, labels = datasets.load_digits(return_X_y=True)
-  inputs, labels = inputs.astype(np.float32), labels.astype(np.int32)
-  return [Features(inputs[rows], labels[rows], np.arange(len(rows), dtype=np.int32))
-          for rows in np.split(np.random.default_rng(0).permutation(1797), [500, 800])]
+  return digits.split(500, 800)
 
 
 @pytest.fixture(scope='module')

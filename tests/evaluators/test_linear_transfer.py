@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, linear_transfer
+from byol_jax.evaluators import linear_transfer
+from tests import digits
 
 L2_VALUES = tuple(10. ** power for power in range(-2, 5))
 OPTIONS = dict(num_classes=10, metric='top1', l2_values=L2_VALUES, tolerance=1e-8,
@@ -14,11 +14,8 @@ OPTIONS = dict(num_classes=10, metric='top1', l2_values=L2_VALUES, tolerance=1e-
 
 @pytest.fixture(scope='module')
 def parts():
-  """Training, validation and test images of a real set: 8x8 pixels of digits."""
-  inputs, labels = datasets.load_digits(return_X_y=True)
-  inputs, labels = inputs.astype(np.float32), labels.astype(np.int32)
-  return [Features(inputs[rows], labels[rows], np.arange(len(rows), dtype=np.int32))
-          for rows in np.split(np.random.default_rng(0).permutation(1797), [300, 600])]
+  """Training, validation and test images."""
+  return digits.split(300, 600)
 
 
 def regression(l2, *parts):
