@@ -56,7 +56,7 @@ def test_a_job_is_started_again_until_it_succeeds(tmp_path):
 
 def test_sigterm_is_passed_on_and_nothing_is_started_again():
   code = ('import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n'
-          'print("ready")\nsignal.pause()')
+          'sys.stdout.write("ready\\n")\nsignal.pause()')
   with launch(code, '--processes=2', '--restarts=5') as process:
     ready = [process.stdout.readline() for _ in range(2)]
     process.send_signal(signal.SIGTERM)
