@@ -14,10 +14,10 @@ LAYERS = [
     {'augment', 'schedules', 'optimizers', 'metrics', 'encoders', 'objectives'},
     {'model', 'train_step'},
     {'balanced', 'checkpoint', 'metric_log', 'monitor', 'datasets', 'local_copies', 'preprocess',
-     'prepare', 'prepared', 'tf_pipeline', 'tfrecords', 'input_pipeline'},
+     'prepare', 'prepared', 'retrieval_lists', 'tf_pipeline', 'tfrecords', 'input_pipeline'},
     {'convert', 'evaluators'},
-    {'assembly', 'baselines', 'benchmark', 'evaluate', 'extract', 'loading', 'report', 'results',
-     'scaling', 'sweep', 'train', 'walkthrough'},
+    {'assembly', 'baselines', 'benchmark', 'evaluate', 'extract', 'loading', 'ranked_lists',
+     'report', 'results', 'scaling', 'search', 'sweep', 'train', 'walkthrough'},
 ]
 MAY_USE = dict(
     tensorflow={'prepare', 'preprocess', 'tf_pipeline', 'tfrecords', 'datasets', 'local_copies',

@@ -117,6 +117,23 @@ def image_folder_options() -> ml_collections.ConfigDict:
   ))
 
 
+def retrieval_options() -> ml_collections.ConfigDict:
+  """Of byol_jax/datasets/retrieval.py: images of identities, with queries and a gallery."""
+  return ml_collections.ConfigDict(dict(
+      # 'csv': files with the columns path,id,camera; 'folders': a subfolder per identity;
+      # 'veri': VeRi-776; 'veri_wild': VERI-Wild.
+      format='csv',
+      root=ml_collections.config_dict.placeholder(str),  # folder of the benchmarks
+      query=ml_collections.config_dict.placeholder(str),  # own CSV file or folder
+      gallery=ml_collections.config_dict.placeholder(str),  # likewise
+      # Likewise, identities not needed; 'gallery': its images, for an evaluation.
+      train=ml_collections.config_dict.placeholder(str),
+      test_size=3000,  # identities in the test of VERI-Wild: 3000, 5000 or 10000
+      labels='identities',  # 'none' for pretraining
+      validation_share=0.1,  # of the training images, held out
+  ))
+
+
 def _data() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
       dataset='shapes',  # a module of byol_jax/datasets, or a dotted path

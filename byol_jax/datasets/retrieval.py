@@ -1,0 +1,118 @@
+"""Images of identities: training images, and a test split of queries and a gallery.
+
+The lists are those of `retrieval_lists`. In the test split the queries come first. Identities
+are numbered over all lists together, as those of training and test differ.
+"""
+
+import math
+
+import numpy as np
+
+from byol_jax import hashing, retrieval_lists
+from byol_jax.datasets import TOGETHER, DataError, Shards, Stream, image_folder
+from byol_jax.retrieval_lists import Listed, Roles
+
+LABELS = ('identities', 'none')
+
+
+def load(split: str, *, shards: Shards, format: str, root: str | None, query: str | None,
+         gallery: str | None, train: str | None, test_size: int, labels: str,
+         validation_share: float) -> Stream:
+  """Lists a split; no image is opened yet.
+
+  Args:
+    split: 'train', 'validation', 'test' or 'train+validation'.
+    shards: the records this host owns.
+    format: of `retrieval_lists.read`, as are the next five.
+    root: likewise.
+    query: likewise.
+    gallery: likewise.
+    train: likewise.
+    test_size: likewise.
+    labels: 'identities', or 'none' for pretraining, which reads the training list alone.
+    validation_share: in [0, 1); ceil(share * N) training images, drawn by a hash of their
+      place in the list, are held out.
+
+  Raises:
+    DataError: a list that cannot be read, an image that is missing, or one for training that
+      is in the test lists.
+  """
+  if labels not in LABELS:
+    raise DataError(f"data.options.labels is {labels!r}; it can be 'identities' or 'none'.")
+  if not 0 <= validation_share < 1:
+    raise DataError(f'data.options.validation_share is {validation_share}, outside [0, 1).')
+  lists = dict(format=format, root=root, query=query, gallery=gallery, train=train,
+               test_size=test_size)
+  numbers = {}
+  if labels == 'identities':
+    found = _all(lists)
+    numbers = _numbers(found)
+    if train != retrieval_lists.GALLERY:
+      _check_apart(found)
+  else:
+    found = {part: retrieval_lists.read(part, **lists)
+             for part in (('query', 'gallery') if split == 'test' else ('train',))}
+  if split == 'test':
+    own = [found['query'], found['gallery']]
+  else:
+    own = [_rows(found['train'], split, validation_share)]
+  for part in own:
+    retrieval_lists.check_images(part)
+  paths, identities = (np.concatenate([part[field] for part in own]) for field in (0, 1))
+  known = numbers and all(identities)
+  return image_folder.stream(
+      paths, np.array([numbers[name] for name in identities], np.int32) if known else None,
+      len(numbers), shards)
+
+
+def check_split(split: str, **options) -> None:
+  """Raises DataError if a split cannot be read, without opening an image."""
+  load(split, shards=Shards(), **options)
+
+
+def roles(*, labels: str, validation_share: float, **lists) -> Roles:
+  """Which images of the test split are queries, and from which cameras they are."""
+  del labels, validation_share
+  found = _all(lists)
+  query, gallery = found['query'], found['gallery']
+  paths, cameras = (np.concatenate([getattr(query, field), getattr(gallery, field)])
+                    for field in ('paths', 'cameras'))
+  camera = np.unique(cameras.astype(str), return_inverse=True)[1].astype(np.int32)
+  return Roles(
+      query=np.arange(len(paths)) < len(query.paths),
+      camera=np.where(cameras == '', -1, camera).astype(np.int32),
+      image=np.unique(paths.astype(str), return_inverse=True)[1].astype(np.int32),
+      names=paths, cameras=cameras, identities=np.array(list(_numbers(found)), object))
+
+
+def _all(lists) -> dict[str, Listed]:
+  return {part: retrieval_lists.read(part, **lists) for part in retrieval_lists.PARTS}
+
+
+def _numbers(found: dict[str, Listed]) -> dict[str, int]:
+  """The number of each identity, in the order of their names."""
+  names = {name for listed in found.values() for name in listed.identities if name}
+  return {name: number for number, name in enumerate(sorted(names))}
+
+
+def _check_apart(found: dict[str, Listed]) -> None:
+  train = set(found['train'].paths)
+  for part in ('query', 'gallery'):
+    both = [path for path in found[part].paths if path in train]
+    if both:
+      raise DataError(f'{both[0]} and {len(both) - 1} more images are in the training list and in '
+                      f'the {part} list; the same images would be trained on and judged.')
+
+
+def _rows(listed: Listed, split: str, validation_share: float) -> Listed:
+  """The training images of a split."""
+  if split == TOGETHER:
+    return listed
+  count = len(listed.paths)
+  held_out = math.ceil(validation_share * count)
+  order = hashing.permutation(count, 0)
+  rows = np.sort(order[held_out:] if split == 'train' else order[:held_out])
+  if not len(rows):
+    raise DataError(f'The {split} split is empty with {count} training images and '
+                    f'data.options.validation_share {validation_share}.')
+  return Listed(*(field[rows] for field in listed))

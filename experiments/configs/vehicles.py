@@ -1,0 +1,33 @@
+"""Pretraining on the images of a re-identification set, unlabelled: VeRi-776, VERI-Wild, own lists.
+
+  python -m experiments.pretrain --config=experiments/configs/vehicles.py:format=veri,root=VeRi \
+      --workdir=DIR
+
+format=veri or veri_wild with root=FOLDER; format=csv or folders with train=FILE or FOLDER
+(columns: path; id and camera are not read). The training images alone are read, without their
+identities; eval/retrieval.py judges the encoder.
+
+A starting point, not a tuned recipe: ResNet-50 at 224 pixels with the values of the paper's 300
+epochs, the learning rate for batch 512, and views that keep the vehicle: crops of at least a
+quarter of the image. No result is claimed for it; hardware and time are not measured.
+"""
+
+import ml_collections
+
+from experiments.configs import default
+
+
+def get_config(text='') -> ml_collections.ConfigDict:
+  given = default.arguments(text, format='veri', root='VeRi', train='')
+  config = default.get_config().unlock()
+  config.data.update(dataset='retrieval', options=default.retrieval_options(),
+                     pipeline='tf_data', virtual_shards=16)
+  own = given['format'] in ('csv', 'folders')
+  config.data.options.update(format=given['format'], labels='none',
+                             root=None if own else given['root'],
+                             train=(given['train'] or None) if own else None)
+  for view in (config.view1, config.view2):
+    view.crop_area = (0.25, 1.0)
+  config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99,
+                      weight_decay=1e-6)
+  return config.lock()

@@ -1,0 +1,107 @@
+"""Lists as a data set: splits, numbers of identities, and roles in the test split."""
+
+import numpy as np
+import pytest
+
+from byol_jax import datasets
+from byol_jax.datasets import DataError, Shards, retrieval
+from tests import identity_folders
+
+OPTIONS = dict(root=None, query=None, gallery=None, train=None, test_size=3000,
+               labels='identities', validation_share=.2)
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  root = tmp_path_factory.mktemp('lists')
+  identity_folders.write_csv(root)
+  identity_folders.write_veri(root / 'veri')
+  return root
+
+
+def options(folder, **changes):
+  own = {part: f'{folder}/{part}.csv' for part in ('query', 'gallery', 'train')}
+  return OPTIONS | dict(own, format='csv') | changes
+
+
+def records(stream):
+  """The labels of a stream in the order of ids."""
+  return [int(stream.read(record)['labels']) for shard in range(len(stream.shard_sizes))
+          for record in stream.records(shard, None)]
+
+
+def test_the_test_split_has_the_queries_first(root):
+  stream = datasets.read('retrieval', 'test', purpose='a test', options=options(root))
+  assert (stream.num_examples, stream.num_classes) == (10, 8)
+  # v1 ... v5, v7, v8, v9.
+  assert records(stream) == [0, 1, 2, 3, 0, 0, 1, 1, 2, 4]
+  assert stream.source(0).endswith('query images/1-0.jpg')
+
+
+def test_roles(root):
+  roles = retrieval.roles(**options(root))
+  assert roles.query.tolist() == 4 * [True] + 6 * [False]
+  assert roles.camera.tolist() == [0, 1, 0, 0, 0, 1, 0, 2, 0, 1]
+  assert roles.identities.tolist() == ['v1', 'v2', 'v3', 'v4', 'v5', 'v7', 'v8', 'v9']
+  assert len(set(roles.image)) == 10 and roles.names[4].endswith('gallery images/1-1.jpg')
+  # Of the benchmark's queries the gallery has copies, in the same cameras.
+  roles = retrieval.roles(**options(root, format='veri', root=f'{root}/veri'))
+  assert roles.query.sum() == 4 and (~roles.query).sum() == 10
+
+
+def test_an_image_in_both_lists_has_one_number(root, tmp_path):
+  path = root / 'query images' / '1-0.jpg'
+  (tmp_path / 'both.csv').write_text(f'path,id\n{path},v1\n')
+  roles = retrieval.roles(**options(root, gallery=str(tmp_path / 'both.csv')))
+  assert roles.image[0] == roles.image[4] and roles.camera[4] == -1
+
+
+def test_training_images_are_divided_by_a_hash(root):
+  parts = {split: datasets.read('retrieval', split, purpose='a test', options=options(root))
+           for split in ('train', 'validation', 'train+validation')}
+  assert [part.num_examples for part in parts.values()] == [8, 2, 10]
+  names = [{part.source(i) for i in range(part.num_examples)} for part in parts.values()]
+  assert names[0] | names[1] == names[2] and not names[0] & names[1]
+  assert records(parts['train+validation']) == [5, 5, 5, 6, 6, 6, 7, 7, 7, 7]
+
+
+def test_pretraining_reads_the_training_list_alone(root):
+  own = options(root, labels='none', query='nowhere.csv', gallery='nowhere.csv')
+  stream = datasets.read('retrieval', 'train', purpose='a test', options=own)
+  assert (stream.num_examples, stream.num_classes) == (8, 0)
+  assert 'labels' not in stream.read(dict(sample_id=0))
+
+
+def test_training_images_without_identities_leave_those_of_the_test(root, tmp_path):
+  images = sorted((root / 'train images').iterdir())
+  (tmp_path / 'train.csv').write_text('path\n' + '\n'.join(map(str, images)))
+  own = options(root, train=str(tmp_path / 'train.csv'))
+  train, test = (datasets.read('retrieval', split, purpose='a test', options=own)
+                 for split in ('train', 'test'))
+  assert train.num_classes == test.num_classes == 5
+  assert 'labels' not in train.read(dict(sample_id=0)) and records(test)[:4] == [0, 1, 2, 3]
+
+
+def test_the_gallery_can_stand_for_training_images(root):
+  own = options(root, train='gallery')
+  stream = datasets.read('retrieval', 'train+validation', purpose='a test', options=own)
+  assert stream.num_examples == 6
+
+
+def test_virtual_shards_hold_each_image_once(root):
+  stream = retrieval.load('test', shards=Shards(4, (1, 3)), **options(root))
+  assert stream.shard_sizes.tolist() == [3, 3, 2, 2]
+  assert [int(record['sample_id']) for record in stream.records(1, None)] == [1, 5, 9]
+
+
+def test_what_cannot_be_used_is_said(root, tmp_path):
+  both = np.array([root / 'query images' / '1-0.jpg', root / 'train images' / '7-0.jpg'])
+  (tmp_path / 'train.csv').write_text('path\n' + '\n'.join(map(str, both)))
+  for changes, message in (
+      (dict(train=str(tmp_path / 'train.csv')),
+       '1-0.jpg and 0 more images are in the training list and in the query list'),
+      (dict(labels='folders'), "labels is 'folders'; it can be 'identities' or 'none'"),
+      (dict(validation_share=1.), 'outside .0, 1'),
+      (dict(validation_share=.95), 'The train split is empty with 10 training images')):
+    with pytest.raises(DataError, match=message):
+      retrieval.load('train', shards=Shards(), **options(root, **changes))
