@@ -24,12 +24,13 @@ from byol_jax import (
   loading,
   parallel,
   plugins,
+  ranked_lists,
   results,
   tensors,
 )
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, Images, feature_store, features, grids
-from byol_jax.report import tables
+from byol_jax.report import pictures, tables
 
 # Keys that older checkpoints lack, as the code was then.
 OLDER = dict(resize='bicubic', workers=0, unreadable='stop', center_share=1.,
@@ -110,9 +111,10 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   Args:
     config: as in `experiments/configs/eval/`.
     pretrained: workdir of a pretraining run, whose newest checkpoint is judged.
-    workdir: gets results.json, a table as results.md, splits_read.jsonl, `features`, and in
-      `grids` the finished points of the evaluators that train the encoder. Results of other
-      evaluators on the same encoders and data, which are there already, stay.
+    workdir: gets results.json, a table as results.md, splits_read.jsonl, `features`, in
+      `grids` the finished points of the evaluators that train the encoder, and in `retrieval`
+      ranked lists. Results of other evaluators on the same encoders and data, which are there
+      already, stay.
 
   Returns:
     What results.json holds. In a job of several processes all take part, and the first
@@ -142,7 +144,8 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
                 dict(train=lambda: train, validation=lambda: validation, test=test),
                 lambda: load('train+validation', purpose='refit'),
                 functools.partial(_grid, workdir, meta['config']['model'], data),
-                functools.partial(_store, workdir, meta['config']['model'], data))
+                functools.partial(_store, workdir, meta['config']['model'], data),
+                functools.cache(lambda: loading.roles(data)), workdir / pictures.RANKED_FOLDER)
   unreadable = {name: parallel.gather_rows(np.array([len(loader.names)])).sum().item()
                 for name, loader in (('train', train), ('validation', validation),
                                      ('test', test()))}
@@ -175,8 +178,9 @@ def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
 
 def _data_name(data: Mapping[str, Any]) -> str:
   """As a table calls it: the set's name, of folders NAME/train theirs, or the module's."""
-  folder = os.path.basename(os.path.dirname(str(data['options'].get('train', ''))))
-  return data['options'].get('name') or folder or data['dataset']
+  options = data['options']
+  folder = os.path.basename(os.path.dirname(str(options.get('train') or '')))
+  return options.get('name') or options.get('format') or folder or data['dataset']
 
 
 def _check_labels(config, train: loading.Loader, name: str) -> None:
@@ -199,11 +203,16 @@ def _check_evaluators(config) -> None:
 
 
 def _trains_encoder(evaluator: str) -> bool:
-  return getattr(plugins.load('evaluators', evaluator), 'TRAINS_ENCODER', False)
+  return _is(evaluator, 'TRAINS_ENCODER')
+
+
+def _is(evaluator: str, what: str) -> bool:
+  """Whether an evaluator's module says so."""
+  return getattr(plugins.load('evaluators', evaluator), what, False)
 
 
 def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both, make_grid,
-           make_store) -> dict[str, dict[str, Any]]:
+           make_store, read_roles, lists: epath.Path) -> dict[str, dict[str, Any]]:
   """Fits every evaluator to every encoder; then reads the test split, and scores."""
   train = loaders['train']()
   fitted, embedders = {}, {}
@@ -218,8 +227,11 @@ def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both,
       if _trains_encoder(evaluator):
         found = fit(images, functools.partial(embed, 'validation'),
                     grid=make_grid(name, judged, evaluator), **arguments)
+      elif _is(evaluator, 'RETRIEVES'):
+        found = fit(functools.partial(frozen, 'train'), functools.partial(frozen, 'validation'),
+                    roles=read_roles(), **arguments)
       else:
-        on_images = getattr(plugins.load('evaluators', evaluator), 'TRAINS_ON_IMAGES', False)
+        on_images = _is(evaluator, 'TRAINS_ON_IMAGES')
         found = fit(images if on_images else frozen('train'), frozen('validation'), **arguments)
       fitted[name, evaluator] = found
   # Nothing is chosen from here on.
@@ -228,7 +240,10 @@ def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both,
     module = plugins.load('evaluators', evaluator)
     embed, frozen = embedders[name]
     test = functools.partial(embed, 'test') if _trains_encoder(evaluator) else frozen('test')
-    rows[name][evaluator] = dict(module.evaluate(found, test), **module.describe(found))
+    options = dict(keep=functools.partial(
+        ranked_lists.keep, folder=lists / name, loaders=loaders, roles=read_roles())
+                   ) if _is(evaluator, 'RETRIEVES') else {}
+    rows[name][evaluator] = dict(module.evaluate(found, test, **options), **module.describe(found))
   return rows
 
 

@@ -1,5 +1,6 @@
 """A folder of images -> their embeddings, in one file, for those who write no code."""
 
+from collections.abc import Mapping
 import os
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from byol_jax import assembly, checkpoint, evaluate, input_pipeline, parallel
 from byol_jax.datasets import Shards, image_folder
 from byol_jax.errors import InputError
-from byol_jax.evaluators import features
+from byol_jax.evaluators import Features, features
 
 
 class Extracted(NamedTuple):
@@ -53,17 +54,8 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
   folder = os.path.expanduser(os.fspath(images)).rstrip('/')
   encoder = evaluate.load_encoder(pretrained, step)
   meta = checkpoint.read_meta(pretrained, step)
-  data = assembly.plain(evaluate.OLDER | meta['config']['data'])
   paths, broken = _images(folder)
-  skipped = set()
-  batches = input_pipeline.evaluation_batches(
-      image_folder.stream(paths, None, 0, Shards()), image_size=data['image_size'],
-      share=data['center_share'], order=data['center_order'], batch_size=batch_size,
-      shards=Shards(), workers=data['workers'], unreadable=skipped.update)
-  views = assembly.center_views(data)
-  found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
-                           encoder.variables, batches, batch_size=batch_size,
-                           devices=jax.local_devices())
+  found, skipped = embed(encoder, meta['config']['data'], paths, batch_size)
   name = lambda path: str(path)[len(folder) + 1:]
   unreadable = tuple(sorted(map(name, [*paths[sorted(skipped)], *broken])))
   result = Extracted(os.fspath(output), len(found.sample_id), encoder.embedding_size, unreadable,
@@ -74,6 +66,32 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
       other_files=np.array(result.other_files), digest=np.array(meta['digests']['online']),
       step=np.array(meta['step'])))
   return result
+
+
+def embed(encoder: evaluate.Encoder, data: Mapping[str, Any], paths: np.ndarray, batch_size: int
+          ) -> tuple[Features, set[int]]:
+  """Embeddings of image files, prepared as for an evaluation.
+
+  Args:
+    encoder: of `evaluate.load_encoder`.
+    data: the `data` section of the checkpoint's config.
+    paths: object [N] of str.
+    batch_size: images encoded at once.
+
+  Returns:
+    The features, whose ids are places in `paths`, and the places of files that are no images.
+  """
+  data = assembly.plain(evaluate.OLDER | data)
+  skipped = set()
+  batches = input_pipeline.evaluation_batches(
+      image_folder.stream(paths, None, 0, Shards()), image_size=data['image_size'],
+      share=data['center_share'], order=data['center_order'], batch_size=batch_size,
+      shards=Shards(), workers=data['workers'], unreadable=skipped.update)
+  views = assembly.center_views(data)
+  found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
+                           encoder.variables, batches, batch_size=batch_size,
+                           devices=jax.local_devices())
+  return found, skipped
 
 
 def _images(folder: str) -> tuple[np.ndarray, list[str]]:

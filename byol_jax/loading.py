@@ -158,6 +158,13 @@ def check_test_split(config: Mapping[str, Any]) -> None:
     check('test', **config['options'])
 
 
+def roles(config: Mapping[str, Any]):
+  """The `retrieval_lists.Roles` of the test split; None where the data set has no lists."""
+  config = assembly.plain(config)
+  make = getattr(plugins.load('datasets', config['dataset']), 'roles', None)
+  return make(**config['options']) if make else None
+
+
 def _note_unreadable(action: str, data, names: set[str], workdir: pathlib.Path):
   def note(sample_ids):
     for name in map(data.source, sample_ids):

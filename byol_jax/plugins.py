@@ -11,7 +11,7 @@ from typing import Any
 from byol_jax.errors import InputError
 
 # Arguments of the contracts' functions that are not options of a config.
-PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes', 'grid')
+PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes', 'grid', 'roles')
 
 
 def load(kind: str, name: str) -> ModuleType:

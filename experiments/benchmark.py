@@ -1,7 +1,7 @@
 """Times the parts of a run on this machine.
 
-  python -m experiments.benchmark {input,augment,step,dispatch,end_to_end,eval} --config=CONFIG \
-      [--json] [--repeats=5] [--trace=DIR] [--config.train.batch_size=64]
+  python -m experiments.benchmark {input,augment,step,dispatch,end_to_end,eval,retrieval} \
+      --config=CONFIG [--json] [--repeats=5] [--trace=DIR] [--config.train.batch_size=64]
   python -m experiments.benchmark profile --config=CONFIG --trace=DIR
 
 CONFIG is one of experiments/configs. Prints a table, or with --json one line per case.

@@ -17,7 +17,7 @@ import ml_collections
 
 from byol_jax.benchmark import timing
 
-PARTS = ('input', 'augment', 'step', 'dispatch', 'end_to_end', 'eval')
+PARTS = ('input', 'augment', 'step', 'dispatch', 'end_to_end', 'eval', 'retrieval')
 
 
 def run(part: str, config: ml_collections.ConfigDict, *, repeats: int, trace: str | None

@@ -16,6 +16,12 @@ made when it has been trained: it gets `Images` as `train`, and as `validation` 
 `fit` gets one keyword more, `grid`, a `grids.Grid`: where the finished points of
 its grid are kept.
 
+A module with `RETRIEVES = True` ranks the images of a gallery, and may not need those for
+training at all: it gets as `train` and `validation` functions without arguments that
+return the Features. Its `fit` gets one keyword more, `roles`, the `retrieval_lists.Roles`
+of the test split (None where the data set has no lists), and its `evaluate` one,
+`keep`, which it calls with what is to be written down, a `retrieval.Result`.
+
 `fit` makes every choice, on `validation`: training images held out from
 `train`. `evaluate` chooses nothing, so the caller can read the test split once,
 last. It returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5'

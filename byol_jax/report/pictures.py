@@ -7,17 +7,23 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from byol_jax import parallel
 from byol_jax.errors import InputError
 
 VIEWS = 'views.png'
+# In the workdir of an evaluation: FOLDER/ENCODER/LISTS.
+RANKED_FOLDER, RANKED_LISTS = 'retrieval', 'ranked_lists.png'
 PAIRS_IN_A_ROW = 4
 GUTTER = 8  # pixels
 TILE = 64  # pixels, the longest side of a small picture
 MAP_CELLS = 24  # small pictures along a side of the map
 WHITE = 255
+# Frames of a ranked list, told apart without colours by the marks in them.
+RIGHT, WRONG, QUERY = (0, 128, 80), (200, 40, 40), (90, 90, 90)
+FRAME = 4  # pixels
+LINE = 20  # pixels, height of a title
 
 
 class Sample(NamedTuple):
@@ -33,6 +39,21 @@ class Sample(NamedTuple):
   embeddings: np.ndarray
   labels: np.ndarray | None
   step: int
+
+
+class RankedLine(NamedTuple):
+  """A query and the first of its ranked gallery.
+
+  title: above them.
+  query: uint8 [side, side, 3].
+  images: uint8 [side, side, 3] each, in their order.
+  right: which of them show the query's identity.
+  """
+
+  title: str
+  query: np.ndarray
+  images: list[np.ndarray]
+  right: list[bool]
 
 
 def draw_views(path: str | pathlib.Path, view1: np.ndarray, view2: np.ndarray) -> None:
@@ -58,6 +79,42 @@ def draw_views(path: str | pathlib.Path, view1: np.ndarray, view2: np.ndarray) -
     sheet[top:top + side, left:left + 2 * side] = pair
   with parallel.folder(path).open('wb') as file:
     Image.fromarray(sheet).save(file, format='PNG')
+
+
+def ranked_lists(lines: Sequence[RankedLine]) -> bytes:
+  """A PNG: each query in gray, then its list, right ones with a tick, wrong ones with a cross."""
+  side = TILE + 2 * FRAME
+  longest = max(len(line.images) for line in lines)
+  width = max((longest + 1) * (side + GUTTER) + GUTTER, 640)
+  sheet = Image.new('RGB', (width, len(lines) * (LINE + side + GUTTER)), (WHITE,) * 3)
+  draw = ImageDraw.Draw(sheet)
+  font = ImageFont.load_default(12)
+  for row, line in enumerate(lines):
+    top = row * (LINE + side + GUTTER)
+    draw.text((FRAME, top + 3), line.title, fill=(0, 0, 0), font=font)
+    marks = [None, *line.right]
+    for column, (image, right) in enumerate(zip([line.query, *line.images], marks)):
+      # The list stands apart from its query.
+      left = column * (side + GUTTER) + GUTTER * (column > 0)
+      colour = QUERY if right is None else RIGHT if right else WRONG
+      draw.rectangle((left, top + LINE, left + side - 1, top + LINE + side - 1), fill=colour)
+      sheet.paste(Image.fromarray(_resized(Image.fromarray(image), TILE)),
+                  (left + FRAME, top + LINE + FRAME))
+      if right is not None:
+        _mark(draw, left + side - 18, top + LINE + side - 18, colour, right)
+  buffer = io.BytesIO()
+  sheet.save(buffer, format='PNG')
+  return buffer.getvalue()
+
+
+def _mark(draw: ImageDraw.ImageDraw, left: int, top: int, colour, right: bool) -> None:
+  """A tick or a cross, white on a corner of the frame's colour."""
+  draw.rectangle((left, top, left + 17, top + 17), fill=colour)
+  at = lambda *points: [(left + x, top + y) for x, y in points]
+  strokes = ([at((4, 9), (8, 13), (14, 4))] if right
+             else [at((4, 4), (13, 13)), at((4, 13), (13, 4))])
+  for stroke in strokes:
+    draw.line(stroke, fill=(WHITE,) * 3, width=2)
 
 
 def nearest(embeddings: np.ndarray, queries: Sequence[int], count: int) -> np.ndarray:

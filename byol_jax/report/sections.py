@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import shlex
 from typing import Any
 
-from byol_jax.report import compare, published, tables
+from byol_jax.report import compare, pictures, published, tables
 from byol_jax.report.runs import Run
 from byol_jax.report.tables import Table
 
@@ -13,7 +13,7 @@ def scores(found: Sequence[compare.Setting]) -> dict[str, Any]:
   """Held-out kNN of every setting, the measured tables, and the published numbers."""
   measured = [(setting.name, table) for setting in found for table in _measured(setting)]
   without = [setting for setting in found if not _measured(setting)]
-  return dict(held_out=_held_out(found), measured=measured,
+  return dict(held_out=_held_out(found), measured=measured, ranked=_ranked(found),
               without=[setting.name or 'the run' for setting in without],
               how=_evaluate(without[0].runs[0]) if without else '', published=_published(found))
 
@@ -49,6 +49,27 @@ def _measured(setting: compare.Setting) -> list[Table]:
   found = [(tables.scores(list(by_seed.values())), notes.get(kind, []))
            for kind, by_seed in kinds.items()]
   return [table._replace(notes=table.notes + more) for table, more in found]
+
+
+def _ranked(found: Sequence[compare.Setting]) -> list[tuple[str, str]]:
+  """(title, picture) of every ranked list of the first run of each setting that has any."""
+  pictured = []
+  for setting in found:
+    own = (_lists(run, setting.name) for run in setting.runs)
+    pictured += next(filter(None, own), [])
+  return pictured
+
+
+def _lists(run: Run, setting: str) -> list[tuple[str, str]]:
+  pictured = []
+  for folder, results in run.evaluations:
+    for encoder in results['encoders']:
+      path = folder / pictures.RANKED_FOLDER / encoder / pictures.RANKED_LISTS
+      if path.is_file():
+        title = [setting] * bool(setting) + [str(folder.relative_to(run.folder)),
+                                             tables.NAMES.get(encoder, encoder)]
+        pictured.append((', '.join(title), pictures.embedded(path)))
+  return pictured
 
 
 def _evaluate(run: Run) -> str:

@@ -12,13 +12,15 @@ NAMES = dict(pretrained='BYOL, frozen', random='random encoder', pixels='raw pix
              supervised='supervised')
 COLUMNS = dict(linear='linear (C.1)', linear_features='linear on features', knn='kNN',
                knn_grid='kNN, chosen', few_shot='few-shot', linear_transfer='linear (D.2)',
-               semi_supervised='fine-tuned (C.1)', fine_tuned_transfer='fine-tuned (D.3)')
+               semi_supervised='fine-tuned (C.1)', fine_tuned_transfer='fine-tuned (D.3)',
+               retrieval='retrieval')
 # Evaluators whose top-5 stands in the table too; results.json has all.
 WITH_TOP5 = ('linear', 'semi_supervised')
 # Evaluators after which an encoder is frozen no more.
 FINE_TUNED = ('semi_supervised', 'fine_tuned_transfer')
 METRICS = dict(top1='top-1', top5='top-5', mean_per_class='mean per class',
-               map_voc07='VOC07 mAP')
+               map_voc07='VOC07 mAP', map='mAP', rank1='rank-1', rank5='rank-5', rank10='rank-10')
+RETRIEVED = ('map', 'rank1', 'rank5', 'rank10')
 SHOTS = re.compile(r'top1_(\d+)_shots')
 
 
@@ -64,14 +66,15 @@ def scores(results: Sequence[Mapping[str, Any]]) -> Table:
                + '; '.join(row['differs_from_paper']) + '.'
                for e, row in evaluators.items() if row.get('differs_from_paper')]
   beside = [text for e in evaluators if (text := published.of_protocol(e, first['dataset']))]
-  return Table(['encoder', *titles], rows, [_counted(results), *differing, *beside])
+  retrieved = [_retrieved(row) for row in evaluators.values() if 'map' in row]
+  return Table(['encoder', *titles], rows, [_counted(results), *retrieved, *differing, *beside])
 
 
 def _shown(evaluator: str, row: Mapping[str, Any]) -> list[str]:
   """The metrics of an evaluator that stand in the table, in their order."""
   main = row.get('metric', 'top1')
   return [metric for metric in (*METRICS, *filter(SHOTS.fullmatch, row))
-          if metric in row and (metric in (main, 'top1') or SHOTS.fullmatch(metric)
+          if metric in row and (metric in (main, 'top1', *RETRIEVED) or SHOTS.fullmatch(metric)
                                 or metric == 'top5' and evaluator in WITH_TOP5)]
 
 
@@ -99,11 +102,23 @@ def _counted(results: Sequence[Mapping[str, Any]]) -> str:
   reads = max(r['test_split_reads'] for r in results)
   read = 'read once' if reads == 1 else f'read {reads} times by evaluations in this workdir'
   several = len(results) > 1
+  # Retrieval has nothing to choose, and a chance of its own.
+  evaluators = set().union(*first['encoders'].values())
+  choices = '' if evaluators == {'retrieval'} else (
+      f', choices on {images["validation"]} held-out ones; chance {100 * first["chance"]:.1f}')
   return (f'Percent of {images["test"]} test images of {first["dataset"]}{left_out}, {read}; '
-          f'{images["train"]} training images, choices on {images["validation"]} held-out ones; '
-          f'chance {100 * first["chance"]:.1f}. Last checkpoint (step {first["step"]}), '
+          f'{images["train"]} training images{choices}. Last checkpoint (step {first["step"]}), '
           f'seed{"s" if several else ""} {", ".join(str(r["seed"]) for r in results)}'
           f'{"; mean and standard deviation over seeds" if several else ""}.')
+
+
+def _retrieved(row: Mapping[str, Any]) -> str:
+  """What was counted in a retrieval."""
+  more = [f'whitened to {row["whitening"]} dimensions'] * bool(row['whitening'])
+  more += ['re-ranked by k-reciprocal neighbours'] * row['rerank']
+  return (f'Retrieval: {row["queries"]} queries in a gallery of {row["gallery_images"]} images'
+          f'{", " + ", ".join(more) if more else ""}; {row["queries_without_match"]} queries '
+          f'without a match left out; mAP of a random order about {100 * row["chance_map"]:.1f}.')
 
 
 def _percent(values: Sequence[float]) -> str:

@@ -28,7 +28,8 @@ def with_evaluators(config: ml_collections.ConfigDict, names: str) -> ml_collect
   """Adds the evaluators that the argument of a config names: 'linear', 'linear_features,knn'."""
   known = dict(linear=linear, linear_features=linear_features, knn=knn, knn_grid=knn_grid,
                few_shot=few_shot, linear_transfer=linear_transfer,
-               semi_supervised=semi_supervised, fine_tuned_transfer=fine_tuned_transfer)
+               semi_supervised=semi_supervised, fine_tuned_transfer=fine_tuned_transfer,
+               retrieval=retrieval)
   for name in names.split(','):
     if name not in known:
       raise InputError(f'{name!r} after the colon of --config is no evaluator; there are '
@@ -136,4 +137,23 @@ def linear_transfer() -> ml_collections.ConfigDict:
       tolerance=1e-7,  # estimated relative distance from the minimum
       max_iterations=1000,  # of L-BFGS for each penalty
       dtype='float64',  # of L-BFGS; a TPU has it in software only: 'float32', tolerance 1e-5
+  ))
+
+
+def retrieval() -> ml_collections.ConfigDict:
+  """A gallery ranked for queries; details: evaluators/retrieval.py, ranking.py, reranking.py."""
+  return ml_collections.ConfigDict(dict(
+      # 'lists': as the data set lists them; for data sets with classes 'train', the training
+      # images, or 'test', the other test images.
+      gallery='train',
+      whitening=0,  # dimensions of a PCA-whitening fitted on training images; 0 for none
+      rerank=False,  # by k-reciprocal neighbours (Zhong et al. 2017)
+      k1=20,  # nearest images that can be reciprocal (section 4.1 there)
+      k2=6,  # nearest images whose vectors are averaged (likewise)
+      original_weight=0.3,  # of the original distance, lambda (likewise)
+      recall_at=(10, 100),  # depths
+      depth=50,  # images of each list that are written down
+      pictured=3,  # queries drawn of each kind: evenly chosen, best and worst; 0: no picture
+      block_bytes=2 ** 28,  # of similarities held at a time
+      most_bytes=2 ** 33,  # that re-ranking may take
   ))

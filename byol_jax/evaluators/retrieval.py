@@ -1,0 +1,197 @@
+"""Retrieval: for each query the images of its identity are to stand first in the gallery.
+
+`ranking` has the order and the metrics, `reranking` the one option that changes the order
+afterwards. Queries and gallery are those of the data set's lists, or, for data sets with
+classes, the test images and the training images, with the class as identity.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import numpy as np
+
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Features, check_features, ranking, reranking
+from byol_jax.retrieval_lists import Roles
+
+RETRIEVES = True
+GALLERIES = ('lists', 'train', 'test')
+CMC_AT = (1, 5, 10)
+PROTOCOL = (
+    'The gallery is ranked by cosine similarity for each query. Left out: images of the query\'s '
+    'identity from its camera, and the query itself. mAP is the mean over the queries of the mean '
+    'precision at each match, rank-k the share of queries with a match among the first k, recall '
+    'at k the share of a query\'s matches among the first k. Of equally similar images the wrong '
+    'ones stand first. Queries without a match are left out and counted. Nothing is chosen.')
+
+
+class Result(NamedTuple):
+  """What `evaluate` found, for those who write it down.
+
+  ranked: of Q queries.
+  query: int [Q], ids of the queries in the test split.
+  gallery: int [G], ids of the gallery in its split.
+  split: the gallery's: 'train' or 'test'.
+  identity: int [Q], the labels of the queries.
+  gallery_identity: int [G].
+  pictured: how many queries of each kind are to be drawn.
+  """
+
+  ranked: ranking.Ranked
+  query: np.ndarray
+  gallery: np.ndarray
+  split: str
+  identity: np.ndarray
+  gallery_identity: np.ndarray
+  pictured: int
+
+
+class Fitted(NamedTuple):
+  """The training images where they are the gallery, the lists and whitening where there are."""
+
+  train: Features | None
+  roles: Roles | None
+  whitening: ranking.Whitening | None
+  num_classes: int
+  options: dict[str, Any]
+
+
+def fit(train: Callable[[], Features], validation: Callable[[], Features], *, num_classes: int,
+        roles: Roles | None, gallery: str, whitening: int, rerank: bool, k1: int, k2: int,
+        original_weight: float, recall_at: Sequence[int], depth: int, pictured: int,
+        block_bytes: int, most_bytes: int) -> Fitted:
+  """Takes what is needed of the training images.
+
+  Args:
+    train: gives the training images; called where they are the gallery, or for the whitening.
+    validation: not called, as nothing is chosen.
+    num_classes: identities in the data set.
+    roles: of the test split, where the data set has lists.
+    gallery: 'lists': of the data set's; 'train': the training images; 'test': the other test
+      images.
+    whitening: dimensions of the PCA-whitening fitted on training images; 0 for none.
+    rerank: by k-reciprocal neighbours.
+    k1: of `reranking.scores`, as are the next two.
+    k2: likewise.
+    original_weight: likewise.
+    recall_at: depths at which recall is reported.
+    depth: images of each ranked list that are written down.
+    pictured: queries drawn of each kind: chosen evenly, best and worst.
+    block_bytes: memory for similarities at a time.
+    most_bytes: memory that re-ranking may take.
+
+  Raises:
+    InputError: an option out of its range, lists that are missing or not wanted, or unusable
+      training features.
+  """
+  del validation
+  if gallery not in GALLERIES:
+    raise InputError(f'gallery is {gallery!r}; it can be {", ".join(GALLERIES)}.')
+  if (gallery == 'lists') != (roles is not None):
+    raise InputError(f"gallery is {gallery!r}, but the data set has {'no ' * (roles is None)}lists "
+                     f"of queries; set it to {'train or test' if roles is None else 'lists'}.")
+  counted = (*recall_at, depth, block_bytes, most_bytes)
+  if not recall_at or min(counted) < 1 or min(whitening, pictured) < 0:
+    raise InputError(f'recall_at is {tuple(recall_at)}, depth {depth}, block_bytes {block_bytes}, '
+                     f'most_bytes {most_bytes}, whitening {whitening} and pictured {pictured}; the '
+                     'last two can be 0, the others must be at least 1.')
+  features = train() if gallery == 'train' or whitening else None
+  if features is not None and gallery == 'train':
+    check_features('train', features, num_classes)
+  fitted = ranking.fit_whitening(features.embeddings, whitening) if whitening else None
+  options = dict(
+      gallery=gallery, whitening=whitening, rerank=rerank, recall_at=tuple(recall_at), depth=depth,
+      pictured=pictured, block_bytes=block_bytes, most_bytes=most_bytes,
+      **dict(k1=k1, k2=k2, original_weight=original_weight) if rerank else {})
+  return Fitted(features if gallery == 'train' else None, roles, fitted, num_classes, options)
+
+
+def evaluate(fitted: Fitted, test: Features, *, keep: Callable[[Result], None]
+             ) -> dict[str, float]:
+  """Ranks the gallery for each query and judges the order.
+
+  Args:
+    fitted: from `fit`.
+    test: M labelled images, embeddings [M, D].
+    keep: called with the result.
+
+  Returns:
+    'map', 'rank1', 'rank5', 'rank10' and 'recall_K' in [0, 1], and the counts 'queries',
+    'queries_without_match' and 'gallery_images'. 'chance_map' is the mean share of matches in
+    the gallery, about what a random order has.
+
+  Raises:
+    InputError: unusable test features, or no query with a match.
+  """
+  check_features('test', test, fitted.num_classes)
+  query, gallery, entries = _problem(fitted, test)
+  for name, part in (('query', query), ('gallery', gallery)):
+    if not len(part.embeddings):
+      raise InputError(f'The {name} list has no image that could be read.')
+  options = fitted.options
+  ranked = ranking.together([
+      ranking.judge(scores, ranking.Entries(*(array[rows] for array in entries[0])), entries[1],
+                    depth=options['depth'], recall_at=options['recall_at'])
+      for rows, scores in _scores(fitted, query.embeddings, gallery.embeddings)])
+  _check_cameras(ranked, *entries)
+  found = ranking.metrics(ranked, cmc_at=CMC_AT, recall_at=options['recall_at'])
+  split = 'train' if options['gallery'] == 'train' else 'test'
+  keep(Result(ranked, query.sample_id, gallery.sample_id, split, query.labels, gallery.labels,
+              options['pictured']))
+  judged = ranked.matches > 0
+  return dict(found, queries=int(judged.sum()), queries_without_match=int((~judged).sum()),
+              gallery_images=len(gallery.sample_id),
+              chance_map=float(ranked.matches[judged].mean() / len(gallery.sample_id)))
+
+
+def describe(fitted: Fitted) -> dict[str, Any]:
+  """The protocol in words and the options."""
+  more = ''
+  if fitted.whitening is not None:
+    more += (f' Embeddings are whitened to {fitted.whitening.matrix.shape[1]} dimensions, fitted '
+             'on the training images without their labels.')
+  if fitted.options['rerank']:
+    more += (' Re-ranked by k-reciprocal neighbours (Zhong et al. 2017) of all queries and the '
+             'gallery together; scores in the lists are distances with their signs changed.')
+  return dict(protocol=PROTOCOL + more, **fitted.options)
+
+
+def _problem(fitted: Fitted, test: Features):
+  """Queries and gallery, and what is known of each: two Features, two Entries."""
+  gallery, roles = fitted.options['gallery'], fitted.roles
+  entries = lambda part, image: ranking.Entries(
+      part.labels, np.full(len(part.labels), -1, np.int32), image)
+  if gallery == 'test':
+    return test, test, (entries(test, test.sample_id),) * 2
+  if gallery == 'train':
+    train = fitted.train
+    chex.assert_equal_shape_suffix([train.embeddings, test.embeddings], 1)
+    # Numbers that no query has.
+    return test, train, (entries(test, test.sample_id), entries(train, -1 - train.sample_id))
+  is_query = roles.query[test.sample_id]
+  parts = [Features(*(array[rows] for array in test)) for rows in (is_query, ~is_query)]
+  return *parts, tuple(ranking.Entries(part.labels, roles.camera[part.sample_id],
+                                       roles.image[part.sample_id]) for part in parts)
+
+
+def _scores(fitted: Fitted, queries: np.ndarray, gallery: np.ndarray):
+  """Rows of queries with their scores [q, G], higher is nearer."""
+  options = fitted.options
+  if fitted.whitening is not None:
+    queries, gallery = (ranking.whiten(fitted.whitening, part) for part in (queries, gallery))
+  if not options['rerank']:
+    return ranking.similarities(queries, gallery, block_bytes=options['block_bytes'])
+  return reranking.scores(
+      queries, gallery, k1=options['k1'], k2=options['k2'], weight=options['original_weight'],
+      block_bytes=options['block_bytes'], most_bytes=options['most_bytes'])
+
+
+def _check_cameras(ranked: ranking.Ranked, queries: ranking.Entries, gallery: ranking.Entries
+                   ) -> None:
+  cameras = np.unique(np.concatenate([queries.camera, gallery.camera]))
+  if not ranked.matches.any() and len(cameras) == 1 and cameras[0] >= 0:
+    raise InputError(
+        f'All {len(queries.camera)} queries and {len(gallery.camera)} gallery images are of one '
+        'camera, and images of a query\'s identity from its own camera are left out: no query has '
+        'a match. Leave the cameras out of the lists where one camera is all there is.')

@@ -1,0 +1,136 @@
+"""The ranked lists of a retrieval: a file with a line per query, and a picture of some."""
+
+from collections.abc import Callable, Iterator, Mapping
+import json
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from byol_jax import assembly, loading, parallel
+from byol_jax.datasets import image_folder
+from byol_jax.evaluators.retrieval import Result
+from byol_jax.report import pictures
+from byol_jax.retrieval_lists import Roles
+
+QUERIES = 'queries.jsonl'
+# Images of a list that are drawn.
+DRAWN = 10
+# Images decoded at a time.
+BATCH_SIZE = 256
+
+
+def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[], loading.Loader]],
+         roles: Roles | None) -> None:
+  """Writes queries.jsonl and ranked_lists.png; all processes of a job call it.
+
+  Args:
+    result: of `evaluators.retrieval`.
+    folder: that gets the files.
+    loaders: () -> the loader, by the name of the split.
+    roles: of the test split, where the data set has lists.
+  """
+  if parallel.is_first_process():
+    folder.mkdir(parents=True, exist_ok=True)
+    text = ''.join(json.dumps(line) + '\n' for line in _lines(result, roles))
+    _replace(folder / QUERIES, text.encode())
+  rows = [(kind, row) for kind, chosen in examples(result).items() for row in chosen]
+  if not rows:
+    return
+  nearest = result.ranked.nearest[:, :DRAWN]
+  shown = {row: [place for place in nearest[row] if place >= 0] for _, row in rows}
+  drawn = {split: _images(loaders[split](), ids, roles if split == 'test' else None)
+           for split, ids in _needed(result, shown).items()}
+  if not parallel.is_first_process():
+    return
+  lines = [pictures.RankedLine(
+      _title(kind, result, row, roles), drawn['test'][result.query[row]],
+      [drawn[result.split][result.gallery[place]] for place in shown[row]],
+      result.ranked.right[row, :len(shown[row])].tolist()) for kind, row in rows]
+  _replace(folder / pictures.RANKED_LISTS, pictures.ranked_lists(lines))
+
+
+def examples(result: Result) -> dict[str, list[int]]:
+  """Rows of queries to draw: evenly spread ones, the best and the worst; none twice.
+
+  Best and worst by average precision, of equals those of lower row.
+  """
+  judged = np.flatnonzero(result.ranked.matches > 0)
+  order = judged[np.argsort(-result.ranked.average_precision[judged], kind='stable')]
+  worst = judged[np.argsort(result.ranked.average_precision[judged], kind='stable')]
+  spread = judged[np.linspace(0, len(judged) - 1, min(result.pictured, len(judged))).astype(int)]
+  found, taken = {}, set()
+  for kind, rows in (('evenly chosen', spread), ('best', order), ('worst', worst)):
+    own = [int(row) for row in rows if row not in taken][:result.pictured]
+    taken |= set(own)
+    found[kind] = own
+  return found
+
+
+def _lines(result: Result, roles: Roles | None) -> Iterator[dict[str, Any]]:
+  """What is written of each query; scores are cosine similarities unless lists are re-ranked."""
+  ranked = result.ranked
+  identity = lambda label: int(label) if roles is None else roles.identities[label]
+  name = lambda number: int(number) if roles is None else roles.names[number]
+  for row, number in enumerate(result.query):
+    places = [place for place in ranked.nearest[row] if place >= 0]
+    judged = bool(ranked.matches[row])
+    yield dict(
+        query=name(number), identity=identity(result.identity[row]),
+        camera=None if roles is None else roles.cameras[number] or None,
+        matches=int(ranked.matches[row]),
+        average_precision=round(float(ranked.average_precision[row]), 6) if judged else None,
+        first_match=int(ranked.first[row]) if judged else None,
+        nearest=[name(result.gallery[place]) for place in places],
+        nearest_identity=[identity(result.gallery_identity[place]) for place in places],
+        right=ranked.right[row, :len(places)].tolist(),
+        score=[round(float(score), 6) for score in ranked.score[row, :len(places)]])
+
+
+def _title(kind: str, result: Result, row: int, roles: Roles | None) -> str:
+  label = result.identity[row] if roles is None else roles.identities[result.identity[row]]
+  camera = '' if roles is None else roles.cameras[result.query[row]]
+  ranked = result.ranked
+  return (f'{kind}: identity {label}{f", camera {camera}" if camera else ""}; average precision '
+          f'{ranked.average_precision[row]:.2f}, matches: {ranked.matches[row]}, the first at '
+          f'place {ranked.first[row]}')
+
+
+def _needed(result: Result, shown: Mapping[int, list[int]]) -> dict[str, set[int]]:
+  """The ids of the images to draw, by split."""
+  found = {'test': {int(result.query[row]) for row in shown}}
+  found.setdefault(result.split, set()).update(
+      int(result.gallery[place]) for places in shown.values() for place in places)
+  return found
+
+
+def _images(loader: loading.Loader, ids: set[int], roles: Roles | None) -> dict[int, np.ndarray]:
+  """{id: small image uint8 [side, side, 3]} as the encoder sees them; on every process.
+
+  Files of lists are opened one by one, other splits are gone through.
+  """
+  numbers = np.array(sorted(ids), np.int32)
+  if roles is not None:
+    # Their ids are places in `numbers`.
+    loader = loader._replace(data=image_folder.stream(
+        roles.names[numbers], None, 0, loading.shards(loader.config)))
+  found, pixels, name = [np.zeros(0, np.int32)], [], ''
+  for batch in loader.evaluation_batches(BATCH_SIZE):
+    sample_id = batch['sample_id'] if roles is None else numbers[batch['sample_id']]
+    wanted = np.isin(sample_id, numbers)
+    name = 'images' if 'images' in batch else 'crop1'
+    found.append(sample_id[wanted])
+    pixels.append(batch[name][wanted])
+  side = min(pictures.TILE, loader.config['image_size'])
+  images = np.zeros((0, side, side, 3), np.uint8)
+  if sum(map(len, pixels)):
+    views = assembly.center_views(loader.config)({name: np.concatenate(pixels)})
+    images = np.stack([pictures.small(view) for view in np.asarray(views)])
+  numbers, images = map(parallel.gather_rows, (np.concatenate(found), images))
+  return dict(zip(numbers.tolist(), images))
+
+
+def _replace(path: epath.Path, content: bytes) -> None:
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_bytes(content)
+  partial.replace(path)
