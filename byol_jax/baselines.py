@@ -68,6 +68,10 @@ def _with_labels(config, networks, loader: loading.Loader, size: int):
   if loader.data.multi_label:
     raise InputError("The 'supervised' encoder takes one class for each image, and these have "
                      'several; leave it out of config.encoders.')
+  # Lists of identities can leave those of the training images out.
+  if 'labels' not in next(loader.evaluation_batches(1), {'labels': None}):
+    raise InputError("The 'supervised' encoder needs labelled training images, and these have no "
+                     'labels; leave it out of config.encoders.')
   options = assembly.plain(config.supervised)
   policy = options.pop('view')
   view = assembly.build_single_view(policy, config.seed, size)

@@ -10,6 +10,7 @@ import pytest
 from byol_jax import assembly, evaluate, ranked_lists, train
 from byol_jax.convert import deepmind
 from byol_jax.datasets import DataError
+from byol_jax.errors import InputError
 from byol_jax.evaluators import ranking, retrieval
 from byol_jax.report import compare, pictures, runs, sections
 from byol_jax.report.runs import Run
@@ -124,14 +125,16 @@ def test_veri_wild(root, pretrained, tmp_path):
 
 @pytest.mark.slow
 def test_pretraining_on_the_same_folders_and_all_encoders(root, tmp_path):
-  options = vehicles.get_config(f'format=veri,root={root}/veri').data.options.to_dict()
+  own = dict(root=f'{root}/veri', validation_share=.2)
+  options = vehicles.get_config('format=veri').data.options.to_dict() | own
   train.pretrain(tiny.config(
       data__dataset='retrieval', data__options=options, data__pipeline='tf_data',
       train__batch_size=8, train__epochs=2.0, train__warmup_epochs=.5), tmp_path)
   found = evaluate.evaluate(
-      config('veri', encoders=('pretrained', 'random', 'pixels'), root=f'{root}/veri'), tmp_path,
+      config('veri', encoders=('pretrained', 'random', 'pixels'), **own), tmp_path,
       tmp_path / 'retrieval')
-  assert len({row['retrieval']['map'] for row in found['encoders'].values()}) > 1
+  assert [row['retrieval']['queries'] for row in found['encoders'].values()] == [2, 2, 2]
+  assert found['images'] == dict(train=8, validation=2, test=14)
   reads = [json.loads(line) for line in (tmp_path / 'splits_read.jsonl').read_text().splitlines()]
   assert {read['split'] for read in reads} == {'train'}
   run, = runs.read([tmp_path])
@@ -143,6 +146,12 @@ def test_bad_lists_are_said_before_anything_is_encoded(root, pretrained, tmp_pat
     evaluate.evaluate(config('csv', query='nowhere.csv', gallery=f'{root}/gallery.csv'), pretrained,
                       tmp_path)
   assert not (tmp_path / 'features').exists()
+
+
+def test_no_encoder_is_trained_on_the_identities_of_the_gallery(root, pretrained, tmp_path):
+  own = {part: f'{root}/{part}.csv' for part in ('query', 'gallery')}
+  with pytest.raises(InputError, match="'supervised' encoder needs labelled training images"):
+    evaluate.evaluate(config('csv', encoders=('supervised',), **own), pretrained, tmp_path)
 
 
 def make_result(average_precision, split='train', pictured=1):

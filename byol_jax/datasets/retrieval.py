@@ -59,7 +59,8 @@ def load(split: str, *, shards: Shards, format: str, root: str | None, query: st
   for part in own:
     retrieval_lists.check_images(part)
   paths, identities = (np.concatenate([part[field] for part in own]) for field in (0, 1))
-  known = numbers and all(identities)
+  # Whoever is fitted to training images must not learn the gallery's identities.
+  known = numbers and all(identities) and (split == 'test' or train != retrieval_lists.GALLERY)
   return image_folder.stream(
       paths, np.array([numbers[name] for name in identities], np.int32) if known else None,
       len(numbers), shards)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from byol_jax import benchmark
-from byol_jax.benchmark import profile
+from byol_jax.benchmark import profile, retrieval
 from tests import tiny
 from tests.commands import run
 
@@ -16,13 +16,14 @@ CASES = dict(
              'blur', 'blur by convolution'},
     step={'matrix product', 'views', 'step'}, end_to_end={'step alone', 'run'},
     dispatch={'one step per dispatch', '8 steps per dispatch'},
-    eval={'encoder', 'features', 'kNN of 20000'})
+    eval={'encoder', 'features', 'kNN of 20000'}, retrieval={'similarities', 'retrieval'})
 
 
 @pytest.mark.parametrize('part', [
     pytest.param(part, marks=[pytest.mark.slow] * (part in ('step', 'end_to_end')))
     for part in benchmark.PARTS])
-def test_every_part_runs(part):
+def test_every_part_runs(part, monkeypatch):
+  monkeypatch.setattr(retrieval, 'GALLERY', 3000)
   results = benchmark.run(part, tiny.config(), repeats=1, trace=None)
   assert {result.name for result in results} == CASES[part]
   assert all(result.per_second > 0 for result in results)

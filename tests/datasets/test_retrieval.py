@@ -86,6 +86,10 @@ def test_the_gallery_can_stand_for_training_images(root):
   own = options(root, train='gallery')
   stream = datasets.read('retrieval', 'train+validation', purpose='a test', options=own)
   assert stream.num_examples == 6
+  # Its identities are no labels to be trained with.
+  assert 'labels' not in stream.read(dict(sample_id=0)) and stream.num_classes == 5
+  test = datasets.read('retrieval', 'test', purpose='a test', options=own)
+  assert records(test)[4:] == [0, 0, 1, 1, 2, 4]
 
 
 def test_virtual_shards_hold_each_image_once(root):
