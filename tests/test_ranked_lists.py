@@ -141,6 +141,22 @@ def test_pretraining_on_the_same_folders_and_all_encoders(root, tmp_path):
   assert len(sections._lists(run, '')) == 3
 
 
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(root, pretrained, tmp_path):
+  own = {f'config__data__options__{part}': root / f'{part}.csv' for part in ('query', 'gallery')}
+  files = []
+  for processes in (1, 2):
+    code, output = commands.run_job(
+        processes, 'evaluate', config='experiments/configs/eval/retrieval.py:csv',
+        checkpoint=pretrained, workdir=tmp_path / str(processes), config__batch_size=16,
+        config__encoders="('pretrained','pixels')", **own)
+    assert code == 0, output
+    files.append([(tmp_path / str(processes) / 'retrieval' / encoder / name).read_bytes()
+                  for encoder in ('pretrained', 'pixels')
+                  for name in ('queries.jsonl', 'ranked_lists.png')])
+  assert files[0] == files[1]
+
+
 def test_bad_lists_are_said_before_anything_is_encoded(root, pretrained, tmp_path):
   with pytest.raises(DataError, match='nowhere.csv: no such file'):
     evaluate.evaluate(config('csv', query='nowhere.csv', gallery=f'{root}/gallery.csv'), pretrained,
