@@ -1,6 +1,6 @@
 """From a config to the parts of a run: what the numbers in it come to, and the functions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import difflib
 import functools
 import json
@@ -26,6 +26,13 @@ MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
 # Keys in which the processes of a job may differ: where each finds the data.
 MAY_DIFFER = ('data.workers', 'data.options.data_dir', 'data.options.folder',
               'data.options.download', 'data.options.cache_dir')
+
+
+# Keys that older configs lack, and the values that they had then: what the code did.
+ADDED_LATER = {
+    'train.objective_options': {}, 'train.learning_rate_multipliers.projector': 1.0,
+    'train.learning_rate_multipliers.predictor': 1.0,
+}
 
 
 class Resolved(NamedTuple):
@@ -132,9 +139,10 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
       two_views=jax.named_scope('views')(functools.partial(
           augment.two_views, seed=config.seed, view1=config.view1.to_dict(),
           view2=config.view2.to_dict(), image_size=config.data.image_size, dtype=dtype)),
-      objective=plugins.function('objectives', train.objective, 'loss'),
+      objective=_objective(train),
       optimizer=optimizers.lars(weight_decay=train.weight_decay, eta=train.eta,
-                                momentum=train.momentum),
+                                momentum=train.momentum,
+                                multipliers=train.learning_rate_multipliers.to_dict()),
       learning_rate=functools.partial(
           schedules.learning_rate, base_learning_rate=train.base_learning_rate,
           batch_size=train.batch_size, warmup_steps=resolved.warmup_steps,
@@ -142,6 +150,12 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
       tau=functools.partial(schedules.tau, base_tau=train.base_tau,
                             max_steps=resolved.max_steps, schedule=train.tau_schedule),
       target=train.target, accumulation_steps=train.accumulation_steps)
+
+
+def _objective(train: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
+  options = plain(train.objective_options)
+  return functools.partial(
+      plugins.function('objectives', train.objective, 'loss', options), **options)
 
 
 def center_views(data: Mapping[str, Any]):
@@ -194,6 +208,11 @@ def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     inside = isinstance(value, Mapping) and value
     result |= flat(value, f'{prefix}{key}.') if inside else {prefix + key: value}
   return result
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The flat config of a run, an older one too, with all keys of today."""
+  return ADDED_LATER | flat(config)
 
 
 def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ''

@@ -5,6 +5,7 @@ it: the two differ whenever the learning rate changes, in warm-up and cosine dec
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,8 @@ def is_adapted(params: Params) -> Params:
           for module, values in params.items()}
 
 
-def lars(*, weight_decay: float, eta: float, momentum: float) -> optax.GradientTransformation:
+def lars(*, weight_decay: float, eta: float, momentum: float,
+         multipliers: Mapping[str, float] = MappingProxyType({})) -> optax.GradientTransformation:
   """LARS (You et al. 2017) up to, and without, the learning rate.
 
   The update of an adapted weight p with gradient g is
@@ -36,11 +38,22 @@ def lars(*, weight_decay: float, eta: float, momentum: float) -> optax.GradientT
     weight_decay: l2 coefficient, added to the gradient.
     eta: trust coefficient.
     momentum: decay of the momentum buffer, in [0, 1).
+    multipliers: of the learning rate, by the first part of a module's name, {'predictor': 10.}
+      (Tables 21 and 22); of the others it is 1. The buffers are those without multipliers.
   """
-  return optax.chain(
+  stages = [
       optax.add_decayed_weights(weight_decay, mask=is_adapted),
       optax.masked(optax.scale_by_trust_ratio(trust_coefficient=eta), is_adapted),
-      optax.trace(decay=momentum))
+      optax.trace(decay=momentum)]
+  if any(factor != 1 for factor in multipliers.values()):
+    stages.append(optax.stateless(lambda updates, _: _multiplied(updates, multipliers)))
+  return optax.chain(*stages)
+
+
+def _multiplied(updates: Params, multipliers: Mapping[str, float]) -> Params:
+  factors = {module: multipliers.get(module.split('/')[0], 1.) for module in updates}
+  return {module: {name: array if factors[module] == 1 else factors[module] * array
+                   for name, array in arrays.items()} for module, arrays in updates.items()}
 
 
 def apply(params: Params, momentum: Params, learning_rate: jax.Array) -> Params:

@@ -78,6 +78,17 @@ def mean_over_devices(tree: Tree) -> Tree:
   return jax.lax.pmean(tree, axis_name=AXIS)
 
 
+def gather_over_devices(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The rows [b, ...] of all devices as [B, ...], and where this device's begin in them, int32 [].
+
+  To be called inside the step. The gradient of what each device makes of the rows of the others
+  goes back to the device that they are of, and is summed there: the mean over devices of the
+  gradients of local means is the gradient of the global mean.
+  """
+  return (jax.lax.all_gather(rows, AXIS, tiled=True),
+          jax.lax.axis_index(AXIS) * rows.shape[0])
+
+
 def pmap_step(step: Callable[..., Any], devices: Sequence[jax.Device]) -> Callable[..., Any]:
   """Maps `step(state, batch) -> outputs` over the devices.
 

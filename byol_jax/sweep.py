@@ -27,7 +27,7 @@ import ml_collections
 from byol_jax import assembly, hyper, metric_log, parallel, preemption, results
 from byol_jax.errors import InputError
 
-LOG, FAILURE, LOCK = 'log.txt', 'failure.json', 'lock'
+LOG, FAILURE, LOCK, SECONDS = 'log.txt', 'failure.json', 'lock', 'seconds.json'
 LAST_LINES = 5
 SCALARS = ('train/byol_loss', 'train/top1', 'knn/top1', 'collapse/std',
            'collapse/effective_rank', 'time/images_per_second')
@@ -93,8 +93,10 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
 
 def _digest(config: ml_collections.ConfigDict) -> str:
   """Of the keys that decide the result; logging and where the data lie do not."""
+  # Without keys that are as if they did not exist: the points of older sweeps stay theirs.
   keys = {key: value for key, value in assembly.flat(assembly.as_json(config)).items()
-          if not key.startswith(assembly.MAY_CHANGE)}
+          if not key.startswith(assembly.MAY_CHANGE)
+          and assembly.ADDED_LATER.get(key, ...) != value}
   return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -213,6 +215,7 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runnin
     code = process.wait()
     running.discard(process)
   if code == 0:
+    _note_seconds(point.folder / SECONDS, stage.name, time.time() - began)
     if not stage.result.exists():
       stage.result.write_text(json.dumps(dict(seconds=round(time.time() - began, 1))) + '\n')
     return True
@@ -228,6 +231,17 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runnin
   print(f'{point.digest}: {stage.name} failed with code {code}  {_named(point.overrides)}\n  '
         f'{lines}\n  (log: {path})', flush=True)
   return False
+
+
+def _note_seconds(path: pathlib.Path, stage: str, seconds: float) -> None:
+  """Adds what a stage took, of an interrupted one its last part, to what the point has taken."""
+  path.write_text(json.dumps(dict(seconds_of(path.parent), **{stage: round(seconds, 1)})) + '\n')
+
+
+def seconds_of(folder: pathlib.Path) -> dict[str, float]:
+  """{stage: seconds} of the finished stages of a point."""
+  path = folder / SECONDS
+  return json.loads(path.read_text()) if path.exists() else {}
 
 
 def table(found: Sequence[Point]) -> list[dict[str, Any]]:

@@ -251,7 +251,8 @@ def _check_same_run(workdir: epath.Path, meta: Mapping[str, Any], step: int) -> 
   """The config, and what it comes to: another data set under the same path shows there."""
   saved = checkpoint.read_meta(workdir, step)
   # The JSON round trip turns tuples into lists, as in the saved one.
-  differing = [line for line in assembly.differing_keys(saved['config'], meta['config'])
+  differing = [line for line in assembly.differing_keys(
+                   *(assembly.completed(one['config']) for one in (saved, meta)))
                + assembly.differing_keys(saved['resolved'], meta['resolved'], 'resolved.')
                if not line.startswith(assembly.MAY_CHANGE)]
   if differing:

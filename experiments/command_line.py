@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 import difflib
+import importlib.util
 import os
+import pathlib
 import sys
 import traceback
+from types import ModuleType
 
 # TensorFlow's start-up notices say nothing about a run; set before it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -71,6 +74,15 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
       _leave(traceback.format_exc())
 
   app.run(guarded, flags_parser=_parse)
+
+
+def config_module(path: str) -> tuple[ModuleType, list[str]]:
+  """The module of a config's file and its argument, what follows the colon, as a list."""
+  file, _, argument = path.partition(':')
+  spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module, [argument] if argument else []
 
 
 def _join() -> None:

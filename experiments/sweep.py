@@ -7,7 +7,6 @@
   ... --slurm=FILE  writes an array job for sbatch
 """
 
-import importlib.util
 import pathlib
 import sys
 
@@ -28,10 +27,13 @@ flags.DEFINE_string('slurm', None, 'Write an array job to this file and run noth
 def main() -> None:
   arguments, flag = flags.FLAGS, flags.FLAGS['config']
   path = config_flags.get_config_filename(flag)
-  module, argument = _module(path)
+  module, argument = command_line.config_module(path)
+  if not hasattr(module, 'get_hyper'):
+    raise InputError(f'{module.__file__} has no get_hyper(hyper), which says what is swept; '
+                     'experiments/configs/demo_sweep.py is an example.')
   found = sweep.points(
-      lambda: module.get_config(*argument), module.get_hyper, config_path=path,
-      overrides=config_flags.get_override_values(flag), workdir=arguments.workdir)
+      lambda: module.get_config(*argument), lambda hyper: module.get_hyper(hyper, *argument),
+      config_path=path, overrides=config_flags.get_override_values(flag), workdir=arguments.workdir)
   table = parallel.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
   write = lambda: sweep.write_table(found, table)
   if arguments.print:
@@ -48,18 +50,6 @@ def main() -> None:
     if failed:
       sys.exit(f'error: {len(failed)} of {len(found)} points failed: '
                + ', '.join(point.digest for point in failed))
-
-
-def _module(path: str):
-  """The config's module and its argument, what follows the colon, as a list."""
-  file, _, argument = path.partition(':')
-  spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, file)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, 'get_hyper'):
-    raise InputError(f'{file} has no get_hyper(hyper), which says what is swept; '
-                     'experiments/configs/demo_sweep.py is an example.')
-  return module, [argument] if argument else []
 
 
 if __name__ == '__main__':

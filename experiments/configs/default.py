@@ -210,6 +210,7 @@ def _view(blur_probability: float, solarize_probability: float) -> ml_collection
 def _train() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
       objective='byol',  # a module of byol_jax/objectives, or a dotted path
+      objective_options=ml_collections.ConfigDict(dict(), convert_dict=True),  # of its loss
       epochs=1000.0,  # passes over the training images (section 3.3)
       batch_size=4096,  # images per step over all devices (section 3.3)
       base_learning_rate=0.2,  # per 256 images (section 3.3)
@@ -217,6 +218,8 @@ def _train() -> ml_collections.ConfigDict:
       weight_decay=1.5e-6,  # l2, in LARS (section 3.3)
       eta=1e-3,  # trust coefficient of LARS (appendix J)
       momentum=0.9,  # (appendix J)
+      # Of the learning rate in the heads (Tables 21 and 22); encoder and classifier have 1.
+      learning_rate_multipliers=dict(projector=1.0, predictor=1.0),
       base_tau=0.996,  # of the target's moving average (section 3.3)
       tau_schedule='cosine',  # to 1 (section 3.3), or 'constant' (Table 5a, tau 0)
       # What is predicted: the projection by the 'moving_average' (section 3.1), by the
@@ -235,6 +238,16 @@ def _train() -> ml_collections.ConfigDict:
       # Ends the run at this step, with a checkpoint, as an interruption would: the
       # schedules are those of all epochs, and the same command with 0 goes on.
       stop_at_step=0,
+  ))
+
+
+def infonce_options() -> ml_collections.ConfigDict:
+  """Of byol_jax/objectives/infonce.py: the objectives between BYOL's and SimCLR's (Eq. 8)."""
+  return ml_collections.ConfigDict(dict(
+      beta=0.0,  # weight of the repulsion: 0 BYOL, 1 SimCLR (section 5)
+      temperature=0.1,  # alpha (section 5, Table 18)
+      # Of what is compared: 'l2' (section 3.1), 'layer_norm', 'batch_norm' or 'none' (Table 20).
+      normalization='l2',
   ))
 
 

@@ -2,6 +2,8 @@
 
   python -m experiments.evaluate --config=experiments/configs/eval/demo.py \
       --checkpoint=DIR --workdir=DIR2
+
+After a colon the encoders, if not all four: `demo.py:pretrained,random`.
 """
 
 import ml_collections
@@ -9,9 +11,9 @@ import ml_collections
 from experiments.configs.eval import linear_features
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(encoders='pretrained,random,pixels,supervised') -> ml_collections.ConfigDict:
   config = linear_features.get_config().unlock()
-  config.encoders = ('pretrained', 'random', 'pixels', 'supervised')
+  config.encoders = tuple(encoders.split(','))
   config.evaluators.knn.k = 20  # as during the run; 200 is a quarter of a class here
   config.supervised.epochs = 2.0  # enough for nearly all images
   # Raw pixels have 3,072 dimensions, on which each of these takes seconds.

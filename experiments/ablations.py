@@ -1,0 +1,45 @@
+"""Writes what a sweep over a table of the paper has come to, beside the published numbers.
+
+  python -m experiments.ablations --config=experiments/configs/ablations/table_5a.py:demo \
+      --workdir=DIR [--output=FILE.md] [--config.train.epochs=3 ...]
+
+Config, overrides and workdir are those that the sweep was given. The page's numbers are kept in a
+JSON file beside it. Without --output it is DIR/ablations.md.
+"""
+
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from byol_jax import parallel, sweep
+from byol_jax.errors import InputError
+from byol_jax.report import ablations
+from experiments import command_line
+from experiments.configs.ablations import base
+
+flags.DEFINE_string('output', None, 'The page; ablations.md in the workdir, or here.')
+
+
+def main() -> None:
+  arguments, flag = flags.FLAGS, flags.FLAGS['config']
+  path = config_flags.get_config_filename(flag)
+  module, argument = command_line.config_module(path)
+  if not hasattr(module, 'rows'):
+    raise InputError(f'{module.__file__} has no rows(config); experiments/configs/ablations has '
+                     'configs that do.')
+  rows = {}
+  for row in module.rows(module.get_config(*argument)):
+    points = sweep.points(
+        lambda: module.get_config(*argument), lambda hyper, row=row: base.of_row(hyper, row),
+        config_path=path, overrides=config_flags.get_override_values(flag),
+        workdir=arguments.workdir)
+    rows[row.name] = row.published, points
+  output = arguments.output or parallel.local_path(arguments.workdir) / 'ablations.md'
+  title = module.__doc__.splitlines()[0].rstrip('.')
+  ablations.write(output, ablations.collect(title, path, rows), getattr(module, 'WHY', {}))
+  print(f'Written to {pathlib.Path(output)}')
+
+
+if __name__ == '__main__':
+  command_line.run(main, config="A sweep's, with rows(config).", workdir='Folder of the sweep.')

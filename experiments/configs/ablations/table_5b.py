@@ -1,0 +1,35 @@
+"""Table 5b: predictor, target network and beta, from BYOL to SimCLR.
+
+  python -m experiments.sweep --config=experiments/configs/ablations/table_5b.py --workdir=DIR
+  python -m experiments.ablations --config=experiments/configs/ablations/table_5b.py --workdir=DIR
+
+Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+
+Without a target network both sides of the loss have gradients (Table 19 has the stopped ones too).
+alpha is 0.1. The paper's own SimCLR has 67.9; head and scale of the loss make it 69.4 (F.5).
+"""
+
+from experiments.configs.ablations import base
+from experiments.configs.ablations.base import Row
+
+
+def get_config(scale=''):
+  return base.with_infonce(scale)
+
+
+def rows(config) -> list[Row]:
+  del config
+  predictor, target, beta = base.NO_PREDICTOR, base.NO_TARGET, base.BETA_1
+  return [
+      Row('BYOL: predictor, target network, beta 0', {}, '72.5'),
+      Row('predictor, target network, beta 1', beta, '70.9'),
+      Row('target network, beta 1', {**predictor, **beta}, '70.7'),
+      Row('SimCLR: beta 1', {**predictor, **target, **beta}, '69.4'),
+      Row('predictor, beta 1', {**target, **beta}, '69.1'),
+      Row('predictor, beta 0', target, '0.3'),
+      Row('target network, beta 0', predictor, '0.2'),
+      Row('beta 0', {**predictor, **target}, '0.1'),
+  ]
+
+
+get_hyper = base.sweep_of(get_config, rows)
