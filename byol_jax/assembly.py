@@ -10,7 +10,17 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from byol_jax import augment, datasets, model, optimizers, parallel, plugins, processes, schedules
+from byol_jax import (
+  augment,
+  datasets,
+  model,
+  normalization,
+  optimizers,
+  parallel,
+  plugins,
+  processes,
+  schedules,
+)
 from byol_jax.errors import InputError
 from byol_jax.train_step import TARGETS, Recipe
 
@@ -30,8 +40,10 @@ MAY_DIFFER = ('data.workers', 'data.options.data_dir', 'data.options.folder',
 
 # Keys that older configs lack, and the values that they had then: what the code did.
 ADDED_LATER = {
+    'model.normalization': 'batch', 'model.initial_scale': 1.0, 'model.small_predictor': [],
     'train.objective_options': {}, 'train.learning_rate_multipliers.projector': 1.0,
-    'train.learning_rate_multipliers.predictor': 1.0,
+    'train.learning_rate_multipliers.predictor': 1.0, 'train.target_statistics': 'batch',
+    'train.base_batch_size': 0, 'view_small.count': 0,
 }
 
 
@@ -67,27 +79,8 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
     InputError: the batch does not divide, the run has no step, or the warm-up is
       as long as the run.
   """
+  _check_values(config, data)
   train, batch_size = config.train, config.train.batch_size
-  for name, value, possible in (
-      ('train.batch_size', batch_size, batch_size >= 1), ('train.epochs', train.epochs,
-       train.epochs > 0), ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0),
-      ('seed', config.seed, 0 <= config.seed < 2 ** 31),
-      ('checkpoint.every_epochs', config.checkpoint.every_epochs,
-       config.checkpoint.every_epochs >= 0),
-      ('evals.every_epochs', config.evals.every_epochs, config.evals.every_epochs >= 0),
-      ('log.every_steps', config.log.every_steps, config.log.every_steps >= 0),
-      ('train.base_tau', train.base_tau, 0 <= train.base_tau <= 1),
-      ('train.tau_schedule', train.tau_schedule, train.tau_schedule in schedules.TAU_SCHEDULES),
-      ('train.target', train.target, train.target in TARGETS),
-      ('train.stop_at_step', train.stop_at_step, train.stop_at_step >= 0),
-      ('train.accumulation_steps', train.accumulation_steps, train.accumulation_steps >= 1),
-      ('data.image_size', config.data.image_size, config.data.image_size >= 1),
-      ('data.options.label_key', 'several classes for one image', not data.multi_label),
-      ('checkpoint.keep_last', config.checkpoint.keep_last, config.checkpoint.keep_last >= 1)):
-    if not possible:
-      raise InputError(f'{name} cannot be {value}.')
-  for name in ('view1', 'view2'):
-    augment.check_policy(name, config[name].to_dict())
   parallel.check_batch_size(batch_size, config.data.virtual_shards,
                             parts=train.accumulation_steps)
   to_steps = functools.partial(schedules.num_steps, num_examples=data.num_examples,
@@ -113,6 +106,39 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
       devices=jax.device_count())
 
 
+def _check_values(config: ml_collections.ConfigDict,
+                  data: datasets.Split | datasets.Stream) -> None:
+  """Raises InputError for a value that no run could have."""
+  train = config.train
+  for name, value, possible in (
+      ('train.batch_size', train.batch_size, train.batch_size >= 1), ('train.epochs', train.epochs,
+       train.epochs > 0), ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0),
+      ('seed', config.seed, 0 <= config.seed < 2 ** 31),
+      ('checkpoint.every_epochs', config.checkpoint.every_epochs,
+       config.checkpoint.every_epochs >= 0),
+      ('evals.every_epochs', config.evals.every_epochs, config.evals.every_epochs >= 0),
+      ('log.every_steps', config.log.every_steps, config.log.every_steps >= 0),
+      ('train.base_tau', train.base_tau, 0 <= train.base_tau <= 1),
+      ('train.tau_schedule', train.tau_schedule, train.tau_schedule in schedules.TAU_SCHEDULES),
+      ('train.target', train.target, train.target in TARGETS),
+      ('train.target_statistics', train.target_statistics,
+       train.target_statistics in normalization.TARGET_STATISTICS),
+      ('model.small_predictor', config.model.small_predictor,
+       config.view_small.count > 0 or not config.model.small_predictor),
+      ('train.base_batch_size', train.base_batch_size, train.base_batch_size >= 0),
+      *((f'train.learning_rate_multipliers.{head}', factor, factor >= 0)
+        for head, factor in train.learning_rate_multipliers.items()),
+      ('train.stop_at_step', train.stop_at_step, train.stop_at_step >= 0),
+      ('train.accumulation_steps', train.accumulation_steps, train.accumulation_steps >= 1),
+      ('data.image_size', config.data.image_size, config.data.image_size >= 1),
+      ('data.options.label_key', 'several classes for one image', not data.multi_label),
+      ('checkpoint.keep_last', config.checkpoint.keep_last, config.checkpoint.keep_last >= 1)):
+    if not possible:
+      raise InputError(f'{name} cannot be {value}.')
+  for name in ('view1', 'view2', 'view_small'):
+    augment.check_policy(name, config[name].to_dict())
+
+
 def _check_dispatches(train, max_steps: int) -> None:
   stop, each = train.stop_at_step, train.steps_per_dispatch
   if not 1 <= each <= max_steps:
@@ -136,9 +162,9 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
   return Recipe(
       model=build_model(config.model, resolved.num_classes),
       # Named, so that profiles tell it from the networks.
-      two_views=jax.named_scope('views')(functools.partial(
-          augment.two_views, seed=config.seed, view1=config.view1.to_dict(),
-          view2=config.view2.to_dict(), image_size=config.data.image_size, dtype=dtype)),
+      views=jax.named_scope('views')(functools.partial(
+          augment.views, seed=config.seed, policies=policies(config),
+          image_size=config.data.image_size, dtype=dtype)),
       objective=_objective(train),
       optimizer=optimizers.lars(weight_decay=train.weight_decay, eta=train.eta,
                                 momentum=train.momentum,
@@ -148,8 +174,17 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
           batch_size=train.batch_size, warmup_steps=resolved.warmup_steps,
           max_steps=resolved.max_steps),
       tau=functools.partial(schedules.tau, base_tau=train.base_tau,
-                            max_steps=resolved.max_steps, schedule=train.tau_schedule),
-      target=train.target, accumulation_steps=train.accumulation_steps)
+                            max_steps=resolved.max_steps, schedule=train.tau_schedule,
+                            batch_ratio=(train.batch_size / train.base_batch_size
+                                         if train.base_batch_size else 1.)),
+      target=train.target, accumulation_steps=train.accumulation_steps,
+      target_statistics=train.target_statistics)
+
+
+def policies(config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
+  """Of all views of an image: the two large ones, then any small ones."""
+  small = config.view_small.to_dict()
+  return [config.view1.to_dict(), config.view2.to_dict(), *[small] * small['count']]
 
 
 def _objective(train: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
@@ -211,8 +246,10 @@ def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The flat config of a run, an older one too, with all keys of today."""
-  return ADDED_LATER | flat(config)
+  """The flat config of a run, an older one too, with all keys of today that decide something."""
+  keys = ADDED_LATER | flat(config)
+  return {key: value for key, value in keys.items() if keys['view_small.count']
+          or not key.startswith('view_small.') or key == 'view_small.count'}
 
 
 def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ''

@@ -2,14 +2,14 @@
 
 Every operation is a deterministic function of one image with values in [0, 1] and of its
 parameters, in the reference's semantics. `random_view` draws the parameters from the
-image's own key and applies the operations in the paper's order (Table 6). `two_views`
-does so for a batch, by vmap.
+image's own key and applies the operations in the paper's order (Table 6). `views` does so
+for a batch, by vmap.
 
 An image is three planes here, (red, green, blue), each [H, W]: on CPU the colour
 operations take 0.6 of the time that they take with the colours as the last axis.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chex
@@ -197,6 +197,8 @@ def check_policy(name: str, policy: Policy) -> None:
     if key in ('crop_area', 'crop_aspect', 'blur_sigma') and not (
         isinstance(value, tuple) and len(value) == 2 and 0 < value[0] <= value[1]):
       raise InputError(f'{where}; it must be two ascending positive numbers (low, high).')
+    if key == 'image_size' and value < 1 or key == 'count' and value < 0:
+      raise InputError(f'{where}, which is too small.')
     if key == 'blur_divider' and value <= 0:
       raise InputError(f'{where}; it must be positive.')
   if policy['crop_area'][1] > 1:
@@ -214,29 +216,28 @@ def sample_keys(seed: int, epoch: jax.Array, sample_id: jax.Array) -> jax.Array:
   return jax.vmap(fold)(epoch, sample_id)
 
 
-def two_views(batch: Mapping[str, jax.Array], *, seed: int, view1: Policy, view2: Policy,
-              image_size: int, dtype) -> tuple[jax.Array, jax.Array]:
-  """The two augmented views of a batch, each [B, image_size, image_size, 3] in [0, 1].
+def views(batch: Mapping[str, jax.Array], *, seed: int, policies: Sequence[Policy],
+          image_size: int, dtype) -> tuple[jax.Array, ...]:
+  """The augmented views of a batch, one for each policy, each [B, size, size, 3] in [0, 1].
 
   Args:
     batch: `sample_id` and `epoch`, int32 [B], and either `images`, uint8
       [B, H, W, 3], which are cropped here, or `row`, int32 [B], of such images out of
-      `resident`, uint8 [n, H, W, 3], or `crop1` and `crop2`, uint8
-      [B, image_size, image_size, 3], which the input pipeline has cropped.
+      `resident`, uint8 [n, H, W, 3], or `crop1`, `crop2`, ..., uint8
+      [B, size, size, 3], which the input pipeline has cropped.
     seed: the run's seed.
-    view1: policy of the first view.
-    view2: policy of the second view.
-    image_size: side of the views in pixels.
+    policies: of the views; what the first ones draw does not depend on the number of others.
+    image_size: side of the views in pixels, of those whose policy has none of its own.
     dtype: of the arithmetic and the result.
   """
   def view(number, key, record, policy):
     crop_key, view_key = jax.random.split(jax.random.fold_in(key, number))
-    return random_view(
-        view_key, _cropped(crop_key, record, number, policy, image_size, dtype), policy)
+    return random_view(view_key, _cropped(
+        crop_key, record, number, policy, policy.get('image_size', image_size), dtype), policy)
 
   keys = sample_keys(seed, batch['epoch'], batch['sample_id'])
   return tuple(jax.vmap(lambda key, record, n=number, p=policy: view(n, key, record, p))(
-      keys, _pixels(batch)) for number, policy in ((1, view1), (2, view2)))
+      keys, _pixels(batch)) for number, policy in enumerate(policies, 1))
 
 
 def crop_and_flip(batch: Mapping[str, jax.Array], *, seed: int, policy: Policy,
@@ -244,7 +245,7 @@ def crop_and_flip(batch: Mapping[str, jax.Array], *, seed: int, policy: Policy,
   """One randomly cropped and flipped view, float32 [B, image_size, image_size, 3] in [0, 1].
 
   Args:
-    batch: as in `two_views`, with `images` or `crop1`.
+    batch: as in `views`, with `images` or `crop1`.
     seed: the run's seed.
     policy: `crop_area`, `crop_aspect` and `flip_probability`.
     image_size: side of the view in pixels.
@@ -262,7 +263,8 @@ def crop_and_flip(batch: Mapping[str, jax.Array], *, seed: int, policy: Policy,
 def _pixels(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
   if 'resident' in batch:
     return dict(images=batch['resident'][batch['row']])
-  return {name: batch[name] for name in ('images', 'crop1', 'crop2') if name in batch}
+  return {name: array for name, array in batch.items()
+          if name == 'images' or name.startswith('crop')}
 
 
 def _cropped(key, record, number: int, policy: Policy, size: int, dtype) -> jax.Array:

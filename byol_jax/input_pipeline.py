@@ -91,15 +91,15 @@ def host_batches(split: Split, **steps) -> Iterator[HostBatch]:
 def train_batches(pipeline: str, data: Split | Stream, *, policies: Sequence[Mapping[str, Any]],
                   image_size: int, resize: str, seed: int, shards: Shards, workers: int,
                   unreadable: Unreadable, **steps) -> Iterator[HostBatch]:
-  """Batches as `augment.two_views` and `augment.crop_and_flip` take them.
+  """Batches as `augment.views` and `augment.crop_and_flip` take them.
 
   Args:
     pipeline: 'memory' gives whole images, which the device crops; 'device' gives their
       rows only, for `resident` images; 'tf_data' gives `crop1`, `crop2`, ..., uint8
-      [b, image_size, image_size, 3], cropped by tf.data.
+      [b, size, size, 3], cropped by tf.data.
     data: the training images.
     policies: one for each view, whose crops tf_data takes.
-    image_size: side of the views in pixels.
+    image_size: side of the views in pixels, of those whose policy has none of its own.
     resize: how tf_data resizes its crops, 'bicubic' or 'bilinear'.
     seed: the run's seed.
     shards: this host's part.

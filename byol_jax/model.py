@@ -6,6 +6,7 @@ nothing reads its prediction.
 """
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -14,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import jmp
 
-from byol_jax import augment, parallel, plugins
+from byol_jax import augment, plugins
+from byol_jax import normalization as norms
 from byol_jax.convolution import Conv2D
 from byol_jax.errors import InputError
 
@@ -43,6 +45,7 @@ class Model(NamedTuple):
   apply: (params, state, images, is_training) -> (Outputs, state), with images
     [B, H, W, 3] in [0, 1]. With `is_training`, BatchNorm uses the statistics of
     the batch, over all devices, and moves its averages; without, it uses those.
+  apply_to_small: the same, with the prediction of the predictor for small views.
   encode: (params, state, images) -> embeddings [B, D] in evaluation mode; needs the
     parameters of the encoder only.
   encode_in_training: (params, state, images) -> (embeddings [B, D], state), as `apply` with
@@ -51,6 +54,7 @@ class Model(NamedTuple):
 
   init: Callable[..., Any]
   apply: Callable[..., Any]
+  apply_to_small: Callable[..., Any]
   encode: Callable[..., Any]
   encode_in_training: Callable[..., Any]
 
@@ -67,6 +71,9 @@ def build(
     compute_dtype: str,
     image_mean: tuple[float, float, float],
     image_std: tuple[float, float, float],
+    normalization: str = 'batch',
+    initial_scale: float = 1.,
+    small_predictor: tuple[int, ...] = (),
 ) -> Model:
   """Builds the networks.
 
@@ -83,39 +90,42 @@ def build(
       outputs are in float32 under bfloat16.
     image_mean: subtracted from images in [0, 1], per channel.
     image_std: divides them afterwards.
+    normalization: of all layers, one of `normalization.NORMALIZATIONS`.
+    initial_scale: multiplies the weights as Haiku draws them, whose standard deviation is
+      1 / sqrt(inputs); sqrt(2) makes them those of He et al. 2015.
+    small_predictor: sizes of the layers of a second predictor, for small views; without any
+      they have the same.
 
   Raises:
-    InputError: the predictor's output size differs from the projector's, or the
-      dtype cannot be had.
+    InputError: a predictor's output size differs from the projector's, or the dtype or the
+      normalisation cannot be had.
   """
-  _check(projector, predictor, compute_dtype)
-
-  def batch_norm(name=None, **kwargs):
-    # Parameters are made outside of any device map, where the axis has no meaning.
-    axis = None if hk.running_init() else parallel.AXIS
-    return hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=batch_norm_decay,
-                        eps=batch_norm_epsilon, cross_replica_axis=axis, name=name, **kwargs)
+  for head in (predictor, small_predictor):
+    _check(projector, head, compute_dtype)
+  batch_norm = norms.make(normalization, decay=batch_norm_decay, epsilon=batch_norm_epsilon)
 
   def embed(images, is_training):
     images = augment.normalize(images, image_mean, image_std)
     return plugins.function('encoders', encoder, 'build', encoder_options)(
         batch_norm=batch_norm, **encoder_options)(images, is_training)
 
-  def forward(images, is_training):
+  def forward(images, is_training, small=False):
     embedding = embed(images, is_training)
     projection = _MLP(projector, batch_norm, name='projector')(embedding, is_training)
-    prediction = projection
-    if predictor:
-      prediction = _MLP(predictor, batch_norm, name='predictor')(projection, is_training)
+    prediction = _predict(projection, is_training, batch_norm, predictor, small_predictor, small)
     logits = None
     if num_classes:
       # The classifier reads the representation without teaching it.
       logits = hk.Linear(num_classes, name='classifier')(jax.lax.stop_gradient(embedding))
     return Outputs(embedding, projection, prediction, logits)
 
-  whole, encoder_alone = (_at_precision(f, compute_dtype) for f in (forward, embed))
+  whole, of_small, encoder_alone = (
+      _at_precision(f, compute_dtype, normalization)
+      for f in (forward, functools.partial(forward, small=True), embed))
+
   return Model(
-      init=lambda key, images: whole.init(key, images, True), apply=whole.apply,
+      init=lambda key, images: _scaled(*whole.init(key, images, True), initial_scale),
+      apply=whole.apply, apply_to_small=of_small.apply,
       encode=lambda params, state, images: encoder_alone.apply(params, state, images, False)[0],
       encode_in_training=lambda params, state, images: encoder_alone.apply(
           params, state, images, True))
@@ -133,6 +143,24 @@ def _check(projector, predictor, compute_dtype) -> None:
                      f'{projector[-1]}; they must agree: the one predicts the other.')
 
 
+def _predict(projection, is_training, batch_norm, predictor, small_predictor, small: bool):
+  """The prediction of a view, which is the projection where there is no predictor."""
+  prediction = projection
+  if predictor and not (small and small_predictor):
+    prediction = _MLP(predictor, batch_norm, name='predictor')(projection, is_training)
+  # All parameters are made in a pass of a large view.
+  if small_predictor and (small or hk.running_init()):
+    of_small = _MLP(small_predictor, batch_norm, name='predictor_small')(projection, is_training)
+    prediction = of_small if small else prediction
+  return prediction
+
+
+def _scaled(params: Params, state: Params, scale: float) -> tuple[Params, Params]:
+  """Parameters with the weights `w` of all layers times `scale`, and the state as it is."""
+  return {module: {name: array if scale == 1 or name != 'w' else scale * array
+                   for name, array in arrays.items()} for module, arrays in params.items()}, state
+
+
 class _MLP(hk.Module):
   """Linear -> BatchNorm -> ReLU for each hidden layer, then Linear without bias."""
 
@@ -147,21 +175,22 @@ class _MLP(hk.Module):
     return hk.Linear(self._sizes[-1], with_bias=False)(out)
 
 
-def _at_precision(function, compute_dtype: str) -> hk.TransformedWithState:
+def _at_precision(function, compute_dtype: str, normalization: str) -> hk.TransformedWithState:
   """Transforms f(images, is_training), computing in `compute_dtype` where that is safe."""
   compute = jnp.dtype(compute_dtype)
   full = jnp.promote_types(compute, jnp.float32)
   layers = jmp.Policy(param_dtype=full, compute_dtype=compute, output_dtype=compute)
   # Without a policy of its own BatchNorm would keep its running averages in
   # bfloat16, where an average with decay 0.9 stalls.
-  norms = jmp.Policy(param_dtype=full, compute_dtype=full, output_dtype=compute)
+  statistics = jmp.Policy(param_dtype=full, compute_dtype=full, output_dtype=compute)
 
   def at_precision(images, is_training):
     chex.assert_rank(images, 4)
     push = hk.mixed_precision.push_policy
     # Policies are of a class alone, not of those derived from it.
     with (push(hk.Conv2D, layers), push(Conv2D, layers), push(hk.Linear, layers),
-          push(hk.BatchNorm, norms)):
+          push(hk.BatchNorm, statistics), push(hk.GroupNorm, statistics),
+          norms.standardized_weights(normalization)):
       outputs = function(images.astype(full), is_training)
     return jax.tree.map(lambda x: x.astype(full), outputs)
 
@@ -176,6 +205,6 @@ def count_parameters(params: Params, prefix: str = '') -> int:
 
 def encoder_only(params: Params) -> Params:
   """The modules that are neither head nor classifier."""
-  heads = ('projector', 'predictor', 'classifier')
+  heads = ('projector', 'predictor', 'predictor_small', 'classifier')
   return {module: arrays for module, arrays in params.items()
           if module.split('/')[0] not in heads}

@@ -38,8 +38,9 @@ def lars(*, weight_decay: float, eta: float, momentum: float,
     weight_decay: l2 coefficient, added to the gradient.
     eta: trust coefficient.
     momentum: decay of the momentum buffer, in [0, 1).
-    multipliers: of the learning rate, by the first part of a module's name, {'predictor': 10.}
-      (Tables 21 and 22); of the others it is 1. The buffers are those without multipliers.
+    multipliers: of the learning rate in the heads, {'predictor': 10.} (Tables 21 and 22), which
+      is that of the predictor for small views too; of other modules it is 1. The buffers are
+      those without multipliers.
   """
   stages = [
       optax.add_decayed_weights(weight_decay, mask=is_adapted),
@@ -51,7 +52,8 @@ def lars(*, weight_decay: float, eta: float, momentum: float,
 
 
 def _multiplied(updates: Params, multipliers: Mapping[str, float]) -> Params:
-  factors = {module: multipliers.get(module.split('/')[0], 1.) for module in updates}
+  factors = {module: multipliers.get(module.split('/')[0].removesuffix('_small'), 1.)
+             for module in updates}
   return {module: {name: array if factors[module] == 1 else factors[module] * array
                    for name, array in arrays.items()} for module, arrays in updates.items()}
 

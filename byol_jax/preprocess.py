@@ -73,19 +73,19 @@ def random_resized_crop(image: tf.Tensor, seed: tf.Tensor, *, area: tuple[float,
 
 def crops(image: tf.Tensor, seed: tf.Tensor, *, policies: Sequence[Mapping[str, Any]],
           size: int, resize: str) -> dict[str, tf.Tensor]:
-  """One crop for each view policy: `crop1`, `crop2`, ..., uint8 [size, size, 3].
+  """One crop for each view policy: `crop1`, `crop2`, ..., uint8, square.
 
   Args:
     image: uint8 [H, W, 3].
     seed: int32 [2], the sample's own; each view folds its number in.
     policies: with `crop_area` and `crop_aspect`.
-    size: side of the crops in pixels.
+    size: side of the crops in pixels, of those whose policy has no `image_size` of its own.
     resize: a key of RESIZE.
   """
   return {f'crop{number}': random_resized_crop(
       image, tf.random.experimental.stateless_fold_in(seed, number),
-      area=policy['crop_area'], aspect=policy['crop_aspect'], size=size,
-      resize=resize)
+      area=policy['crop_area'], aspect=policy['crop_aspect'],
+      size=policy.get('image_size', size), resize=resize)
           for number, policy in enumerate(policies, 1)}
 
 

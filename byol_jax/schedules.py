@@ -42,7 +42,8 @@ def learning_rate(
 TAU_SCHEDULES = ('cosine', 'constant')
 
 
-def tau(step: jax.Array | int, *, base_tau: float, max_steps: int, schedule: str) -> jax.Array:
+def tau(step: jax.Array | int, *, base_tau: float, max_steps: int, schedule: str,
+        batch_ratio: float = 1.) -> jax.Array:
   """tau_k = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (paper, section 3.3), or tau_base.
 
   Args:
@@ -50,7 +51,10 @@ def tau(step: jax.Array | int, *, base_tau: float, max_steps: int, schedule: str
     base_tau: in [0, 1].
     max_steps: K, steps in the whole run.
     schedule: one of TAU_SCHEDULES.
+    batch_ratio: batch size over the one that `base_tau` is for. tau_k is taken to this power, so
+      that the target follows as far in one step as in that many of the smaller batch (Busbridge
+      et al. 2023, arXiv 2307.13813). It takes appendix G's 0.996 at batch 4096 to 0.9995 at 512.
   """
-  if schedule == 'constant':
-    return jnp.float32(base_tau)
-  return 1. - optax.cosine_decay_schedule(1. - base_tau, max_steps)(step)
+  now = (jnp.float32(base_tau) if schedule == 'constant'
+         else 1. - optax.cosine_decay_schedule(1. - base_tau, max_steps)(step))
+  return now if batch_ratio == 1 else now ** batch_ratio

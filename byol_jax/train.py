@@ -188,7 +188,7 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
   """The batches on the devices; draws a picture of the first one's views."""
   config, workdir = job.config, job.workdir
   batches = job.loader.train_batches(
-      (config.view1.to_dict(), config.view2.to_dict()), seed=config.seed,
+      assembly.policies(config), seed=config.seed,
       batch_size=config.train.batch_size, first_step=first_step, last_step=last_step,
       rows_only=True)
   resident = job.loader.resident(devices)
@@ -198,7 +198,7 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
   if parallel.is_first_process() and not (workdir / pictures.VIEWS).exists():
     some = {name: array[:12] for name, array in first.items()}
     some |= {name: array[0] for name, array in resident.items()}
-    pictures.draw_views(workdir / pictures.VIEWS, *job.recipe.two_views(some))
+    pictures.draw_views(workdir / pictures.VIEWS, *job.recipe.views(some)[:2])
     parallel.say(f'Augmented pairs of the first batch: {workdir / pictures.VIEWS}')
   if job.recipe.accumulation_steps > 1:
     order = input_pipeline.part_order(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax import loops, metrics, optimizers, parallel
+from byol_jax import loops, metrics, multi_crop, normalization, optimizers, parallel
 from byol_jax.model import Model, Params
 
 Batch = Mapping[str, jax.Array]
@@ -53,7 +53,7 @@ class Recipe(NamedTuple):
   """The parts of a run that are functions.
 
   model: the networks.
-  two_views: batch -> the augmented views, each [B, H, W, 3] in [0, 1].
+  views: batch -> the augmented views, each [B, H, W, 3] in [0, 1]: two, then any small ones.
   objective: (online, target) pairs of `model.Outputs` -> loss [B].
   optimizer: gradients -> momentum, without the learning rate.
   learning_rate: step -> learning rate.
@@ -62,16 +62,19 @@ class Recipe(NamedTuple):
     which follow nevertheless (Table 19: 'sg' and theta).
   accumulation_steps: parts of a batch that go through the networks one after another,
     for batches that do not fit; 1 for none.
+  target_statistics: what BatchNorm of the target network takes, one of
+    `normalization.TARGET_STATISTICS`.
   """
 
   model: Model
-  two_views: Callable[[Batch], tuple[jax.Array, jax.Array]]
+  views: Callable[[Batch], tuple[jax.Array, ...]]
   objective: Callable[..., jax.Array]
   optimizer: optax.GradientTransformation
   learning_rate: Schedule
   tau: Schedule
   target: str
   accumulation_steps: int = 1
+  target_statistics: str = 'batch'
 
 
 def init_state(key: jax.Array, images: jax.Array, recipe: Recipe) -> TrainState:
@@ -90,14 +93,14 @@ def init_state(key: jax.Array, images: jax.Array, recipe: Recipe) -> TrainState:
                     target_state, recipe.optimizer.init(online_params))
 
 
-def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, jax.Array],
+def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ...],
             labels: jax.Array | None, recipe: Recipe):
   """The loss of a batch: the objective plus the online classifier's.
 
   Args:
     online_params: theta, with respect to which gradients are taken.
     state: everything else.
-    views: two arrays [B, H, W, 3] in [0, 1].
+    views: two arrays [B, H, W, 3] in [0, 1], and any small ones.
     labels: int32 [B]; None for unlabelled data, which has no classifier.
     recipe: the parts of the run.
 
@@ -107,14 +110,19 @@ def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ja
   online_state, target_state = state.online_state, state.target_state
   online, target = [], []
   # Each view is a forward pass of its own: BatchNorm sees one view at a time.
-  for view in views:
+  for view in views[:2]:
     outputs, online_state = recipe.model.apply(online_params, online_state, view, True)
     online.append(outputs)
   if recipe.target == 'moving_average':
     # The target too runs on the statistics of the batch. The scope names it in profiles.
+    of_batch = recipe.target_statistics == 'batch'
+    if not of_batch:
+      target_state = normalization.averaged_statistics(
+          target_state, online_state, state.step, recipe.tau(state.step))
     with jax.named_scope('target'):
-      for view in views:
-        outputs, target_state = recipe.model.apply(state.target_params, target_state, view, True)
+      for view in views[:2]:
+        outputs, target_state = recipe.model.apply(
+            state.target_params, target_state, view, of_batch)
         target.append(outputs)
   else:
     target = online
@@ -122,6 +130,9 @@ def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ja
     target = jax.lax.stop_gradient(target)
 
   byol_loss = jnp.mean(recipe.objective(online, target))
+  if views[2:]:
+    byol_loss, online_state = multi_crop.with_small_views(
+        byol_loss, views[2:], target, online_params, online_state, recipe)
   scalars = dict(byol_loss=byol_loss, projections=metrics.moments(
       jax.lax.stop_gradient(online[0].projection)))
   loss = byol_loss
@@ -149,7 +160,7 @@ def compute_gradients(state: TrainState, batch: Batch, recipe: Recipe):
   """
   def of_part(states, part):
     online_state, target_state = states
-    views = recipe.two_views(part)
+    views = recipe.views(part)
     gradients, (*states, scalars) = jax.grad(loss_fn, has_aux=True)(
         state.online_params, state._replace(online_state=online_state, target_state=target_state),
         views, part.get('labels'), recipe)
@@ -173,7 +184,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainSt
 
   Args:
     state: replicated, donated.
-    batch: this device's share of the batch, as `augment.two_views` takes it, with
+    batch: this device's share of the batch, as `augment.views` takes it, with
       `labels` int32 [B] for labelled data.
     recipe: the parts of the run.
 

@@ -87,7 +87,7 @@ def trace(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, step: 
                                     batch_size=config.train.batch_size, last_step=step + 1))
 
   def taken_apart(state, batch):
-    views = recipe.two_views(batch)
+    views = recipe.views(batch)
     online, target = (
         [recipe.model.apply(params, batch_norm, view, True)[0] for view in views]
         for params, batch_norm in ((state.online_params, state.online_state),

@@ -229,8 +229,8 @@ def test_extreme_images_stay_finite_and_in_range():
 @pytest.fixture(scope='module')
 def two_views():
   def draw(batch, seed):
-    return augment.two_views(batch, seed=seed, view1=EVERYTHING, view2=EVERYTHING, image_size=6,
-                             dtype=jnp.float32)
+    return augment.views(batch, seed=seed, policies=(EVERYTHING, EVERYTHING), image_size=6,
+                         dtype=jnp.float32)
   return draw
 
 
@@ -287,13 +287,23 @@ def test_ready_crops_are_taken_as_they_are(batch):
   ready = {f'crop{n}': np.random.default_rng(n).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
            for n in (1, 2)}
   batch = {name: batch[name] for name in ('sample_id', 'epoch')} | ready
-  views = augment.two_views(batch, seed=0, view1=NOTHING, view2=NOTHING | dict(
-      flip_probability=1), image_size=6, dtype=jnp.float32)
+  views = augment.views(batch, seed=0, policies=(NOTHING, NOTHING | dict(flip_probability=1)),
+                        image_size=6, dtype=jnp.float32)
   np.testing.assert_allclose(views[0], ready['crop1'] / 255, atol=1e-7)
   np.testing.assert_allclose(views[1], ready['crop2'][:, :, ::-1] / 255, atol=1e-7)
   with pytest.raises(AssertionError):
-    augment.two_views(batch, seed=0, view1=NOTHING, view2=NOTHING, image_size=5,
-                      dtype=jnp.float32)
+    augment.views(batch, seed=0, policies=(NOTHING, NOTHING), image_size=5, dtype=jnp.float32)
+
+
+def test_small_views_have_their_size_and_leave_the_others_alone(batch):
+  draw = lambda *policies: augment.views(batch, seed=0, policies=policies, image_size=6,
+                                         dtype=jnp.float32)
+  small = NOTHING | dict(image_size=4, count=2, crop_area=(.1, .2))
+  large, many = draw(NOTHING, NOTHING), draw(NOTHING, NOTHING, small, small)
+  assert [view.shape for view in many] == [(4, 6, 6, 3)] * 2 + [(4, 4, 4, 3)] * 2
+  for before, after in zip(large, many):
+    np.testing.assert_array_equal(before, after)
+  assert np.abs(many[2] - many[3]).max() > .1
 
 
 @jax.jit

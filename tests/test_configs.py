@@ -146,3 +146,43 @@ def test_differing_keys_are_named_with_both_values():
   saved, current = dict(a=dict(b=1, c=(1, 2)), d=3), dict(a=dict(b=2, c=(1, 2)), e=4)
   assert assembly.differing_keys(saved, current) == [
       'a.b: 1 -> 2', 'd: 3 -> (absent)', 'e: (absent) -> 4']
+
+
+def test_keys_of_today_that_do_nothing_make_no_other_run():
+  config = assembly.as_json(load('default'))
+  older = {key: value for key, value in config.items() if key != 'view_small'}
+  older['train'] = {key: value for key, value in config['train'].items()
+                    if f'train.{key}' not in assembly.ADDED_LATER
+                    and key != 'learning_rate_multipliers'}
+  older['model'] = {key: value for key, value in config['model'].items()
+                    if f'model.{key}' not in assembly.ADDED_LATER}
+  assert len(older['train']) < len(config['train']) and len(older['model']) < len(config['model'])
+  differing = lambda one: assembly.differing_keys(*map(assembly.completed, (older, one)))
+  assert differing(config) == []
+  assert differing(config | dict(view_small=config['view_small'] | dict(image_size=7))) == []
+  assert differing(config | dict(train=config['train'] | dict(base_batch_size=256))) == [
+      'train.base_batch_size: 0 -> 256']
+  sections = [one['model'] for one in (config, older)]
+  sections = [dict(one, encoder_options=dict(one['encoder_options'], depth=10), projector=[8, 4],
+                   predictor=[8, 4]) for one in sections]
+  shapes = [jax.eval_shape(assembly.build_model(one, 10).init, jax.random.key(0),
+                           jnp.zeros((2, 16, 16, 3))) for one in sections]
+  assert shapes[0] == shapes[1]
+
+
+def test_every_key_that_was_added_later_has_its_value_in_the_defaults():
+  keys = assembly.flat(assembly.as_json(load('default')))
+  assert {key: keys[key] for key in assembly.ADDED_LATER} == assembly.ADDED_LATER
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'train.target_statistics': 'online'}, 'train.target_statistics cannot be online'),
+    ({'model.small_predictor': (8, 256)}, 'model.small_predictor cannot be'),
+    ({'train.base_batch_size': -1}, 'train.base_batch_size cannot be -1'),
+    ({'train.learning_rate_multipliers.predictor': -1.},
+     'train.learning_rate_multipliers.predictor cannot be -1'),
+    ({'view_small.image_size': 0}, 'view_small.image_size is 0, which is too small')])
+def test_impossible_values_are_said_before_the_run(change, message):
+  split = Split(np.arange(8192), np.broadcast_to(np.uint8(0), (8192, 1, 1, 3)), None, 8192, 0)
+  with pytest.raises(InputError, match=message):
+    assembly.resolve(assembly.overridden(load('default'), change), split)

@@ -11,8 +11,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     {'convolution', 'crops', 'devices', 'errors', 'hashing', 'hyper', 'loops', 'parallel',
      'plugins', 'preemption', 'processes', 'tensors'},
-    {'augment', 'schedules', 'optimizers', 'metrics', 'encoders', 'objectives'},
-    {'model', 'train_step'},
+    {'augment', 'schedules', 'optimizers', 'metrics', 'normalization', 'encoders', 'objectives'},
+    {'model', 'multi_crop', 'train_step'},
     {'balanced', 'checkpoint', 'metric_log', 'monitor', 'datasets', 'local_copies', 'preprocess',
      'prepare', 'prepared', 'retrieval_lists', 'tf_pipeline', 'tfrecords', 'input_pipeline'},
     {'convert', 'evaluators'},

@@ -261,3 +261,58 @@ def test_encoder_only_drops_heads_and_classifier(variables):
 def test_images_must_come_in_batches(build, trained):
   with pytest.raises(AssertionError):
     build().encode(*trained, draw_images(5)[0])
+
+
+def test_without_statistics_of_the_batch_an_image_does_not_see_the_others(build):
+  networks, images = build(normalization='group'), draw_images(0)
+  params, state = jax.jit(networks.init)(jax.random.key(0), images)
+  assert not state and set(params) >= {'norm/norm', 'projector/group_norm/norm'}
+  apply = jax.jit(lambda x, is_training: networks.apply(params, state, x, is_training)[0],
+                  static_argnums=1)
+  together, alone, evaluated = apply(images, True), apply(images[1:2], True), apply(images, False)
+  np.testing.assert_allclose(alone.prediction, together.prediction[1:2], atol=1e-5)
+  np.testing.assert_array_equal(evaluated.prediction, together.prediction)
+
+
+def test_convolutions_use_standardized_weights_where_there_are_no_statistics(build):
+  networks, images = build(normalization='group'), draw_images(0)
+  params, state = jax.jit(networks.init)(jax.random.key(0), images)
+  encode = jax.jit(lambda w: networks.encode(params | {'conv': dict(w=w)}, state, images))
+  w = params['conv']['w']
+  # What standardization takes out changes nothing; the parameter itself is as it was drawn.
+  np.testing.assert_allclose(encode(3. * w + 1.), encode(w), atol=1e-4)
+  assert np.abs(np.mean(w, axis=(0, 1, 2))).max() > 1e-2
+  assert np.abs(encode(-w) - encode(w)).max() > 1e-2
+
+
+def test_small_views_have_a_predictor_of_their_own_or_share_one(build, variables):
+  networks, images = build(small_predictor=(7, 4)), draw_images(0)
+  params, state = jax.jit(networks.init)(jax.random.key(0), images)
+  assert params['predictor_small/linear']['w'].shape == (4, 7)
+  assert not any('predictor' in module for module in model.encoder_only(params))
+  large, small = (jax.jit(lambda apply=apply: apply(params, state, images, False)[0])()
+                  for apply in (networks.apply, networks.apply_to_small))
+  np.testing.assert_array_equal(large.projection, small.projection)
+  swapped = params | {module.replace('predictor', 'predictor_small', 1): params[module]
+                      for module in params if module.startswith('predictor/')}
+  statistics = state | {module.replace('predictor', 'predictor_small', 1): state[module]
+                        for module in state if module.startswith('predictor/')}
+  assert np.abs(large.prediction - small.prediction).max() > 1e-2
+  again, _ = networks.apply_to_small(swapped, statistics, images, False)
+  np.testing.assert_allclose(again.prediction, large.prediction, atol=1e-5)
+  shared = [apply(*variables, images, False)[0].prediction
+            for apply in (build().apply, build().apply_to_small)]
+  np.testing.assert_array_equal(*shared)
+
+
+def test_the_initial_scale_multiplies_weights_and_nothing_else(build):
+  one, two = (jax.jit(build(initial_scale=scale).init)(jax.random.key(0), draw_images(0))[0]
+              for scale in (1., 2.))
+  for module, arrays in one.items():
+    for name, array in arrays.items():
+      np.testing.assert_allclose(two[module][name], array * (2. if name == 'w' else 1.), 1e-5)
+
+
+def test_an_unknown_normalization_is_an_error(build):
+  with pytest.raises(InputError, match="model.normalization is 'layer'; it can be batch or group"):
+    build(normalization='layer')

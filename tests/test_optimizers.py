@@ -106,3 +106,30 @@ def test_apply_subtracts_in_the_dtype_of_the_parameters(dtype):
   updated = optimizers.apply(params, momentum, jnp.float32(.25))['linear']['w']
   assert updated.dtype == dtype
   np.testing.assert_array_equal(updated, [0., -4.])
+
+
+def test_multipliers_are_of_the_learning_rate_in_their_heads():
+  rates, factors = [.5, .3, .4], dict(projector=.5, predictor=10.)
+  once = run(optimizers.lars(**OPTIONS), rates[:1], optimizers.apply)
+  often = run(optimizers.lars(**OPTIONS, multipliers=factors), rates[:1], optimizers.apply)
+  for module, arrays in draw(0).items():
+    for name, before in arrays.items():
+      np.testing.assert_allclose(
+          often[module][name] - before,
+          factors.get(module.split('/')[0], 1.) * (once[module][name] - before), rtol=1e-4,
+          atol=1e-5)
+
+
+def test_multipliers_of_one_change_no_bit_and_no_state():
+  rates = [.5, .3, .4]
+  plain = run(optimizers.lars(**OPTIONS), rates, optimizers.apply)
+  ones = run(optimizers.lars(**OPTIONS, multipliers=dict(projector=1., predictor=1.)), rates,
+             optimizers.apply)
+  half = run(optimizers.lars(**OPTIONS, multipliers=dict(predictor=.5)), rates, optimizers.apply)
+  chex.assert_trees_all_equal(ones, plain)
+  for module in SHAPES:
+    if not module.startswith('predictor'):
+      chex.assert_trees_all_equal(half[module], plain[module])
+  optimizer = optimizers.lars(**OPTIONS, multipliers=dict(predictor=.5))
+  chex.assert_trees_all_equal(optax.tree.get(optimizer.init(draw(0)), 'trace'),
+                              optax.tree.get(optimizers.lars(**OPTIONS).init(draw(0)), 'trace'))

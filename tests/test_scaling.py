@@ -61,7 +61,7 @@ def test_all_reduces_of_the_formulas_are_those_of_the_step():
   recipe = make_recipe()
   state = initial_state(recipe)
   # Augmentation reduces nothing, and is slow to trace.
-  recipe = recipe._replace(two_views=lambda batch: 2 * (batch['images'][:, :16, :16] / 255,))
+  recipe = recipe._replace(views=lambda batch: 2 * (batch['images'][:, :16, :16] / 255,))
   step = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), jax.devices())
   traced = step.trace(*parallel.abstract_inputs(state, make_batch(0), jax.devices()))
   reduced = []

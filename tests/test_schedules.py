@@ -68,3 +68,18 @@ def test_tau_stays_one_after_the_end():
 def test_a_constant_tau_stays():
   for step in (0, 50, 100):
     assert schedules.tau(step, base_tau=.25, max_steps=100, schedule='constant') == .25
+
+
+@pytest.mark.parametrize('schedule', schedules.TAU_SCHEDULES)
+def test_tau_of_another_batch_moves_the_target_as_far_for_as_many_images(schedule):
+  """Two steps of half the batch leave as much of the old target as one of the whole."""
+  tau = lambda ratio: schedules.tau(30, base_tau=.9, max_steps=100, schedule=schedule,
+                                    batch_ratio=ratio)
+  np.testing.assert_allclose(tau(.5) ** 2, tau(1.), rtol=1e-6)
+  np.testing.assert_allclose(tau(4.), tau(1.) ** 4, rtol=1e-6)
+
+
+def test_the_batch_ratio_takes_the_papers_tau_to_that_of_its_small_batch():
+  # 0.996 at batch 4096 (section 3.3), 0.9995 at 512 (appendix G).
+  small = schedules.tau(0, base_tau=.996, max_steps=100, schedule='cosine', batch_ratio=512 / 4096)
+  assert round(float(small), 4) == .9995

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import checkpoint, metric_log, monitor, parallel, preemption, train
+from byol_jax import (
+  assembly,
+  checkpoint,
+  evaluate,
+  metric_log,
+  monitor,
+  parallel,
+  preemption,
+  train,
+)
 from byol_jax.errors import InputError
 from tests import tiny
 
@@ -320,3 +329,51 @@ def test_devices_do_not_change_the_result_beyond_rounding(finished, tmp_path, mo
                         tmp_path / 'four')
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
                one.online_params, four.online_params)
+
+
+@pytest.mark.slow
+def test_a_run_of_before_a_key_existed_goes_on(finished, tmp_path, monkeypatch):
+  as_json = assembly.as_json
+
+  def of_then(config):
+    older = as_json(config)
+    for path in assembly.ADDED_LATER:
+      *sections, key = path.split('.')
+      section = older
+      for name in sections:
+        section = section.get(name, {})
+      section.pop(key, None)
+    del older['view_small'], older['train']['learning_rate_multipliers']
+    return older
+
+  with monkeypatch.context() as patch:
+    patch.setattr(assembly, 'as_json', of_then)
+    train.pretrain(tiny.config(train__stop_at_step=4), tmp_path)
+  assert 'normalization' not in checkpoint.read_meta(tmp_path, 4)['config']['model']
+  with pytest.raises(InputError, match='target_statistics: batch -> moving_average'):
+    train.pretrain(tiny.config(train__target_statistics='moving_average'), tmp_path)
+  train.pretrain(tiny.config(), tmp_path)
+  # Of the arrays; the meta of the two holds other configs no more.
+  assert digests(tmp_path, 12) == digests(finished[0], 12)
+
+
+SMALL = dict(image_size=8, count=2, crop_area=(.1, .3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('pipeline', ['memory', 'device', 'tf_data'])
+def test_small_views_and_networks_without_statistics_train_resume_and_load(pipeline, tmp_path):
+  def config(**changes):
+    made = tiny.config(
+        data__pipeline=pipeline, model__normalization='group', model__small_predictor=(20, 16),
+        train__epochs=.5, train__warmup_epochs=0., evals__every_epochs=0., **changes).unlock()
+    made.view_small.update(SMALL)
+    return made.lock()
+
+  assert train.pretrain(config(train__stop_at_step=1), tmp_path).step == 1
+  state = train.pretrain(config(), tmp_path)
+  assert state.step == 2 and not state.online_state
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.online_params, state.target_params)
+  assert moved['predictor_small/linear']['w'] > 0
+  images = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
+  assert np.isfinite(evaluate.load_encoder(tmp_path)(images)).all()

@@ -12,6 +12,7 @@ import pytest
 from byol_jax import augment, input_pipeline, model, optimizers, parallel, schedules
 from byol_jax import train_step as byol
 from byol_jax.objectives import byol as objective
+from byol_jax.objectives import closed_form, infonce
 from byol_jax.scaling import shapes
 from experiments.configs import default, imagenet_r50
 
@@ -20,7 +21,8 @@ BATCH_SIZE, IMAGE_SIZE, CLASSES = 16, 16, 10
 
 @functools.cache
 def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_average',
-                predictor=(24, 16), accumulation_steps=1, rematerialize=False):
+                predictor=(24, 16), accumulation_steps=1, rematerialize=False, small_views=0,
+                **networks_options):
   """A tiny network with the paper's policy."""
   config = default.get_config()
   options = dict(config.model.encoder_options.to_dict(), depth='tiny', stem='medium',
@@ -29,10 +31,11 @@ def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_ave
       encoder='resnet', encoder_options=options, projector=(32, 16), predictor=predictor,
       num_classes=num_classes, batch_norm_decay=.9, batch_norm_epsilon=1e-5,
       compute_dtype=compute_dtype, image_mean=augment.IMAGENET_MEAN,
-      image_std=augment.IMAGENET_STD)
+      image_std=augment.IMAGENET_STD, **networks_options)
   dtype = jnp.promote_types(jnp.dtype(compute_dtype), jnp.float32)
+  small = [dict(config.view1.to_dict(), image_size=8)] * small_views
   views = functools.partial(
-      augment.two_views, seed=0, view1=config.view1.to_dict(), view2=config.view2.to_dict(),
+      augment.views, seed=0, policies=[config.view1.to_dict(), config.view2.to_dict(), *small],
       image_size=IMAGE_SIZE, dtype=dtype)
   return byol.Recipe(
       networks, views, objective.loss,
@@ -306,9 +309,9 @@ def test_the_step_compiles_once_and_donates_its_state():
 
   def counted(batch):
     traces.append(None)
-    return recipe.two_views(batch)
+    return recipe.views(batch)
 
-  step_fn = mapped_step(recipe._replace(two_views=counted), devices)
+  step_fn = mapped_step(recipe._replace(views=counted), devices)
   state = first = parallel.replicate(initial_state(recipe), devices)
   for step in range(3):
     state, _ = step_fn(state, parallel.shard_batch(make_batch(step), devices))
@@ -337,6 +340,73 @@ def test_labels_do_not_move_the_encoder():
   for tree in results:
     tree.pop('classifier')
   assert_close(results[0], results[1], rtol=0, atol=0)
+
+
+@functools.cache
+def variant(name, compute_dtype='float64'):
+  """Recipes that have every option between them; the first has small views and their predictor."""
+  if name == 'contrast':
+    recipe = make_recipe(compute_dtype, small_views=1, small_predictor=(20, 16),
+                         normalization='group', initial_scale=2.)
+    return recipe._replace(
+        objective=functools.partial(infonce.loss, beta=.5, temperature=.3, normalization='l2'),
+        optimizer=optimizers.lars(weight_decay=1e-4, eta=1e-2, momentum=.9,
+                                  multipliers=dict(predictor=10.)))
+  recipe = make_recipe(compute_dtype, predictor=())
+  return recipe._replace(objective=closed_form.loss, target_statistics='moving_average')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['contrast', 'regression'])
+def test_variants_are_equal_on_1_2_and_4_devices(name):
+  with jax.enable_x64(True):
+    recipe = variant(name)
+    start = initial_state(recipe, jnp.float64)
+    finals = [parallel.fetch(run(recipe, start, 3, count)[0]) for count in (1, 2, 4)]
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), finals[0].online_params,
+                       start.online_params)
+  # Every weight of every head has a gradient.
+  assert min(values['w'] for module, values in moved.items() if 'w' in values) > 1e-7
+  for final in finals[1:]:
+    assert_close(final, finals[0], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize('name', ['contrast', 'regression'])
+def test_a_step_of_the_variants_is_finite_and_replicated(name):
+  recipe = variant(name, 'float32')
+  state, scalars = run(recipe, initial_state(recipe), 1, 4)
+  leaves = jax.tree.leaves((state, scalars))
+  for leaf in leaves:
+    copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+    assert np.isfinite(copies[0]).all()
+    for copy in copies[1:]:
+      np.testing.assert_array_equal(copy, copies[0])
+
+
+@pytest.mark.slow
+def test_a_small_view_alone_is_half_of_the_loss():
+  """The mean of two losses: that of the large views, and that of a small one in both directions."""
+  recipe = make_recipe(num_classes=0, small_views=1)
+  device = tuple(jax.devices()[:1])
+
+  def losses(state, batch):
+    views = recipe.views(batch)
+    large = [], []
+    online_state, target_state = state.online_state, state.target_state
+    for view in views[:2]:
+      outputs, online_state = recipe.model.apply(state.online_params, online_state, view, True)
+      large[0].append(outputs)
+      outputs, target_state = recipe.model.apply(state.target_params, target_state, view, True)
+      large[1].append(outputs)
+    outputs, _ = recipe.model.apply(state.online_params, online_state, views[2], True)
+    expected = (jnp.mean(objective.loss(*large)) + jnp.mean(
+        objective.loss([outputs, outputs], large[1]))) / 2
+    return expected, byol.loss_fn(state.online_params, state, views, None, recipe)[0]
+
+  expected, actual = parallel.pmap_step(losses, device)(
+      parallel.replicate(initial_state(recipe), device),
+      parallel.shard_batch(make_batch(0, labelled=False), device))
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('tau, expected', [(1., 'target'), (0., 'online')])

@@ -24,15 +24,13 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
   size, policies = config.data.image_size, (config.view1.to_dict(), config.view2.to_dict())
   batch = jax.device_put(random_data.batch(
       config.train.batch_size, size, 10, whole=config.data.pipeline != 'tf_data'))
-  views = functools.partial(augment.two_views, seed=config.seed, image_size=size,
-                            dtype=jnp.float32)
-  found = [timing.jitted('views', functools.partial(views, view1=policies[0], view2=policies[1]),
-                         batch)]
+  views = functools.partial(augment.views, seed=config.seed, image_size=size, dtype=jnp.float32)
+  found = [timing.jitted('views', functools.partial(views, policies=policies), batch)]
   for name, operations in LEFT_OUT.items():
     less = [dict(policy, **{f'{operation}_probability': 0. for operation in operations})
             for policy in policies]
     found.append(timing.jitted(f'views without {name}', functools.partial(
-        views, view1=less[0], view2=less[1]), batch))
+        views, policies=less), batch))
   return found + _blurs(config, batch)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 
 def batch(batch_size: int, image_size: int, num_classes: int, whole: bool, seed: int = 0
           ) -> dict[str, np.ndarray]:
-  """A batch as `augment.two_views` takes it.
+  """A batch as `augment.views` takes it.
 
   Args:
     batch_size: images.

@@ -27,7 +27,7 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
   del workdir  # Random images serve.
   devices = jax.local_devices()
   recipe, state, batch = inputs(config, devices)
-  views, images = jax.pmap(recipe.two_views, devices=devices), config.train.batch_size
+  views, images = jax.pmap(recipe.views, devices=devices), config.train.batch_size
   work = operations(recipe, config.data.image_size)
   return [_matrix_product(config.model.compute_dtype, devices), _views(views, batch, images),
           _step(recipe, state, batch, devices, images, work)]

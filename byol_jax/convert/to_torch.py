@@ -45,6 +45,9 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, step: int | Non
   if section['encoder'] != 'resnet' or options['version'] != 1:
     raise InputError(f'{workdir}: only ResNets of version 1 have names in torchvision; this is '
                      f'{section["encoder"]}, version {options.get("version", "-")}.')
+  if section.get('normalization', 'batch') != 'batch':
+    raise InputError(f'{workdir}: torchvision has names for BatchNorm only; this is '
+                     f'{section["normalization"]} normalisation.')
   weights, hidden = torch_names.to_torch(trees['online'], trees['state']['online'],
                                          resnet.ARCHITECTURES[options['depth']].name)
   _store(pathlib.Path(output), weights, _metadata(meta, weights, hidden))

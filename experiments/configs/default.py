@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.model = _model()
   config.view1 = _view(blur_probability=1.0, solarize_probability=0.0)
   config.view2 = _view(blur_probability=0.1, solarize_probability=0.2)
+  config.view_small = _small_view()
   config.train = _train()
   config.evals = _evals()
   config.log = ml_collections.ConfigDict(dict(
@@ -179,6 +180,12 @@ def _model() -> ml_collections.ConfigDict:
       ),
       projector=(4096, 256),  # layer sizes (section 3.3)
       predictor=(4096, 256),  # layer sizes (section 3.3); () for none (Table 5b)
+      # Another predictor for small views (view_small); () for the same.
+      small_predictor=(),
+      # 'batch', over all devices, or 'group': GroupNorm with standardized convolution weights,
+      # without statistics of the batch (arXiv 2010.10241).
+      normalization='batch',
+      initial_scale=1.0,  # times Haiku's initial weights, std 1 / sqrt(inputs); He's: sqrt(2)
       batch_norm_decay=0.9,  # of the running statistics (reference)
       batch_norm_epsilon=1e-5,  # added to the variance (reference)
       compute_dtype='float32',  # or 'bfloat16'; parameters stay float32
@@ -207,6 +214,17 @@ def _view(blur_probability: float, solarize_probability: float) -> ml_collection
   ))
 
 
+def _small_view() -> ml_collections.ConfigDict:
+  """The policy of small views (multi-crop; SwAV, arXiv 2006.09882, section 4.1: crops, sizes)."""
+  config = _view(blur_probability=0.5, solarize_probability=0.1)  # means of the two large views
+  config.update(
+      count=0,  # small views per image (SwAV: 6); each has a pass through the online network
+      image_size=96,  # pixels, side
+      crop_area=(0.05, 0.14),  # SwAV leaves (0.14, 1.0) to the large ones
+  )
+  return config
+
+
 def _train() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
       objective='byol',  # a module of byol_jax/objectives, or a dotted path
@@ -225,6 +243,12 @@ def _train() -> ml_collections.ConfigDict:
       # What is predicted: the projection by the 'moving_average' (section 3.1), by the
       # online network without gradients ('stop_gradient') or with them ('none', Table 19).
       target='moving_average',
+      # Of BatchNorm in the target: of the 'batch' (reference), or a 'moving_average', with tau, of
+      # the online network's (EMAN, arXiv 2101.08482).
+      target_statistics='batch',
+      # Batch size that base_tau is for: tau is taken to the power batch_size / base_batch_size
+      # (arXiv 2307.13813). The learning rate is linear in the batch anyway. 0: tau as it is.
+      base_batch_size=0,
       # Parts of a batch that go through the networks one after another, and whose gradients
       # are averaged: for batches that do not fit. BatchNorm sees one part at a time
       # (Figure 3a). Parts and batch_size fix the result, not the number of devices.
