@@ -50,18 +50,18 @@ WHY = {
     'tau 0: the online network': 'the same run as "no target network" but for its first step; the '
     'paper prints 0.3 and 5.5 for the two. Chen and He 2020 (SimSiam) train without a moving '
     'average, with 100 to 800 epochs of batch 256: whether it collapses depends on the '
-    'optimizer and the learning rate, and 512 steps of a small network are few.',
+    'optimizer and the learning rate, and the steps of this small run are few.',
     'no target network': 'see tau 0.',
     'no target network, predictor x10': 'the base learning rate of this run is 1.0 instead of 0.3, '
     'and its trust coefficient ten times the paper\'s: ten times that can be too much.',
-    'tau 0.9': 'tau goes to 1 along a cosine; over 512 steps instead of 93,835 a target with tau '
-    '0.9 is as slow, in passes over the data, as one much nearer to 1 is there.',
-    'tau 1: a fixed random network': 'a random network sees the outlines of the shapes already: '
-    'a random encoder is far above chance here, and at 1.4 % on ImageNet.',
+    'tau 0.9': 'tau goes to 1 along a cosine; over so few steps instead of 93,835 a target with '
+    'tau 0.9 is as slow, in passes over the data, as one much nearer to 1 is there.',
+    'tau 1: a fixed random network': 'where a random encoder is far above chance, as on these '
+    'shapes, a random network has something to teach; on ImageNet it has 1.4 %.',
     'no predictor': 'the projections collapse, but the embedding below them, which is judged, '
     'still holds what the encoder had learned until then.',
-    'SimCLR': 'with ten classes drawn at random, batches of 64 hold 6 images of the class of each, '
-    'which are its negatives, and no generated image has a near twin to be told from.',
+    'SimCLR': 'with ten classes, about 6 of the 64 images of a batch are of the class of each, and '
+    'are its negatives as all others are; temperature and learning rate were not chosen for it.',
     'crops only': 'a class is an outline, which colours and blur leave alone; position and size '
     'within a crop cannot name an image as they can on ImageNet, or hardly.',
 }
