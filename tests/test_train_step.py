@@ -358,29 +358,23 @@ def variant(name, compute_dtype='float64'):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['contrast', 'regression'])
-def test_variants_are_equal_on_1_2_and_4_devices(name):
+def test_variants_are_equal_on_1_and_4_devices(name):
   with jax.enable_x64(True):
     recipe = variant(name)
     start = initial_state(recipe, jnp.float64)
-    finals = [parallel.fetch(run(recipe, start, 3, count)[0]) for count in (1, 2, 4)]
+    finals = [parallel.fetch(run(recipe, start, 3, count)[0]) for count in (1, 4)]
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), finals[0].online_params,
                        start.online_params)
   # Every weight of every head has a gradient.
   assert min(values['w'] for module, values in moved.items() if 'w' in values) > 1e-7
-  for final in finals[1:]:
-    assert_close(final, finals[0], rtol=0, atol=1e-8)
+  assert_close(finals[1], finals[0], rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize('name', ['contrast', 'regression'])
-def test_a_step_of_the_variants_is_finite_and_replicated(name):
+def test_gradients_of_the_variants_are_proved_replicated(name):
   recipe = variant(name, 'float32')
-  state, scalars = run(recipe, initial_state(recipe), 1, 4)
-  leaves = jax.tree.leaves((state, scalars))
-  for leaf in leaves:
-    copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
-    assert np.isfinite(copies[0]).all()
-    for copy in copies[1:]:
-      np.testing.assert_array_equal(copy, copies[0])
+  mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
+  checked_gradients(recipe, mesh).trace(*abstract_inputs(recipe))
 
 
 @pytest.mark.slow
@@ -403,9 +397,8 @@ def test_a_small_view_alone_is_half_of_the_loss():
         objective.loss([outputs, outputs], large[1]))) / 2
     return expected, byol.loss_fn(state.online_params, state, views, None, recipe)[0]
 
-  expected, actual = parallel.pmap_step(losses, device)(
-      parallel.replicate(initial_state(recipe), device),
-      parallel.shard_batch(make_batch(0, labelled=False), device))
+  expected, actual = parallel.pmap_evaluation(losses, device)(
+      initial_state(recipe), parallel.shard_batch(make_batch(0, labelled=False), device))
   np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
