@@ -65,9 +65,6 @@ def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loadi
 
 def _with_labels(config, networks, loader: loading.Loader, size: int):
   """Parameters and statistics of the supervised run."""
-  if loader.data.multi_label:
-    raise InputError("The 'supervised' encoder takes one class for each image, and these have "
-                     'several; leave it out of config.encoders.')
   # Lists of identities can leave those of the training images out.
   if 'labels' not in next(loader.evaluation_batches(1), {'labels': None}):
     raise InputError("The 'supervised' encoder needs labelled training images, and these have no "

@@ -191,7 +191,7 @@ def _check_labels(config, train: loading.Loader, name: str) -> None:
   for evaluator in config.evaluators if train.data.multi_label else ():
     if not getattr(plugins.load('evaluators', evaluator), 'SEVERAL_LABELS', False):
       raise InputError(f'The images of {name!r} have several labels each, which evaluator '
-                       f'{evaluator} does not take; linear_transfer does.')
+                       f'{evaluator} does not take; linear_transfer and fine_tuned_transfer do.')
 
 
 def _check_evaluators(config) -> None:

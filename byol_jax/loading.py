@@ -81,11 +81,16 @@ class Loader(NamedTuple):
         workers=self.config['workers'], unreadable=self.unreadable)
 
   def labels(self) -> np.ndarray:
-    """Labels int32 [N] of all hosts' readable images, ordered by id; reads those on disk once."""
-    own = [np.stack([batch['sample_id'], batch['labels']], axis=1)
+    """Labels of all hosts' readable images, ordered by id; reads those on disk once.
+
+    int32 [N], or [N, num_classes] where an image has several classes.
+    """
+    width = self.data.num_classes if self.data.multi_label else 1
+    own = [np.column_stack([batch['sample_id'], batch['labels']])
            for batch in self.evaluation_batches(1024)]
-    rows = parallel.gather_rows(np.concatenate([np.zeros((0, 2), np.int32), *own]))
-    return rows[np.argsort(rows[:, 0], kind='stable'), 1]
+    rows = parallel.gather_rows(np.concatenate([np.zeros((0, 1 + width), np.int32), *own]))
+    labels = rows[np.argsort(rows[:, 0], kind='stable'), 1:]
+    return labels if self.data.multi_label else labels[:, 0]
 
 
 def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathlib.Path) -> Loader:

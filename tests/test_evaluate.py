@@ -11,8 +11,10 @@ from byol_jax import assembly, checkpoint, datasets, evaluate, loading, results,
 from byol_jax.errors import InputError
 from byol_jax.evaluators import features, fine_tuning
 from byol_jax.report import tables
+from experiments.configs.eval import data_sets
 from experiments.configs.eval import default as eval_default
 from tests import tiny
+from tests.datasets.test_tfds import encode, write_real_set
 
 
 @pytest.fixture(scope='module')
@@ -287,6 +289,37 @@ def test_fine_tuned_encoders_are_described(fine_tuned):
   assert table[0] == ('| encoder | fine-tuned (D.3) top-1 | fine-tuned (D.3) mean per class | '
                       'fine-tuned (C.1) top-1 | fine-tuned (C.1) top-5 |')
   assert table[2].startswith('| BYOL |')
+
+
+def test_images_of_several_classes_are_fine_tuned_and_fitted(pretrained, tmp_path):
+  """VOC2007 with the features of TFDS; image i shows class i % 20, and some a difficult 3."""
+  random = np.random.default_rng(0)
+  rows = ([[i % 20], sorted({i % 20, 3} if i % 4 else {i % 20})] for i in range(96))
+  write_real_set(tmp_path, 'voc/2007', dict(train=(16, 16), validation=(32,), test=(32,)), (
+      dict(image=encode(random.integers(0, 256, (20, 24, 3), np.uint8)), labels_no_difficult=clear,
+           labels=seen) for clear, seen in rows))
+  config = fine_tuning_config().unlock()
+  config.encoders = ('pretrained', 'supervised')
+  config.data = data_sets.data('voc2007')
+  config.data.options.data_dir = str(tmp_path)
+  config.evaluators = dict(fine_tuned_transfer=config.evaluators.fine_tuned_transfer,
+                           linear_transfer=eval_default.linear_transfer())
+  config.evaluators.linear_transfer.l2_values = (1., 100.)
+  for options in config.evaluators.values():
+    options.metric = 'map_voc07'
+  found = evaluate.evaluate(config, pretrained, tmp_path / 'out')
+  assert found['images'] == dict(train=32, validation=32, test=32)
+  for row in found['encoders'].values():
+    assert row['fine_tuned_transfer']['train_images'] == 64
+    assert all(0 < scores['map_voc07'] < 1 for scores in row.values())
+  reads = [json.loads(line)['split'] for line in
+           (tmp_path / 'out' / 'splits_read.jsonl').read_text().splitlines()]
+  assert reads.count('test') == 1 and reads[-1] == 'test'
+  assert 'fine-tuned (D.3) VOC07 mAP' in (tmp_path / 'out' / 'results.md').read_text()
+  with config.unlocked():
+    config.evaluators = dict(semi_supervised=eval_default.semi_supervised())
+  with pytest.raises(InputError, match='semi_supervised does not take; .* fine_tuned_transfer do'):
+    evaluate.evaluate(config, pretrained, tmp_path / 'other')
 
 
 def test_raw_pixels_cannot_be_fine_tuned(pretrained, tmp_path):

@@ -22,6 +22,8 @@ return the Features. Its `fit` gets one keyword more, `roles`, the `retrieval_li
 of the test split (None where the data set has no lists), and its `evaluate` one,
 `keep`, which it calls with what is to be written down, a `retrieval.Result`.
 
+A module with `SEVERAL_LABELS = True` takes images that have several classes each.
+
 `fit` makes every choice, on `validation`: training images held out from
 `train`. `evaluate` chooses nothing, so the caller can read the test split once,
 last. It returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5'
@@ -71,7 +73,8 @@ class Images(NamedTuple):
   training: batch_norm_decay -> pure function of (params, state, views) -> (embeddings
     [B, D], state), in training mode; for evaluators that train the encoder, whose
     `variables` are (params, state). None where there is nothing to train.
-  labels: () -> int32 [N], of all hosts' images in the order of their ids; likewise.
+  labels: () -> int32 [N], or [N, C] of several classes, of all hosts' images in the order of
+    their ids; likewise.
   """
 
   encode: Callable[..., chex.Array]

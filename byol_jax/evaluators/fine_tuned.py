@@ -8,16 +8,7 @@ import numpy as np
 
 from byol_jax import augment, parallel
 from byol_jax.errors import InputError
-from byol_jax.evaluators import (
-  Features,
-  Images,
-  accuracy,
-  check_features,
-  fine_tuning,
-  grids,
-  label_ranks,
-  mean_per_class,
-)
+from byol_jax.evaluators import Features, Images, check_features, fine_tuning, grids, scoring
 from byol_jax.evaluators.fine_tuning import CLASSIFIER, Weights
 
 
@@ -37,15 +28,17 @@ class Fitted(NamedTuple):
   validation_images: int
 
 
-def scores(weights: Weights | None, embed: Callable[[Any], Features]) -> dict[str, float] | None:
+def scores(weights: Weights | None, embed: Callable[[Any], Features], metric: str
+           ) -> dict[str, float] | None:
   """What the classifier gets right on a split; None for weights that have diverged.
 
   Args:
     weights: of an encoder and its classifier.
     embed: the encoder's variables -> the split's features.
+    metric: one of `scoring.METRICS`.
 
   Returns:
-    Fractions in [0, 1] under 'top1', 'mean_per_class' and, for more than five classes, 'top5'.
+    As `scoring.score`.
   """
   if weights is None:
     return None
@@ -53,9 +46,8 @@ def scores(weights: Weights | None, embed: Callable[[Any], Features]) -> dict[st
   if not np.isfinite(features.embeddings).all():
     return None
   classifier = weights.params[CLASSIFIER]
-  ranks = label_ranks(features.embeddings @ classifier['w'] + classifier['b'], features.labels)
-  return dict(accuracy(ranks, len(classifier['b'])),
-              mean_per_class=mean_per_class(ranks, features.labels))
+  return scoring.score(features.embeddings @ classifier['w'] + classifier['b'], features.labels,
+                       metric)
 
 
 def evaluate(fitted: Fitted, test: Callable[[Any], Features]) -> dict[str, float]:
@@ -69,12 +61,13 @@ def evaluate(fitted: Fitted, test: Callable[[Any], Features]) -> dict[str, float
     InputError: unusable test images.
   """
   features = test(tuple(fitted.weights))
-  check_features('test', features, fitted.num_classes)
-  return scores(fitted.weights, lambda _: features)
+  metric = fitted.options['metric']
+  check_features('test', features, fitted.num_classes, multi_label=metric == 'map_voc07')
+  return scores(fitted.weights, lambda _: features, metric)
 
 
 def check(name: str, images: Images, *, num_classes: int, rates: Mapping[str, Sequence[float]],
-          momentum: float, batch_size: int, view: Mapping[str, Any]) -> None:
+          momentum: float, batch_size: int, view: Mapping[str, Any], metric: str) -> None:
   """Checks what can be known before the first step.
 
   Args:
@@ -85,10 +78,11 @@ def check(name: str, images: Images, *, num_classes: int, rates: Mapping[str, Se
     momentum: of Nesterov's method.
     batch_size: images per step over all devices.
     view: the policy of the training images.
+    metric: by which the best is chosen.
 
   Raises:
     InputError: an empty grid, an option out of its range, an encoder that has nothing to
-      train, or classes without training images.
+      train, a metric for other labels, or classes without training images.
   """
   for key, values in rates.items():
     if not values or not all(0 < value < np.inf for value in values):
@@ -101,7 +95,10 @@ def check(name: str, images: Images, *, num_classes: int, rates: Mapping[str, Se
   if images.training is None:
     raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
                      "'pixels' out of config.encoders.")
-  missing = np.setdiff1d(np.arange(num_classes), images.labels())
+  labels = images.labels()
+  scoring.check_metric(metric, labels)
+  present = np.flatnonzero((labels > 0).any(axis=0)) if labels.ndim == 2 else labels
+  missing = np.setdiff1d(np.arange(num_classes), present)
   if len(missing):
     shown = ', '.join(map(str, missing[:10])) + (', ...' if len(missing) > 10 else '')
     raise InputError(f'{len(missing)} of {num_classes} classes have none of the '
@@ -109,15 +106,15 @@ def check(name: str, images: Images, *, num_classes: int, rates: Mapping[str, Se
                      'the same number of each class, or correct num_classes.')
 
 
-def checked_validation(images: Images, validation: Callable[[Any], Features],
-                       num_classes: int) -> tuple[int, str]:
+def checked_validation(images: Images, validation: Callable[[Any], Features], num_classes: int,
+                       metric: str) -> tuple[int, str]:
   """How many held-out images there are, and a digest of their labels.
 
   Raises:
     InputError: unusable images; said before hours of training, not after.
   """
   features = validation(tuple(fine_tuning.with_new_classifier(images, num_classes)))
-  check_features('validation', features, num_classes)
+  check_features('validation', features, num_classes, multi_label=metric == 'map_voc07')
   return len(features.labels), hashlib.sha256(features.labels.tobytes()).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Training of an encoder together with a linear classifier.
 
-Cross-entropy on randomly cropped and flipped images by SGD with Nesterov momentum. With
-gradient g of the loss, parameters p, l2 coefficient w and momentum m, step k of K is
+Cross-entropy on randomly cropped and flipped images (`losses`) by SGD with Nesterov momentum.
+With gradient g of the mean loss, parameters p, l2 coefficient w and momentum m, step k of K is
 
     u = g + w p       (w only on weights: neither biases nor normalisation)
     v = m v + u
@@ -78,6 +78,22 @@ def continued(state: model.Params) -> model.Params:
           for module, values in state.items()}
 
 
+def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
+  """The loss of each image, [B].
+
+  Args:
+    logits: [B, C].
+    labels: int [B]: the cross-entropy of the softmax. Or int [B, C] in -1, 0, 1: the sum over
+      the classes of the cross-entropy of the sigmoid, without the classes of -1. A sum, so
+      that a gradient is about as large as the softmax's, and as in linear transfer.
+  """
+  if labels.ndim == 1:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  chex.assert_equal_shape([logits, labels])
+  each = optax.sigmoid_binary_cross_entropy(logits, labels)
+  return jnp.sum(jnp.where(labels < 0, 0., each), axis=1)
+
+
 def step_function(encode: Callable[..., Any], views: Callable[..., jax.Array], *,
                   momentum: float, devices: Sequence[jax.Device]) -> Callable[..., Any]:
   """The compiled step for any number of calls of `train`.
@@ -139,8 +155,7 @@ def _step(carry: _Carry, batch: Mapping[str, jax.Array], *, encode, views, optim
   def loss_fn(params):
     embeddings, new_state = encode(params, state, views(batch))
     logits = embeddings @ params[CLASSIFIER]['w'] + params[CLASSIFIER]['b']
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['labels'])
-    return jnp.mean(losses), new_state
+    return jnp.mean(losses(logits, batch['labels'])), new_state
 
   (loss, state), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
   loss, gradients = parallel.mean_over_devices((loss, gradients))

@@ -53,11 +53,11 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
   """
   fine_tuned.check('semi_supervised', train, num_classes=num_classes, momentum=momentum,
                     rates=dict(learning_rates=learning_rates, epochs=epochs),
-                    batch_size=batch_size, view=view)
+                    batch_size=batch_size, view=view, metric='top1')
   if not 0 <= batch_norm_decay < 1 or max_steps < 0:
     raise InputError(f'evaluators.semi_supervised: batch_norm_decay is {batch_norm_decay} and '
                      f'max_steps {max_steps}; set them to 0 ... 1, and to 0 or more.')
-  count, labels = fine_tuned.checked_validation(train, validation, num_classes)
+  count, labels = fine_tuned.checked_validation(train, validation, num_classes, 'top1')
   options = dict(batch_size=batch_size, momentum=momentum, batch_norm_decay=batch_norm_decay,
                  view=dict(view), seed=seed)
   run = fine_tuning.runner(train, num_classes=num_classes, **options)
@@ -69,7 +69,7 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
   def train_point(point, timed):
     weights = run(learning_rate=point['learning_rate'], weight_decay=0.,
                   max_steps=num_steps(point), timed=timed)
-    return fine_tuned.scores(weights, validation), weights
+    return fine_tuned.scores(weights, validation, 'top1'), weights
 
   points = [dict(learning_rate=rate, epochs=passes) for passes in epochs
             for rate in learning_rates]

@@ -18,7 +18,7 @@ def test_scores_are_those_counted_by_hand():
   # Class c scores as dimension c does. Right: 3 of 4 of class 0, 0 of 1 of class 1, none of 2.
   embeddings = [[9, 1, 0], [9, 1, 0], [9, 1, 0], [0, 1, 0], [5, 4, 0]]
   found = fine_tuned.scores(weights(np.eye(3), np.zeros(3)),
-                            lambda _: features(embeddings, [0, 0, 0, 0, 1]))
+                            lambda _: features(embeddings, [0, 0, 0, 0, 1]), 'top1')
   assert found == dict(top1=.6, mean_per_class=pytest.approx(.375))
 
 
@@ -27,16 +27,16 @@ def test_the_mean_per_class_is_of_the_classes_that_occur():
 
 
 def test_there_is_no_score_of_what_has_diverged():
-  assert fine_tuned.scores(None, None) is None
+  assert fine_tuned.scores(None, None, 'top1') is None
   assert fine_tuned.scores(weights(np.eye(3), np.zeros(3)),
-                           lambda _: features([[np.inf, 0, 0]], [0])) is None
+                           lambda _: features([[np.inf, 0, 0]], [0]), 'top1') is None
 
 
 def check(split=None, images=None, **changes):
   images = images or parts.make_images(split or parts.make_split(0, 24))
   fine_tuned.check('an_evaluator', images, **dict(
       num_classes=3, rates=dict(learning_rates=(.1,)), momentum=.9, batch_size=8,
-      view=parts.WHOLE) | changes)
+      view=parts.WHOLE, metric='top1') | changes)
 
 
 @pytest.mark.parametrize('changes, message', [
@@ -44,6 +44,8 @@ def check(split=None, images=None, **changes):
      r'evaluators.an_evaluator.epochs is \(\), which makes no grid; give one or more values'),
     (dict(rates=dict(learning_rates=(.1, 0.))), r'learning_rates is \(0.1, 0.0\)'),
     (dict(rates=dict(learning_rates=(float('nan'),))), 'learning_rates is'),
+    (dict(metric='map'), "metric is 'map'; it can be top1, mean_per_class, map_voc07"),
+    (dict(metric='map_voc07'), 'one label per image; set metric to top1 or mean_per_class'),
     (dict(momentum=1.), 'an_evaluator.momentum is 1.0'),
     (dict(batch_size=6), 'an_evaluator.batch_size is 6, which 4 devices do not divide'),
     (dict(view=dict(parts.WHOLE, crop_area=(.5, 1.2))), 'an_evaluator.view.crop_area')])
@@ -61,6 +63,14 @@ def test_classes_without_training_images_are_named_ten_at_most():
     check(split, num_classes=15)
 
 
+def test_a_class_of_several_must_be_present_in_an_image():
+  split = parts.with_several_labels(parts.make_split(0, 24))
+  check(split, metric='map_voc07')
+  split.labels[:, 2] = -1
+  with pytest.raises(InputError, match='^1 of 3 classes have none of the 24 training images: 2. T'):
+    check(split, metric='map_voc07')
+
+
 def test_an_encoder_without_training_is_refused():
   with pytest.raises(InputError, match='raw pixels have none'):
     check(images=parts.make_images(parts.make_split(0, 24))._replace(training=None))
@@ -70,8 +80,8 @@ def test_unusable_validation_images_are_said_before_the_training():
   split = parts.make_split(0, 24)
   images = parts.make_images(split)
   with pytest.raises(InputError, match='24 validation images have no labels'):
-    fine_tuned.checked_validation(images, parts.embedder(split._replace(labels=None)), 3)
-  count, digest = fine_tuned.checked_validation(images, parts.embedder(split), 3)
+    fine_tuned.checked_validation(images, parts.embedder(split._replace(labels=None)), 3, 'top1')
+  count, digest = fine_tuned.checked_validation(images, parts.embedder(split), 3, 'top1')
   other = fine_tuned.checked_validation(
-      images, parts.embedder(split._replace(labels=split.labels[::-1])), 3)
+      images, parts.embedder(split._replace(labels=split.labels[::-1])), 3, 'top1')
   assert count == 24 and digest != other[1]

@@ -4,6 +4,7 @@ import haiku as hk
 import jax
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 
 from byol_jax import model
 from byol_jax.errors import InputError
@@ -24,6 +25,27 @@ def test_steps_are_those_of_nesterovs_method_by_hand(steps, devices, monkeypatch
   split = parts.make_split(0, 24)
   found = make_runner(split)(learning_rate=16., weight_decay=.1, max_steps=steps)
   parts.assert_trained(found, parts.reference(split, rate=.5, decay=.1, steps=steps))
+
+
+def test_losses_are_those_of_numpy_and_leave_out_what_is_not_judged():
+  random = np.random.default_rng(0)
+  logits = random.normal(0, 4, (50, 6))
+  several, one = random.integers(-1, 2, (50, 6)), random.integers(0, 6, 50)
+  assert (several < 0).sum() > 50
+  share = expit(logits)
+  each = -np.where(several == 1, np.log(share), np.log1p(-share))
+  np.testing.assert_allclose(
+      fine_tuning.losses(np.float32(logits), several),
+      [row[labels >= 0].sum() for row, labels in zip(each, several)], rtol=1e-5)
+  np.testing.assert_allclose(
+      fine_tuning.losses(np.float32(logits), one),
+      -np.log(softmax(logits, axis=1))[np.arange(50), one], rtol=1e-5)
+
+
+def test_images_of_several_labels_are_trained_on_by_the_sigmoid():
+  split = parts.with_several_labels(parts.make_split(0, 24))
+  found = make_runner(split)(learning_rate=16., weight_decay=.1, max_steps=7)
+  parts.assert_trained(found, parts.reference(split, rate=.5, decay=.1, steps=7))
 
 
 def test_every_run_starts_anew_and_with_its_own_schedule():

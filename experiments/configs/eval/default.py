@@ -87,8 +87,8 @@ def fine_tuned_transfer() -> ml_collections.ConfigDict:
       steps=20_000,  # of each point, and of the last run with the chosen one (D.3)
       batch_size=256,  # images per step over all devices (D.3)
       momentum=0.9,  # Nesterov (D.3)
-      # What chooses: 'top1', or 'mean_per_class' for Aircraft, Pets, Caltech-101 and
-      # Flowers (D.1, Table 10).
+      # What chooses: 'top1'; 'mean_per_class' for Aircraft, Pets, Caltech-101 and Flowers;
+      # 'map_voc07' for VOC2007 (D.1, Table 10).
       metric='top1',
       view=dict(crop_area=(0.08, 1.0), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5),
       seed=0,  # of the order of the images and the augmentation
