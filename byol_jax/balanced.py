@@ -4,10 +4,12 @@ Both are drawn by a hash of the seed and the place of an image in the training s
 that they are the same on every machine and for any number of hosts.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from byol_jax import hashing
-from byol_jax.datasets import DataError
+from byol_jax.datasets import TOGETHER, DataError, Subset
 
 # First of the hash's keys, so that no draw repeats that of another purpose.
 HOLD_OUT, SUBSET = 101, 102
@@ -63,6 +65,42 @@ def held_out(labels: np.ndarray, num_classes: int, per_class: int) -> np.ndarray
   return np.sort(order[turn < per_class])
 
 
+def of_training(split: str, rows: np.ndarray, held: np.ndarray, labels: Callable[[], np.ndarray],
+                num_classes: int, share: float, seed: int) -> tuple[np.ndarray, Subset | None]:
+  """The training images that a split has.
+
+  Args:
+    split: 'train', 'validation' or 'train+validation'.
+    rows: int [M], all training images that take part.
+    held: those of them that are held out.
+    labels: () -> int [N] of the whole training split, asked for where a subset is drawn.
+    num_classes: classes in the data set.
+    share: of the others, that are trained on; below 1 a `subset`.
+    seed: draws it.
+
+  Returns:
+    Their rows, ascending, and the subset among them.
+
+  Raises:
+    DataError: as `subset`.
+  """
+  if split == 'validation':
+    return np.sort(held), None
+  chosen, drawn = np.sort(rows[~np.isin(rows, held)]), None
+  if share != 1:
+    chosen = subset(labels(), chosen, num_classes, share, seed)
+    drawn = Subset(f'share{share:g}_seed{seed}', chosen)
+  return (np.sort(np.concatenate([chosen, held])) if split == TOGETHER else chosen), drawn
+
+
+def one_label_each(labels: np.ndarray | None, where: str) -> np.ndarray:
+  """Labels int [N]; raises DataError where there are none."""
+  if labels is None:
+    raise DataError(f'data.options.subset_share needs one label for each image, and {where} has '
+                    'none; leave it at 1.')
+  return labels
+
+
 def subset(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float, seed: int
            ) -> np.ndarray:
   """A share of the images in which the classes differ by one image at most.
@@ -91,8 +129,8 @@ def subset(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float,
   if not counts.all():
     missing = np.flatnonzero(counts == 0)
     raise DataError(f'{len(missing)} of {num_classes} classes have no training images, the first '
-                    f'is class {missing[0]}; a balanced subset needs all of them: check '
-                    'data.options.train_split.')
+                    f'is class {missing[0]}; a balanced subset needs all of them: check the '
+                    'training images of data.options.')
   size = round(share * len(rows))
   if size < num_classes:
     raise DataError(f'data.options.subset_share {share} of {len(rows)} training images are {size}, '

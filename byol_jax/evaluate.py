@@ -21,9 +21,11 @@ from byol_jax import (
   assembly,
   baselines,
   checkpoint,
+  datasets,
   loading,
   parallel,
   plugins,
+  processes,
   ranked_lists,
   results,
   tensors,
@@ -36,8 +38,12 @@ from byol_jax.report import pictures, tables
 OLDER = dict(resize='bicubic', workers=0, unreadable='stop', center_share=1.,
              center_order='crop_first')
 # Keys of `data` that leave the features alone.
-WITHOUT_EFFECT = ('data.workers', 'data.options.cache_dir', 'data.options.download',
+WITHOUT_EFFECT = ('data.workers', 'data.resize', 'data.options.cache_dir', 'data.options.download',
                   'data.options.shuffle_buffer')
+# Keys that say which images are in a split, which the content of the split says itself.
+SELECTING = ('data.virtual_shards', *(f'data.options.{key}' for key in (
+    'train_split', 'validation_split', 'test_split', 'held_out', 'held_out_images',
+    'held_out_share', 'held_out_per_class', 'validation_share', 'subset_share', 'subset_seed')))
 
 
 class Encoder(NamedTuple):
@@ -140,11 +146,12 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   _check_labels(config, train, data['dataset'])
   encoders = baselines.make(config, trees, meta, train)
   test = functools.cache(lambda: load('test', purpose='final scores'))
-  rows = _judge(config, encoders,
-                dict(train=lambda: train, validation=lambda: validation, test=test),
-                lambda: load('train+validation', purpose='refit'),
-                functools.partial(_grid, workdir, meta['config']['model'], data),
-                functools.partial(_store, workdir, meta['config']['model'], data),
+  loaders = dict(train=lambda: train, validation=lambda: validation, test=test)
+  # Of all hosts, since each sees its own images; read once for all encoders.
+  content = functools.cache(lambda split: processes.texts_of_all(loaders[split]().content()))
+  rows = _judge(config, encoders, loaders, lambda: load('train+validation', purpose='refit'),
+                functools.partial(_grid, workdir, meta['config']['model'], data, content),
+                functools.partial(_store, workdir, meta['config']['model'], data, content),
                 functools.cache(lambda: loading.roles(data)), workdir / pictures.RANKED_FOLDER)
   unreadable = {name: parallel.gather_rows(np.array([len(loader.names)])).sum().item()
                 for name, loader in (('train', train), ('validation', validation),
@@ -162,7 +169,8 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
       images=dict(train=train.data.num_examples, validation=validation.data.num_examples,
                   test=test().data.num_examples),
       unreadable=unreadable,
-      chance=1 / train.data.num_classes, encoders=rows)
+      # Of images with several labels there is no chance but that of each class.
+      chance=None if train.data.multi_label else 1 / train.data.num_classes, encoders=rows)
   return results.write(workdir, found)
 
 
@@ -250,7 +258,8 @@ def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both,
 def _embedders(config, judged: baselines.Judged, train: loading.Loader, loaders, store):
   """(split, variables) -> Features, and split -> those of the encoder as it is, made once.
 
-  `store` is the folder of features and what all of an encoder's depend on.
+  `store` is the folder of features, and a function of a split's loader and name that says what
+  its features depend on.
   """
   views = assembly.center_views(train.config)
   encode = lambda variables, batch: judged.encode(variables, views(batch))
@@ -262,10 +271,9 @@ def _embedders(config, judged: baselines.Judged, train: loading.Loader, loaders,
 
   @functools.cache
   def frozen(split: str) -> Features:
-    loader, (folder, description) = loaders[split](), store
+    loader, (folder, describe) = loaders[split](), store
     found, left_out = feature_store.load_or_make(
-        folder, dict(description, split=split, images=loader.data.num_examples,
-                     content=loader.content()),
+        folder, describe(loader, split),
         lambda: (embed(split, judged.variables), sorted(loader.names)))
     if parallel.is_first_process():
       # All names are counted once.
@@ -284,21 +292,31 @@ def _images(judged: baselines.Judged, loader: loading.Loader, read_both) -> Imag
                 lambda: _images(judged, read_both(), None), judged.training, loader.labels)
 
 
-def _grid(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any], name: str,
-          judged: baselines.Judged, evaluator: str) -> grids.Grid:
+def _grid(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any], content,
+          name: str, judged: baselines.Judged, evaluator: str) -> grids.Grid:
   """Where the points of an evaluator's grid are kept, under what decides their scores."""
   data = {key: value for key, value in assembly.flat(dict(data=data)).items()
           if not key.startswith(assembly.MAY_CHANGE)}
   return grids.Grid(evaluator, workdir / 'grids' / name / f'{evaluator}.jsonl',
-                    dict(encoder=_digest(judged), model=model, data=data))
+                    dict(encoder=_digest(judged), model=model, data=data,
+                         content=[content(split) for split in ('train', 'validation')]))
 
 
-def _store(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any], name: str,
-           judged: baselines.Judged):
-  """The folder of an encoder's features, and what they depend on besides the split."""
-  data = {key: value for key, value in assembly.flat(dict(data=data)).items()
-          if key not in WITHOUT_EFFECT}
-  return workdir / 'features', dict(kind=name, encoder=_digest(judged), model=model, data=data)
+def _store(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any], content,
+           name: str, judged: baselines.Judged):
+  """The folder of an encoder's features, and (loader, split) -> what those of a split depend on."""
+  digest = _digest(judged)
+
+  def describe(loader: loading.Loader, split: str) -> dict[str, Any]:
+    # A module of the user's own may not say which records its files give.
+    whole = isinstance(loader.data, datasets.Split) or loader.data.identity
+    left_out = WITHOUT_EFFECT + (SELECTING if whole else ())
+    own = {key: value for key, value in assembly.flat(dict(data=data)).items()
+           if key not in left_out}
+    return dict(kind=name, encoder=digest, model=model, data=own, split=split,
+                images=loader.data.num_examples, content=content(split))
+
+  return workdir / 'features', describe
 
 
 def _digest(judged: baselines.Judged) -> str:

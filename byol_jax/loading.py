@@ -58,16 +58,17 @@ class Loader(NamedTuple):
     return input_pipeline.resident(self.data, devices)
 
   def content(self) -> str:
-    """A digest that changes with the images, as far as this host sees them.
+    """A digest that changes with the images, their order and labels, as far as this host sees them.
 
-    Of images in memory their pixels and labels, of others their files' names, sizes and times.
+    Of images in memory of their pixels, of others of their files' names, sizes and times and of
+    which records of these files they are.
     """
     if isinstance(self.data, datasets.Split):
       arrays = dict(images=self.data.images, sample_id=self.data.sample_id)
       if self.data.labels is not None:
         arrays['labels'] = self.data.labels
       return tensors.digest(arrays)
-    stats = []
+    stats = [self.data.identity]
     for path in map(str, self.data.files):
       stat = epath.Path(path).stat()
       stats.append(f'{path} {stat.length} {stat.mtime}')
@@ -121,7 +122,7 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
                        'experiments/configs/default.py.')
   data = datasets.read(config['dataset'], split, purpose=purpose, access_log=_access_log(workdir),
                        shards=shards(config), options=config['options'])
-  if isinstance(data, datasets.Stream) and data.subset and parallel.is_first_process():
+  if data.subset and parallel.is_first_process():
     _write_subset(data.subset, workdir)
   if config['pipeline'] in ('memory', 'device') and isinstance(data, datasets.Stream):
     data = _in_memory(config, split)

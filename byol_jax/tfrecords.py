@@ -7,6 +7,8 @@ read from the disk where others of its file are, but not parsed or decoded.
 """
 
 from collections.abc import Callable, Sequence
+import hashlib
+import json
 import os
 from typing import Any, NamedTuple
 
@@ -150,7 +152,14 @@ def stream(chosen: Chosen, shards: Shards, *, read: Callable[..., Any], shuffle_
   records = _sharded(table, np.cumsum([0, *map(len, per_shard)]), _numbered(rows), shuffle_buffer)
   return Stream(records, read, np.diff(bounds), source, lambda: damaged_file(table), len(rows),
                 num_classes, multi_label, subset,
-                sorted({s.file for s in chosen.slices}))
+                sorted({s.file for s in chosen.slices}), _identity(chosen))
+
+
+def _identity(chosen: Chosen) -> str:
+  """A digest of the slices and of the rows chosen of them."""
+  digest = hashlib.sha256(json.dumps(chosen.slices).encode())
+  digest.update(np.asarray(chosen.rows, np.int64).tobytes())
+  return digest.hexdigest()
 
 
 def _sharded(table: Sequence[Slice], first: np.ndarray, numbered, shuffle_buffer: int):

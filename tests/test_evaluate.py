@@ -13,6 +13,7 @@ from byol_jax.evaluators import features, fine_tuning
 from byol_jax.report import tables
 from experiments.configs.eval import data_sets
 from experiments.configs.eval import default as eval_default
+from experiments.configs.eval import image_folder as eval_folder
 from tests import tiny
 from tests.datasets.test_tfds import encode, write_real_set
 
@@ -83,6 +84,61 @@ def test_other_images_under_the_same_name_are_encoded_anew(pretrained, tmp_path,
   monkeypatch.setattr(datasets, 'read', relabelled)
   evaluate.evaluate(config, pretrained, tmp_path)
   assert len(made) == 4
+
+
+def image_folder(root, count):
+  """So many images of each of two classes, for training and test; the config for them."""
+  random = np.random.default_rng(0)
+  for part in ('train', 'test'):
+    for label in range(2):
+      folder = root / part / str(label)
+      folder.mkdir(parents=True)
+      for number in range(count):
+        (folder / f'{number}.png').write_bytes(encode(
+            random.integers(0, 256, (16, 16, 3), np.uint8) // (1 + label), 'PNG'))
+  config = eval_folder.get_config('knn').unlock()
+  config.batch_size, config.evaluators.knn.k = 32, 3
+  config.data.options.update(train=str(root / 'train'), test=str(root / 'test'))
+  return config
+
+
+def test_a_subset_encodes_its_own_images_and_no_others_anew(pretrained, tmp_path, monkeypatch):
+  config, extract, made = image_folder(tmp_path / 'images', 20), features.extract, []
+  monkeypatch.setattr(features, 'extract', lambda *args, **options: made.append(
+      0) or extract(*args, **options))
+  counts = []
+  for share, shards in ((1., 4), (.5, 4), (.5, 2), (1., 2)):
+    config.data.options.subset_share, config.data.virtual_shards = share, shards
+    found = evaluate.evaluate(config, pretrained, tmp_path / 'out')
+    counts.append((found['images']['train'], len(made)))
+  assert counts == [(36, 3), (18, 4), (18, 4), (36, 4)]
+  assert len((tmp_path / 'out' / 'subset_rows_share0.5_seed0.txt').read_text().split()) == 18
+  # A class more in the training folder numbers the test images otherwise, in the same files.
+  (tmp_path / 'images' / 'train' / '00').mkdir()
+  for number in range(20):
+    (tmp_path / 'images' / 'train' / '00' / f'{number}.png').write_bytes(
+        (tmp_path / 'images' / 'train' / '1' / f'{number}.png').read_bytes())
+  evaluate.evaluate(config, pretrained, tmp_path / 'out')
+  assert len(made) == 7
+
+
+def test_a_grid_does_not_go_on_with_other_images_of_the_same_path(pretrained, tmp_path,
+                                                                 monkeypatch):
+  config = image_folder(tmp_path / 'images', 20)
+  config.data.virtual_shards = 4
+  config.evaluators = dict(semi_supervised=fine_tuning_config().evaluators.semi_supervised)
+  train, trained = fine_tuning.train, []
+  monkeypatch.setattr(fine_tuning, 'train', lambda *args, **kwargs: trained.append(
+      0) or train(*args, **kwargs))
+  evaluate.evaluate(config, pretrained, tmp_path / 'out')
+  assert len(trained) == 2
+  evaluate.evaluate(config, pretrained, tmp_path / 'out')
+  # The chosen point alone, whose weights are not kept.
+  assert len(trained) == 3
+  one = tmp_path / 'images' / 'train' / '0' / '3.png'
+  one.write_bytes(encode(np.zeros((20, 20, 3), np.uint8), 'PNG'))
+  evaluate.evaluate(config, pretrained, tmp_path / 'out')
+  assert len(trained) == 5
 
 
 def test_results_of_something_else_are_put_aside(pretrained, tmp_path):
@@ -308,7 +364,7 @@ def test_images_of_several_classes_are_fine_tuned_and_fitted(pretrained, tmp_pat
   for options in config.evaluators.values():
     options.metric = 'map_voc07'
   found = evaluate.evaluate(config, pretrained, tmp_path / 'out')
-  assert found['images'] == dict(train=32, validation=32, test=32)
+  assert found['images'] == dict(train=32, validation=32, test=32) and found['chance'] is None
   for row in found['encoders'].values():
     assert row['fine_tuned_transfer']['train_images'] == 64
     assert all(0 < scores['map_voc07'] < 1 for scores in row.values())

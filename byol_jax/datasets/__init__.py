@@ -49,29 +49,6 @@ class Shards(NamedTuple):
     return ids[np.isin(ids % self.total, self.owned)]
 
 
-class Split(NamedTuple):
-  """Records held in memory, in the order of their ids.
-
-  sample_id: int32 [n], the ids owned by this host.
-  images: uint8 [n, H, W, 3].
-  labels: int32 [n], or None for unlabelled data; int32 [n, num_classes] where an image has
-    several classes: 1 present, 0 absent, -1 not to be judged.
-  num_examples: records in the split over all hosts.
-  num_classes: classes in the data set; 0 for unlabelled data.
-  """
-
-  sample_id: np.ndarray
-  images: np.ndarray
-  labels: np.ndarray | None
-  num_examples: int
-  num_classes: int
-
-  @property
-  def multi_label(self) -> bool:
-    """Whether an image has several classes."""
-    return self.labels is not None and self.labels.ndim == 2
-
-
 class Subset(NamedTuple):
   """Which training images a balanced subset has.
 
@@ -81,6 +58,31 @@ class Subset(NamedTuple):
 
   name: str
   rows: np.ndarray
+
+
+class Split(NamedTuple):
+  """Records held in memory, in the order of their ids.
+
+  sample_id: int32 [n], the ids owned by this host.
+  images: uint8 [n, H, W, 3].
+  labels: int32 [n], or None for unlabelled data; int32 [n, num_classes] where an image has
+    several classes: 1 present, 0 absent, -1 not to be judged.
+  num_examples: records in the split over all hosts.
+  num_classes: classes in the data set; 0 for unlabelled data.
+  subset: the balanced subset of the training images that it holds; None for all of them.
+  """
+
+  sample_id: np.ndarray
+  images: np.ndarray
+  labels: np.ndarray | None
+  num_examples: int
+  num_classes: int
+  subset: Subset | None = None
+
+  @property
+  def multi_label(self) -> bool:
+    """Whether an image has several classes."""
+    return self.labels is not None and self.labels.ndim == 2
 
 
 class Stream(NamedTuple):
@@ -100,6 +102,8 @@ class Stream(NamedTuple):
   multi_label: whether an image has several classes.
   subset: the balanced subset of the training images that it holds; None for all of them.
   files: that hold the records.
+  identity: a digest of which records of these files it holds, in which order, and of labels
+    that do not stand in the files; '' where the module gives none.
   """
 
   records: Callable[..., Any]
@@ -112,6 +116,7 @@ class Stream(NamedTuple):
   multi_label: bool = False
   subset: Subset | None = None
   files: Sequence[str] = ()
+  identity: str = ''
 
 
 def read(

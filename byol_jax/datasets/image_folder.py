@@ -7,6 +7,7 @@ dot, are left out.
 """
 
 from collections.abc import Iterator
+import hashlib
 import math
 import os
 import posixpath
@@ -14,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import hashing
-from byol_jax.datasets import TOGETHER, DataError, Shards, Stream
+from byol_jax import balanced, hashing
+from byol_jax.datasets import TOGETHER, DataError, Shards, Stream, Subset
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp')
 LABELS = ('folders', 'none')
 
 
 def load(split: str, *, shards: Shards, train: str, validation: str | None, test: str | None,
-         labels: str, validation_share: float) -> Stream:
+         labels: str, validation_share: float, subset_share: float = 1., subset_seed: int = 0
+         ) -> Stream:
   """Lists a split; no image is opened yet.
 
   Args:
@@ -36,10 +38,13 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
       images at any depth.
     validation_share: in [0, 1); ceil(share * N) images of `train`, drawn by a hash of
       their place in the list, are held out unless `validation` is given.
+    subset_share: of the training images that are not held out; below 1 a class-balanced
+      subset (balanced.py), which the Stream names.
+    subset_seed: draws the subset; the held-out images do not depend on it.
 
   Raises:
-    DataError: a folder is missing or has no images, a class has none, or the
-      classes of two folders differ.
+    DataError: a folder is missing or has no images, a class has none, the classes of two
+      folders differ, or a subset cannot be balanced.
   """
   if labels not in LABELS:
     raise DataError(f"data.options.labels is {labels!r}; it can be 'folders' or 'none'.")
@@ -48,22 +53,32 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
   _check_apart(train, validation=validation, test=test)
   if split == 'test' and not test:
     raise DataError('There is no test split: set data.options.test to its folder.')
-  folders = {'train': [train], 'validation': [validation or train], 'test': [test],
-             TOGETHER: [train, validation] if validation else [train]}[split]
-  classes = _subfolders(train) if labels == 'folders' else []
-  parts = [images(folder) for folder in folders]
-  numbers = np.concatenate([_labels(folder, part, classes) for folder, part in zip(folders, parts)]
-                           ) if labels == 'folders' else None
-  paths = np.concatenate(parts)
-  if split in ('train', 'validation') and not validation:
-    held_out = math.ceil(validation_share * len(paths))
-    order = hashing.permutation(len(paths), 0)
-    rows = np.sort(order[held_out:] if split == 'train' else order[:held_out])
+  classes = _subfolders(train) if labels == 'folders' else None
+  parts, subset = [], None
+  if split in ('train', TOGETHER) or split == 'validation' and not validation:
+    paths, numbers = _listed(train, classes)
+    share = 0. if validation else validation_share
+    held = hashing.permutation(len(paths), 0)[:math.ceil(share * len(paths))]
+    rows, subset = balanced.of_training(
+        split, np.arange(len(paths)), held, lambda: balanced.one_label_each(numbers, train),
+        len(classes or ()), subset_share, subset_seed)
     if not len(rows):
-      raise DataError(f'{folders[0]}: the {split} split is empty with {len(paths)} images and '
+      raise DataError(f'{train}: the {split} split is empty with {len(paths)} images and '
                       f'data.options.validation_share {validation_share}.')
-    paths, numbers = paths[rows], None if numbers is None else numbers[rows]
-  return stream(paths, numbers, len(classes), shards)
+    parts.append((paths[rows], None if numbers is None else numbers[rows]))
+  if validation and split in ('validation', TOGETHER):
+    parts.append(_listed(validation, classes))
+  if split == 'test':
+    parts.append(_listed(test, classes))
+  paths, numbers = zip(*parts)
+  return stream(np.concatenate(paths), None if classes is None else np.concatenate(numbers),
+                len(classes or ()), shards, subset)
+
+
+def _listed(folder: str, classes: list[str] | None) -> tuple[np.ndarray, np.ndarray | None]:
+  """Paths and class numbers of a folder's images; None for unlabelled ones."""
+  paths = images(folder)
+  return paths, None if classes is None else _labels(folder, paths, classes)
 
 
 def check_split(split: str, *, train: str, test: str | None, labels: str, **_) -> None:
@@ -165,8 +180,8 @@ def _labels(folder: str, paths: np.ndarray, classes: list[str]) -> np.ndarray:
   return np.array([number[parts[0]] for parts in names], np.int32)
 
 
-def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shards: Shards
-           ) -> Stream:
+def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shards: Shards,
+           subset: Subset | None = None) -> Stream:
   """The image files of these paths; labels int32 [N], None for unlabelled ones."""
   import tensorflow as tf
 
@@ -188,4 +203,11 @@ def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shard
 
   sizes = np.array([len(range(v, total, shards.total)) for v in range(shards.total)])
   return Stream(records, read, sizes, lambda sample_id: str(paths[sample_id]), lambda: '', total,
-                num_classes, files=paths)
+                num_classes, subset=subset, files=paths, identity=_identity(paths, labels))
+
+
+def _identity(paths: np.ndarray, labels: np.ndarray | None) -> str:
+  """A digest of the files in their order and of their labels."""
+  digest = hashlib.sha256('\n'.join(paths).encode())
+  digest.update(b'' if labels is None else labels.tobytes())
+  return digest.hexdigest()

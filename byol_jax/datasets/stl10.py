@@ -12,15 +12,15 @@ import pathlib
 
 import numpy as np
 
-from byol_jax import hashing
-from byol_jax.datasets import TOGETHER, DataError, Shards, Split
+from byol_jax import balanced, hashing
+from byol_jax.datasets import DataError, Shards, Split
 
 SIDE, CLASSES = 96, 10
 SOURCE = 'https://cs.stanford.edu/~acoates/stl10 (stl10_binary.tar.gz)'
 
 
 def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int | None,
-         validation_share: float) -> Split:
+         validation_share: float, subset_share: float = 1., subset_seed: int = 0) -> Split:
   """Loads a split.
 
   Args:
@@ -33,9 +33,13 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
     fold: 0 ... 9: the training images of this predefined fold only; None: all 5,000.
     validation_share: in [0, 1); ceil(share * N) of the training images, drawn by a
       hash of their number, are held out.
+    subset_share: of the labelled training images that are not held out; below 1 a
+      class-balanced subset (balanced.py), which the Split names.
+    subset_seed: draws the subset; the held-out images do not depend on it.
 
   Raises:
-    DataError: a file is missing or of another size than its format has.
+    DataError: a file is missing or of another size than its format has, or a subset
+      cannot be balanced.
   """
   if not 0 <= validation_share < 1:
     raise DataError(f'data.options.validation_share is {validation_share}, outside [0, 1).')
@@ -49,19 +53,18 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
     if len(labels) != len(images):
       raise DataError(f'{folder}: {len(images)} images in {name}_X.bin, {len(labels)} labels in '
                       f'{name}_y.bin; copy the files again from {SOURCE}.')
-  rows = np.arange(len(images))
+  rows, subset = np.arange(len(images)), None
   if name == 'train' and fold is not None:
     rows = _fold(folder, fold, len(images))
-  if split in ('train', 'validation'):
-    order = rows[hashing.permutation(len(rows), 0)]
-    held_out = math.ceil(validation_share * len(rows))
-    rows = np.sort(order[held_out:] if split == 'train' else order[:held_out])
-  elif split == TOGETHER:
-    rows = np.sort(rows)
+  if split != 'test':
+    held = rows[hashing.permutation(len(rows), 0)][:math.ceil(validation_share * len(rows))]
+    rows, subset = balanced.of_training(
+        split, rows, held, lambda: balanced.one_label_each(labels, f'{name}_X.bin'), CLASSES,
+        subset_share, subset_seed)
   ids = shards.sample_ids(len(rows))
   return Split(ids, np.ascontiguousarray(images[rows[ids]]),
                None if labels is None else labels[rows[ids]], len(rows),
-               0 if labels is None else CLASSES)
+               0 if labels is None else CLASSES, subset)
 
 
 def check_split(split: str, *, folder: str, **_) -> None:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from byol_jax import balanced, prepared, tfrecords
-from byol_jax.datasets import TOGETHER, DataError, Shards, Stream, Subset, check_labels
+from byol_jax.datasets import TOGETHER, DataError, Shards, Stream, check_labels
 from byol_jax.tfrecords import Chosen
 
 
@@ -72,9 +72,9 @@ def load(split: str, *, shards: Shards, name: str, data_dir: str | None, train_s
     held = np.arange(0) if validation_split else _held_out(
         tfrecords.count(slices), labels, form.num_classes, held_out, held_out_images,
         held_out_share, held_out_per_class)
-    part, subset = _of_training(split, Chosen(slices, held), labels, form.num_classes,
-                                subset_share, subset_seed)
-    parts.append(part)
+    rows, subset = balanced.of_training(split, np.arange(tfrecords.count(slices)), held, labels,
+                                        form.num_classes, subset_share, subset_seed)
+    parts.append(Chosen(slices, rows))
   if validation_split and split in ('validation', TOGETHER):
     part = _all(prepared.slices(holder, validation_split, 'validation'))
     parts.append(_not_in_training(part, data_dir, (name, train_split), (
@@ -134,21 +134,6 @@ def _held_out(total: int, labels: Callable[[], np.ndarray], num_classes: int, he
     return balanced.held_out(labels(), num_classes, per_class)
   count = min(images, math.ceil(share * total))
   return np.arange(count) if held_out == 'first' else np.arange(total - count, total)
-
-
-def _of_training(split: str, held: Chosen, labels: Callable[[], np.ndarray], num_classes: int,
-                 share: float, seed: int) -> tuple[Chosen, Subset | None]:
-  """The images of a split that lie in the training split, of which `held` are held out."""
-  if split == 'validation':
-    return held, None
-  rows, subset = np.arange(tfrecords.count(held.slices)), None
-  rows = rows[~np.isin(rows, held.rows)]
-  if share != 1:
-    rows = balanced.subset(labels(), rows, num_classes, share, seed)
-    subset = Subset(f'share{share:g}_seed{seed}', rows)
-  if split == TOGETHER:
-    rows = np.sort(np.concatenate([rows, held.rows]))
-  return Chosen(held.slices, rows), subset
 
 
 def _all(slices: list[tfrecords.Slice]) -> Chosen:

@@ -23,8 +23,7 @@ from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
 PROTOCOL = (
     'Ridge regression in closed form to targets of 1 and -1 on features of a few training images '
     'per class without augmentation; l2 is chosen by top-1 on validation images, the stronger of '
-    'equals, for each draw of the images. Mean over the draws; their standard deviation is in '
-    'results.json.')
+    'equals, for each draw of the images. Mean and standard deviation over the draws.')
 
 
 class Regression(NamedTuple):

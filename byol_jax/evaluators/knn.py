@@ -69,6 +69,17 @@ def fit(train: Features, validation: Features, *, num_classes: int, k: int, temp
     InputError: an option out of its range, or unusable training features.
   """
   check_features('train', train, num_classes)
+  fitted = Fitted(train, len(validation.embeddings), num_classes, k, temperature,
+                  query_chunk, bank_chunk)
+  check(fitted)
+  return fitted
+
+
+def check(fitted: Fitted) -> None:
+  """Raises InputError for an option out of its range."""
+  train, _, _, k, temperature, query_chunk, bank_chunk = fitted
+  if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+    raise InputError(f'k is {k!r}; neighbours are counted, give an integer.')
   if not 1 <= k <= len(train.embeddings):
     raise InputError(f'knn.k is {k} but there are {len(train.embeddings)} training images; '
                      f'set k to 1 ... {len(train.embeddings)}, or give more images.')
@@ -77,8 +88,6 @@ def fit(train: Features, validation: Features, *, num_classes: int, k: int, temp
   if min(query_chunk, bank_chunk) < 1:
     raise InputError(f'query_chunk is {query_chunk} and bank_chunk is {bank_chunk}; '
                      'set both to at least 1.')
-  return Fitted(train, len(validation.embeddings), num_classes, k, temperature,
-                query_chunk, bank_chunk)
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:

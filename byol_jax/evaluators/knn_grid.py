@@ -36,14 +36,22 @@ def fit(train: Features, validation: Features, *, num_classes: int, k_values: Se
     InputError: an option out of its range, or unusable features.
   """
   check_features('validation', validation, num_classes)
-  possible = [k for k in k_values if k <= len(train.embeddings) and isinstance(k, int)]
+  count = len(train.embeddings)
+  wrong = [k for k in k_values if isinstance(k, bool) or not isinstance(k, int) or k < 1]
+  if wrong:
+    raise InputError(f'evaluators.knn_grid.k_values has {wrong[0]!r}; give integers of 1 or more.')
+  possible = [k for k in k_values if k <= count]
   if not possible or not len(temperatures):
     raise InputError(f'k_values is {tuple(k_values)} and temperatures {tuple(temperatures)}, with '
-                     f'{len(train.embeddings)} training images; give at least one of each that '
+                     f'{count} training images; give at least one of each that '
                      'is possible.')
   pairs = [(k, temperature) for k in possible for temperature in temperatures]
-  options = [knn.fit(train, validation, num_classes=num_classes, k=k, temperature=temperature)
-             for k, temperature in pairs]
+  # The bank is looked through once; it may be large.
+  first = knn.fit(train, validation, num_classes=num_classes, k=possible[0],
+                  temperature=temperatures[0])
+  options = [first._replace(k=k, temperature=temperature) for k, temperature in pairs]
+  for option in options:
+    knn.check(option)
   scores = knn.evaluate_all(options, validation)
   top1 = [score['top1'] for score in scores]
   return Fitted(options[int(np.argmax(top1))],

@@ -60,14 +60,17 @@ def scores(results: Sequence[Mapping[str, Any]]) -> Table:
   titles = [f'{COLUMNS.get(e, e)} {_title(m)}' for e, m in columns]
   fine_tuned = any(evaluator in FINE_TUNED for evaluator in evaluators)
   rows = [[NAMES.get(encoder, encoder).removesuffix(', frozen' if fine_tuned else ''),
-           *(_percent([r['encoders'][encoder][e][m] for r in results]) for e, m in columns)]
+           *(_percent([r['encoders'][encoder][e] for r in results], m) for e, m in columns)]
           for encoder in first['encoders']]
   differing = [f'{COLUMNS.get(e, e)} differs from the paper, whose values are in brackets: '
                + '; '.join(row['differs_from_paper']) + '.'
                for e, row in evaluators.items() if row.get('differs_from_paper')]
+  drawn = ['Few-shot: mean +- standard deviation over the draws of the images.'] if (
+      len(results) == 1 and any(f'{m}_std' in evaluators[e] for e, m in columns)) else []
   beside = [text for e in evaluators if (text := published.of_protocol(e, first['dataset']))]
   retrieved = [_retrieved(row) for row in evaluators.values() if 'map' in row]
-  return Table(['encoder', *titles], rows, [_counted(results), *retrieved, *differing, *beside])
+  notes = [_counted(results), *retrieved, *drawn, *differing, *beside]
+  return Table(['encoder', *titles], rows, notes)
 
 
 def _shown(evaluator: str, row: Mapping[str, Any]) -> list[str]:
@@ -102,10 +105,12 @@ def _counted(results: Sequence[Mapping[str, Any]]) -> str:
   reads = max(r['test_split_reads'] for r in results)
   read = 'read once' if reads == 1 else f'read {reads} times by evaluations in this workdir'
   several = len(results) > 1
+  # Of images with several labels each it is no number of the data set's classes alone.
+  chance = '' if first['chance'] is None else f'; chance {100 * first["chance"]:.1f}'
   # Retrieval has nothing to choose, and a chance of its own.
   evaluators = set().union(*first['encoders'].values())
   choices = '' if evaluators == {'retrieval'} else (
-      f', choices on {images["validation"]} held-out ones; chance {100 * first["chance"]:.1f}')
+      f', choices on {images["validation"]} held-out ones{chance}')
   return (f'Percent of {images["test"]} test images of {first["dataset"]}{left_out}, {read}; '
           f'{images["train"]} training images{choices}. Last checkpoint (step {first["step"]}), '
           f'seed{"s" if several else ""} {", ".join(str(r["seed"]) for r in results)}'
@@ -121,8 +126,11 @@ def _retrieved(row: Mapping[str, Any]) -> str:
           f'without a match left out; mAP of a random order about {100 * row["chance_map"]:.1f}.')
 
 
-def _percent(values: Sequence[float]) -> str:
-  return mean_and_spread(100 * np.array(values))
+def _percent(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+  """Mean and spread over seeds; of one seed the spread over its draws, if it has any."""
+  text = mean_and_spread([100 * row[metric] for row in rows])
+  std = rows[0].get(f'{metric}_std') if len(rows) == 1 else None
+  return text if std is None else f'{text} +- {100 * std:.1f}'
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:

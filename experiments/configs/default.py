@@ -104,6 +104,8 @@ def stl10_options() -> ml_collections.ConfigDict:
       unlabelled=True,  # the 100,000 images without labels, for pretraining
       fold=ml_collections.config_dict.placeholder(int),  # 0 ... 9; None: all 5,000
       validation_share=0.1,  # of the training images, held out
+      subset_share=1.0,  # of the other labelled images; below 1 a class-balanced subset
+      subset_seed=0,  # draws the subset
   ))
 
 
@@ -115,6 +117,8 @@ def image_folder_options() -> ml_collections.ConfigDict:
       test=ml_collections.config_dict.placeholder(str),  # of test images
       labels='folders',  # 'folders': one subfolder per class; 'none': unlabelled
       validation_share=0.1,  # of the images in `train`, unless `validation` is given
+      subset_share=1.0,  # of the other training images; below 1 a class-balanced subset
+      subset_seed=0,  # draws the subset
   ))
 
 

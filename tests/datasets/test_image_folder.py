@@ -294,3 +294,36 @@ def test_a_test_split_that_cannot_exist_is_said_without_reading(root, test, mess
     image_folder.check_split('test', **options)
   image_folder.check_split('train', **options)
   image_folder.check_split('test', **options | dict(test=str(root / 'test')))
+
+
+def test_a_subset_is_balanced_and_the_held_out_images_stay(load):
+  """Four classes of seven images; 7 of the 28 are held out."""
+  names = lambda data: [data.source(i) for i in range(data.num_examples)]
+  options = dict(validation_share=.25, subset_share=.6)
+  part, held = (load(split, **options) for split in ('train', 'validation'))
+  whole, both = load('train', validation_share=.25), load('train+validation', **options)
+  assert part.num_examples == 13 and set(names(part)) < set(names(whole))
+  assert names(held) == names(load('validation', validation_share=.25))
+  assert sorted(names(both)) == sorted(names(part) + names(held))
+  everything = names(load('train'))
+  assert [everything[row] for row in part.subset.rows] == names(part)
+  classes = [path.split('/train/')[1].split('/')[0] for path in names(part)]
+  assert max(map(classes.count, CLASSES)) - min(map(classes.count, CLASSES)) <= 1
+  assert held.subset is None and part.subset.name == 'share0.6_seed0'
+  apart = load('train+validation', subset_share=.5, validation='held_out')
+  assert apart.num_examples == 14 + 8 and len(apart.subset.rows) == 14
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(train='flat', labels='none'), 'subset_share needs one label for each image, and .*flat'),
+    (dict(validation_share=.9), 'of 4 classes have no training images'),
+    (dict(subset_share=.1), 'subset_share 0.1 of 28 training images are 3, for 4 classes')])
+def test_a_subset_that_cannot_be_balanced_is_said(load, changes, message):
+  with pytest.raises(DataError, match=message):
+    load('train', **dict(subset_share=.9) | changes)
+
+
+def test_the_identity_changes_with_the_images_their_order_and_labels(load):
+  same = [load(**options).identity for options in ({}, dict(subset_seed=3))]
+  assert len({*same, load(validation_share=.2).identity, load('test', test='test').identity,
+              load(labels='none').identity}) == 4 and same[0]

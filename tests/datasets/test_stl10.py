@@ -106,3 +106,28 @@ def test_missing_folds_are_said(load, folder):
   (folder / 'fold_indices.txt').unlink()
   with pytest.raises(DataError, match='fold_indices.txt is missing'):
     load('train', fold=0)
+
+
+def test_a_subset_is_balanced_and_apart_from_the_held_out_images(load, arrays):
+  whole, part, small, held = (load(*args, **changes) for args, changes in (
+      (['train'], {}), (['train'], dict(subset_share=.7)), (['train'], dict(subset_share=.4)),
+      (['validation'], dict(subset_share=.4))))
+  assert [one.num_examples for one in (whole, part, small, held)] == [30, 21, 12, 10]
+  assert whole.subset is held.subset is None and part.subset.name == 'share0.7_seed0'
+  np.testing.assert_array_equal(part.images, arrays['train'][0][part.subset.rows])
+  np.testing.assert_array_equal(part.labels, part.subset.rows % 10)
+  assert np.ptp(np.bincount(small.labels, minlength=10)) <= 1
+  assert set(small.subset.rows) < set(part.subset.rows)
+  np.testing.assert_array_equal(held.images, load('validation').images)
+  both = load('train+validation', subset_share=.4)
+  assert both.num_examples == 22 and set(small.subset.rows) == set(both.subset.rows)
+  assert set(load('train', subset_share=.4, subset_seed=1).subset.rows) != set(small.subset.rows)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(fold=0), '7 of 10 classes have no training images, the first is class 0'),
+    (dict(unlabelled=True), 'subset_share needs one label .* unlabeled_X.bin has none'),
+    (dict(subset_share=.1), 'subset_share 0.1 of 30 training images are 3, for 10 classes')])
+def test_a_subset_that_cannot_be_balanced_is_said(load, changes, message):
+  with pytest.raises(DataError, match=message):
+    load('train', **dict(subset_share=.9) | changes)

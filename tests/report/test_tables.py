@@ -34,6 +34,22 @@ def test_columns_are_named_and_linear_evaluation_has_its_top5():
           in text_of(result))
 
 
+def test_draws_of_a_few_images_have_their_spread():
+  rows = [results(seed, pretrained=.5) for seed in (0, 1)]
+  for row, mean in zip(rows, (.3, .4)):
+    row['encoders']['pretrained']['few_shot'] = dict(top1_5_shots=mean, top1_5_shots_std=.0123)
+  text = text_of(rows[0])
+  assert '| encoder | kNN top-1 | few-shot top-1, 5 per class |' in text
+  assert '| BYOL, frozen | 50.0 | 30.0 +- 1.2 |' in text and 'over the draws of the images' in text
+  # Of several seeds it is theirs.
+  text = text_of(*rows)
+  assert '| 50.0 +- 0.0 | 35.0 +- 7.1 |' in text and 'draws' not in text
+
+
+def test_images_of_several_labels_have_no_chance():
+  assert 'held-out ones. Last checkpoint' in text_of(results(0, pretrained=.5) | dict(chance=None))
+
+
 def test_several_results_give_mean_and_sample_standard_deviation():
   text = text_of(*(results(seed, pretrained=value) for seed, value in enumerate((.5, .6, .7))))
   assert '| BYOL, frozen | 60.0 +- 10.0 |' in text
