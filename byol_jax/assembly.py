@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 import difflib
 import functools
 import json
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,16 @@ MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
               'data.options.test', 'data.options.test_split', 'data.options.test_images',
               'data.options.test_labels')
 
+# Keys that configs saved by older code lack, with what that code did.
+OLDER = MappingProxyType({
+    'data.center_order': 'crop_first', 'data.center_share': 1., 'data.resize': 'bicubic',
+    'data.unreadable': 'stop', 'data.workers': 0, 'data.options.cache_dir': None,
+    'data.options.held_out_per_class': 0, 'data.options.ignored_label_key': '',
+    'data.options.image_id_key': '', 'data.options.subset_seed': 0,
+    'data.options.subset_share': 1., 'data.options.validation_name': '',
+    'model.encoder_options.rematerialize': False, 'train.accumulation_steps': 1,
+    'train.steps_per_dispatch': 1, 'train.stop_at_step': 0, 'train.target': 'moving_average',
+    'train.tau_schedule': 'cosine'})
 
 # Keys in which the processes of a job may differ: where each finds the data.
 MAY_DIFFER = ('data.workers', 'data.options.data_dir', 'data.options.folder',
@@ -254,15 +265,28 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ''
                    ) -> list[str]:
-  """Lines 'key: saved value -> current value' for the keys that differ."""
+  """Lines 'key: saved value -> current value' for the keys that differ.
+
+  A key of OLDER that the saved config lacks differs where its value is another than that.
+  """
   lines = []
   for key in sorted({*saved, *current}):
-    old, new = saved.get(key, '(absent)'), current.get(key, '(absent)')
+    old, new, name = saved.get(key, '(absent)'), current.get(key, '(absent)'), prefix + key
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-      lines += differing_keys(old, new, f'{prefix}{key}.')
+      lines += differing_keys(old, new, f'{name}.')
+    elif key not in saved and name in OLDER:
+      if new != OLDER[name]:
+        lines.append(f'{name}: (absent, as {OLDER[name]}) -> {new}')
     elif old != new:
-      lines.append(f'{prefix}{key}: {old} -> {new}')
+      lines.append(f'{name}: {old} -> {new}')
   return lines
+
+
+def completed(data: Mapping[str, Any]) -> dict[str, Any]:
+  """A saved `data` section with the keys of OLDER that it lacks; its options as they are."""
+  named = {key.removeprefix('data.'): value for key, value in OLDER.items()
+           if key.startswith('data.') and not key.startswith('data.options.')}
+  return named | dict(data)
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -34,9 +34,6 @@ from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, Images, feature_store, features, grids
 from byol_jax.report import pictures, tables
 
-# Keys that older checkpoints lack, as the code was then.
-OLDER = dict(resize='bicubic', workers=0, unreadable='stop', center_share=1.,
-             center_order='crop_first')
 # Keys of `data` that leave the features alone.
 WITHOUT_EFFECT = ('data.workers', 'data.resize', 'data.options.cache_dir', 'data.options.download',
                   'data.options.shuffle_buffer')
@@ -176,7 +173,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
 
 def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
   """The `data` section of the pretraining, with what the evaluation says otherwise."""
-  data = OLDER | pretraining
+  data = assembly.completed(pretraining)
   own = config.data.to_dict()
   if not own['dataset']:
     del own['options']

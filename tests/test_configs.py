@@ -1,6 +1,9 @@
 """Every config resolves, is locked, and is documented where its keys are defined."""
 
+import functools
 import importlib
+import json
+import operator
 import pathlib
 
 import jax
@@ -138,7 +141,28 @@ def test_smoke_is_two_points_and_a_few_steps(module, name):
   axes = [options[key] for key in ('learning_rates', 'epochs', 'weight_decays') if key in options]
   assert np.prod([len(axis) for axis in axes]) == 2
   assert 1 < options.get('max_steps', options.get('steps')) < 20
-  assert config.data.dataset == 'tfds' and not module.get_config('smoke').data.dataset
+  assert config.data.dataset == 'tfds' and not module.get_config().data.dataset
+  with pytest.raises(InputError, match='smoke alone, .* as in cifar10,smoke'):
+    module.get_config('smoke')
+
+
+def test_what_older_runs_lack_differs_only_where_it_is_another_than_then():
+  current = assembly.as_json(default.get_config())
+  current['data']['options'] = assembly.as_json(default.tfds_options())
+  keys = assembly.flat(current)
+  assert set(assembly.OLDER) <= set(keys)
+  saved = json.loads(json.dumps(current))
+  for key in assembly.OLDER:
+    *sections, name = key.split('.')
+    del functools.reduce(operator.getitem, sections, saved)[name]
+  assert assembly.differing_keys(saved, current) == [
+      'data.center_order: (absent, as crop_first) -> resize_first',
+      'data.center_share: (absent, as 1.0) -> 0.875']
+  current['train']['target'] = 'stop_gradient'
+  assert 'train.target: (absent, as moving_average) -> stop_gradient' in assembly.differing_keys(
+      saved, current)
+  assert assembly.completed(saved['data'])['resize'] == 'bicubic'
+  assert 'subset_share' not in assembly.completed(saved['data'])['options']
 
 
 def test_differing_keys_are_named_with_both_values():

@@ -131,6 +131,12 @@ def test_one_batch_of_the_sets_in_folders(name, splits, tmp_path):
   assert sizes == ([17, 3, 20] if name == 'birdsnap' else [20] * 3)
   batch = next(opened(section, tmp_path, 'validation').evaluation_batches(2))
   assert batch['crop1'].shape == (2, 16, 16, 3)
+  trial = data_sets.data(name, smoke=True)
+  trial.options.update({split: section.options[split] for split in splits})
+  assert 0 < trial.options.subset_share < .1
+  # Enough for two classes here.
+  trial.options.subset_share = .2
+  assert opened(trial, tmp_path, 'train').data.num_examples == (3 if name == 'birdsnap' else 4)
 
 
 def test_as_many_images_of_birdsnap_are_held_out_as_in_the_paper():

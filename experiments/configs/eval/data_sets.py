@@ -150,7 +150,8 @@ def choose(config: ml_collections.ConfigDict, words: str) -> tuple[str, bool]:
     whether 'smoke' is among the words: a trial of the code.
 
   Raises:
-    InputError: a word that is neither.
+    InputError: a word that is neither, or smoke alone: nothing says here how the data of the
+      pretraining could be made small.
   """
   given = [word for word in (words or '').split(',') if word]
   smoke = 'smoke' in given
@@ -159,8 +160,11 @@ def choose(config: ml_collections.ConfigDict, words: str) -> tuple[str, bool]:
     raise InputError(f'{words!r} after the colon of --config is not understood; give one data set '
                      f'of {", ".join(DATA_SETS)}, or none for the data of the pretraining, and '
                      'smoke for a trial.')
+  if not names and smoke:
+    raise InputError("smoke alone, after the colon of --config, would take all images of the "
+                     "pretraining's data; name a data set too, as in cifar10,smoke.")
   if not names:
-    return 'top1', smoke
+    return 'top1', False
   config.data = data(names[0], smoke)
   return DATA_SETS[names[0]].metric, smoke
 
@@ -171,7 +175,9 @@ def data(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
   Args:
     name: a key of DATA_SETS.
     smoke: a trial of the code on a CPU: 32 pixels and, of the sets of TFDS, the first 256
-      training, the last 64 validation and the first 64 test images. Its scores say nothing.
+      training, the last 64 validation and the first 64 test images; of the others a balanced
+      subset of 256 training images, or of two for each class, and all to choose and test on.
+      Its scores say nothing.
 
   Raises:
     InputError: an unknown name.
@@ -191,6 +197,9 @@ def data(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
     section.update(image_size=32, virtual_shards=4)
     if found.dataset == 'tfds':
       _few(section.options)
+    else:
+      count = max(256, 2 * found.num_classes)
+      section.options.subset_share = round(count / found.sizes[0], 4)
   return section
 
 
