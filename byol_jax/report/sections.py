@@ -11,7 +11,8 @@ from byol_jax.report.tables import Table
 
 def scores(found: Sequence[compare.Setting]) -> dict[str, Any]:
   """Held-out kNN of every setting, the measured tables, and the published numbers."""
-  measured = [(setting.name, table) for setting in found for table in _measured(setting)]
+  measured = [(f'{setting.name}, in {folder}' if setting.name else f'in {folder}', table)
+              for setting in found for folder, table in _measured(setting)]
   without = [setting for setting in found if not _measured(setting)]
   return dict(held_out=_held_out(found), measured=measured, ranked=_ranked(found),
               without=[setting.name or 'the run' for setting in without],
@@ -33,8 +34,8 @@ def _held_out(found: Sequence[compare.Setting]) -> Table:
   return Table(['setting', 'seeds', 'held-out kNN top-1 of the last checkpoint, %'], rows, notes)
 
 
-def _measured(setting: compare.Setting) -> list[Table]:
-  """A table per kind of evaluation, over the seeds that have it."""
+def _measured(setting: compare.Setting) -> list[tuple[str, Table]]:
+  """A folder and a table per kind of evaluation, over the seeds that have it."""
   kinds: dict[tuple, dict[int, Mapping[str, Any]]] = {}
   notes: dict[tuple, list[str]] = {}
   for run in setting.runs:
@@ -46,9 +47,9 @@ def _measured(setting: compare.Setting) -> list[Table]:
         notes.setdefault(kind, []).append(
             f'{folder} is of step {results["step"]}, not of the last checkpoint '
             f'({run.checkpoints[-1]}).')
-  found = [(tables.scores(list(by_seed.values())), notes.get(kind, []))
+  found = [(kind[0], tables.scores(list(by_seed.values())), notes.get(kind, []))
            for kind, by_seed in kinds.items()]
-  return [table._replace(notes=table.notes + more) for table, more in found]
+  return [(folder, table._replace(notes=table.notes + more)) for folder, table, more in found]
 
 
 def _ranked(found: Sequence[compare.Setting]) -> list[tuple[str, str]]:

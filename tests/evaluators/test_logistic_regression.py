@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from byol_jax.errors import InputError
 from byol_jax.evaluators import logistic_regression
+from experiments.configs.eval import default as eval_default
 
 PROBLEMS = ('digits', 'wine', 'breast_cancer')
 OPTIONS = dict(kind='multinomial', l2_values=(1.,), tolerance=1e-8, max_iterations=1000,
@@ -49,6 +50,34 @@ def test_every_penalty_is_minimised_as_by_newtons_method(problem, index):
   assert objective == pytest.approx(best, rel=1e-6)
   assert multinomial(*parameters, inputs.astype(np.float64), targets, l2) == pytest.approx(
       objective, rel=1e-6)
+
+
+def rare_classes(name):
+  """All images of the first class, two of the last, and a power law between."""
+  inputs, labels, targets = load(name)
+  counts = np.bincount(labels)
+  keep = np.concatenate([np.flatnonzero(labels == c)[:max(2, round(n * (2 / n) ** (
+      c / (len(counts) - 1))))] for c, n in enumerate(counts)])
+  return inputs[keep].astype(np.float32), labels[keep], targets[keep]
+
+
+@pytest.mark.parametrize('sum_in_iterations', [.25, 1e9], ids=['anew', 'once'])
+def test_rare_classes_are_minimised_at_every_penalty_with_the_shipped_tolerance(
+    monkeypatch, sum_in_iterations):
+  """Of 59, 12 and 2 images, whatever the age of the sum of curvatures."""
+  monkeypatch.setattr(logistic_regression, 'SUM_IN_ITERATIONS', sum_in_iterations)
+  inputs, labels, targets = rare_classes('wine')
+  assert np.bincount(labels).tolist() == [59, 12, 2]
+  shipped = eval_default.linear_transfer()
+  exact = inputs.astype(np.float64)
+  for solution in logistic_regression.path(
+      inputs, targets, kind='multinomial', l2_values=L2_VALUES, tolerance=shipped.tolerance,
+      max_iterations=shipped.max_iterations, dtype=shipped.dtype):
+    regression = LogisticRegression(C=1 / solution.l2, solver='newton-cholesky', tol=1e-9,
+                                    max_iter=100).fit(exact, labels)
+    best = multinomial(regression.coef_.T, regression.intercept_, exact, targets, solution.l2)
+    found = multinomial(*solution.parameters, exact, targets, solution.l2)
+    assert solution.converged and found == pytest.approx(best, rel=1e-5), solution.l2
 
 
 def test_the_path_runs_from_strong_to_weak_and_converges(problem):

@@ -85,7 +85,8 @@ def unlabelled(tmp_path_factory):
 def test_the_page_of_a_labelled_run_has_every_part(labelled):
   reader = write([labelled], labelled / 'report.html')
   assert 'Missing' not in reader.words
-  for part in ('BYOL, frozen', 'random encoder', 'Measured', 'Not collapsed', 'chance 10.0',
+  for part in ('BYOL, frozen', 'random encoder', 'Measured: in evaluation', 'Not collapsed',
+               'chance 10.0',
                'No published BYOL number', '30 test images of shapes, read once',
                'compilation', 'byol_jax.load_encoder', 'train.base_tau', 'class 9'):
     assert part in reader.words, part
@@ -199,3 +200,29 @@ def test_a_page_that_cannot_be_written_is_an_error(make_run, tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='cannot be written .*--output'):
     write([make_run('a').folder], tmp_path / 'file' / 'page.html', images=0)
+
+
+def test_every_protocol_has_its_table_beside_published_numbers(make_run, tmp_path):
+  """Told apart by their folders; what the run's older config lacks is no difference."""
+  run = make_run('run')
+  config = json.loads((run.folder / 'config.json').read_text())
+  del config['config']['train']['accumulation_steps']
+  (run.folder / 'config.json').write_text(json.dumps(config))
+  rows = dict(
+      transfer=dict(linear_transfer=dict(top1=.5, mean_per_class=.4, metric='top1'),
+                    few_shot=dict(top1_5_shots=.3, top1_5_shots_std=.02),
+                    knn_grid=dict(top1=.45)),
+      tuned=dict(fine_tuned_transfer=dict(top1=.6, mean_per_class=.55, metric='top1'),
+                 semi_supervised=dict(top1=.35, top5=.8)))
+  for name, row in rows.items():
+    (run.folder / name).mkdir()
+    (run.folder / name / 'results.json').write_text(json.dumps(dict(
+        seed=0, step=12, test_split_reads=1, dataset='cifar10', chance=.1,
+        images=dict(train=80, validation=10, test=20), encoders=dict(pretrained=row, random=row))))
+  found = write([run.folder], tmp_path / 'page.html', images=0)
+  for part in ('Measured: in transfer', 'Measured: in tuned', 'linear (D.2) top-1', '30.0 +- 2.0',
+               'kNN, chosen top-1', 'fine-tuned (D.3) top-1', 'fine-tuned (C.1) top-5',
+               'Published (not run here), ResNet-50 after 1000 epochs of ImageNet',
+               'Table 3): BYOL 91.3, SimCLR (their own) 90.5', 'Table 3): BYOL 97.8'):
+    assert part in found.words, part
+  assert 'accumulation_steps' not in found.words
