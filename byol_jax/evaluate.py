@@ -34,14 +34,6 @@ from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, Images, feature_store, features, grids
 from byol_jax.report import pictures, tables
 
-# Keys of `data` that leave the features alone.
-WITHOUT_EFFECT = ('data.workers', 'data.resize', 'data.options.cache_dir', 'data.options.download',
-                  'data.options.shuffle_buffer')
-# Keys that say which images are in a split, which the content of the split says itself.
-SELECTING = ('data.virtual_shards', *(f'data.options.{key}' for key in (
-    'train_split', 'validation_split', 'test_split', 'held_out', 'held_out_images',
-    'held_out_share', 'held_out_per_class', 'validation_share', 'subset_share', 'subset_seed')))
-
 
 class Encoder(NamedTuple):
   """A frozen encoder that can be called.
@@ -307,9 +299,7 @@ def _store(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any
   def describe(loader: loading.Loader, split: str) -> dict[str, Any]:
     # A module of the user's own may not say which records its files give.
     whole = isinstance(loader.data, datasets.Split) or loader.data.identity
-    left_out = WITHOUT_EFFECT + (SELECTING if whole else ())
-    own = {key: value for key, value in assembly.flat(dict(data=data)).items()
-           if key not in left_out}
+    own = feature_store.deciding(assembly.flat(dict(data=data)), bool(whole))
     return dict(kind=name, encoder=digest, model=model, data=own, split=split,
                 images=loader.data.num_examples, content=content(split))
 

@@ -18,6 +18,25 @@ from byol_jax.evaluators import Features
 
 # To be raised when images come to be prepared or encoded otherwise.
 FORMAT = 1
+# Keys of `data` that leave the features alone.
+WITHOUT_EFFECT = ('data.workers', 'data.resize', 'data.options.cache_dir', 'data.options.download',
+                  'data.options.shuffle_buffer')
+# Keys that say which images are in a split, which the content of the split says itself.
+SELECTING = ('data.virtual_shards', *(f'data.options.{key}' for key in (
+    'train_split', 'validation_split', 'test_split', 'held_out', 'held_out_images',
+    'held_out_share', 'held_out_per_class', 'validation_share', 'subset_share', 'subset_seed')))
+
+
+def deciding(data: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+  """The keys of a `data` section on which features depend besides the content of the split.
+
+  Args:
+    data: as 'data.options.subset_share': 1.0.
+    whole: the content says which images the split has, and with which labels; so the keys
+      that select them are left out.
+  """
+  left_out = WITHOUT_EFFECT + (SELECTING if whole else ())
+  return {key: value for key, value in data.items() if key not in left_out}
 
 
 def load_or_make(folder: epath.Path, description: Mapping[str, Any],

@@ -93,3 +93,9 @@ def test_an_interrupted_write_leaves_no_file(folder, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     feature_store.load_or_make(folder, DESCRIPTION, Maker(make_features()))
   assert [path.suffix for path in folder.iterdir()] == ['.partial']
+
+
+def test_keys_that_select_images_count_where_the_content_does_not_say_which():
+  data = {'data.options.subset_share': .5, 'data.workers': 3, 'data.options.label_key': 'label'}
+  assert set(feature_store.deciding(data, True)) == {'data.options.label_key'}
+  assert set(feature_store.deciding(data, False)) == set(data) - {'data.workers'}
