@@ -13,9 +13,9 @@ import ml_collections
 
 from byol_jax import (
   augment,
+  config_checks,
   datasets,
   model,
-  normalization,
   optimizers,
   parallel,
   plugins,
@@ -23,7 +23,7 @@ from byol_jax import (
   schedules,
 )
 from byol_jax.errors import InputError
-from byol_jax.train_step import TARGETS, Recipe
+from byol_jax.train_step import Recipe
 
 # Keys that may change when a run is resumed: they leave the weights alone.
 MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
@@ -33,8 +33,21 @@ MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
               'data.options.test', 'data.options.test_split', 'data.options.test_images',
               'data.options.test_labels')
 
-# Keys that configs saved by older code lack, with what that code did.
-OLDER = MappingProxyType({
+# Keys in which the processes of a job may differ: where each finds the data.
+MAY_DIFFER = ('data.workers', 'data.options.data_dir', 'data.options.folder',
+              'data.options.download', 'data.options.cache_dir')
+
+
+# Keys that configs saved before them lack, with what the code did then. Digests of a sweep's
+# points leave these out at these values, so that the points of older sweeps stay theirs, ...
+ADDED_LATER = {
+    'model.normalization': 'batch', 'model.initial_scale': 1.0, 'model.small_predictor': [],
+    'train.objective_options': {}, 'train.learning_rate_multipliers.projector': 1.0,
+    'train.learning_rate_multipliers.predictor': 1.0, 'train.target_statistics': 'batch',
+    'train.base_batch_size': 0, 'view_small.count': 0,
+}
+# ... which have had the others as long as there have been sweeps.
+OLDER = MappingProxyType(ADDED_LATER | {
     'data.center_order': 'crop_first', 'data.center_share': 1., 'data.resize': 'bicubic',
     'data.unreadable': 'stop', 'data.workers': 0, 'data.options.cache_dir': None,
     'data.options.held_out_per_class': 0, 'data.options.ignored_label_key': '',
@@ -43,19 +56,6 @@ OLDER = MappingProxyType({
     'model.encoder_options.rematerialize': False, 'train.accumulation_steps': 1,
     'train.steps_per_dispatch': 1, 'train.stop_at_step': 0, 'train.target': 'moving_average',
     'train.tau_schedule': 'cosine'})
-
-# Keys in which the processes of a job may differ: where each finds the data.
-MAY_DIFFER = ('data.workers', 'data.options.data_dir', 'data.options.folder',
-              'data.options.download', 'data.options.cache_dir')
-
-
-# Keys that older configs lack, and the values that they had then: what the code did.
-ADDED_LATER = {
-    'model.normalization': 'batch', 'model.initial_scale': 1.0, 'model.small_predictor': [],
-    'train.objective_options': {}, 'train.learning_rate_multipliers.projector': 1.0,
-    'train.learning_rate_multipliers.predictor': 1.0, 'train.target_statistics': 'batch',
-    'train.base_batch_size': 0, 'view_small.count': 0,
-}
 
 
 class Resolved(NamedTuple):
@@ -90,7 +90,7 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
     InputError: the batch does not divide, the run has no step, or the warm-up is
       as long as the run.
   """
-  _check_values(config, data)
+  config_checks.check_values(config, data)
   train, batch_size = config.train, config.train.batch_size
   parallel.check_batch_size(batch_size, config.data.virtual_shards,
                             parts=train.accumulation_steps)
@@ -104,7 +104,7 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
     raise InputError(f'The warm-up of {train.warmup_epochs} epochs ({warmup_steps} steps) is not '
                      f'shorter than the run of {train.epochs} epochs ({max_steps} steps); lower '
                      'train.warmup_epochs.')
-  _check_dispatches(train, max_steps)
+  config_checks.check_dispatches(train, max_steps)
   labelled = data.num_classes > 0
   evaluate_every = to_steps(config.evals.every_epochs) if labelled else 0
   return Resolved(
@@ -115,49 +115,6 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
                         if config.checkpoint.every_epochs else 0),
       evaluate_every=max(1, evaluate_every) if labelled and config.evals.every_epochs else 0,
       devices=jax.device_count())
-
-
-def _check_values(config: ml_collections.ConfigDict,
-                  data: datasets.Split | datasets.Stream) -> None:
-  """Raises InputError for a value that no run could have."""
-  train = config.train
-  for name, value, possible in (
-      ('train.batch_size', train.batch_size, train.batch_size >= 1), ('train.epochs', train.epochs,
-       train.epochs > 0), ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0),
-      ('seed', config.seed, 0 <= config.seed < 2 ** 31),
-      ('checkpoint.every_epochs', config.checkpoint.every_epochs,
-       config.checkpoint.every_epochs >= 0),
-      ('evals.every_epochs', config.evals.every_epochs, config.evals.every_epochs >= 0),
-      ('log.every_steps', config.log.every_steps, config.log.every_steps >= 0),
-      ('train.base_tau', train.base_tau, 0 <= train.base_tau <= 1),
-      ('train.tau_schedule', train.tau_schedule, train.tau_schedule in schedules.TAU_SCHEDULES),
-      ('train.target', train.target, train.target in TARGETS),
-      ('train.target_statistics', train.target_statistics,
-       train.target_statistics in normalization.TARGET_STATISTICS),
-      ('model.small_predictor', config.model.small_predictor,
-       config.view_small.count > 0 or not config.model.small_predictor),
-      ('train.base_batch_size', train.base_batch_size, train.base_batch_size >= 0),
-      *((f'train.learning_rate_multipliers.{head}', factor, factor >= 0)
-        for head, factor in train.learning_rate_multipliers.items()),
-      ('train.stop_at_step', train.stop_at_step, train.stop_at_step >= 0),
-      ('train.accumulation_steps', train.accumulation_steps, train.accumulation_steps >= 1),
-      ('data.image_size', config.data.image_size, config.data.image_size >= 1),
-      ('data.options.label_key', 'several classes for one image', not data.multi_label),
-      ('checkpoint.keep_last', config.checkpoint.keep_last, config.checkpoint.keep_last >= 1)):
-    if not possible:
-      raise InputError(f'{name} cannot be {value}.')
-  for name in ('view1', 'view2', 'view_small'):
-    augment.check_policy(name, config[name].to_dict())
-
-
-def _check_dispatches(train, max_steps: int) -> None:
-  stop, each = train.stop_at_step, train.steps_per_dispatch
-  if not 1 <= each <= max_steps:
-    raise InputError(f'train.steps_per_dispatch cannot be {each} in a run of {max_steps} steps.')
-  if stop < max_steps // each * each and stop % each:
-    raise InputError(f'train.stop_at_step is {stop}, in the middle of a dispatch of '
-                     f'train.steps_per_dispatch {each} steps; stop at {stop // each * each or each}'
-                     f' or {(stop // each + 1) * each}.')
 
 
 def build_model(config: Mapping[str, Any], num_classes: int) -> model.Model:
@@ -258,31 +215,29 @@ def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
   """The flat config of a run, an older one too, with all keys of today that decide something."""
-  keys = ADDED_LATER | flat(config)
+  return deciding(dict(OLDER) | flat(config))
+
+
+def deciding(keys: Mapping[str, Any]) -> dict[str, Any]:
+  """A flat config without what small views are like, where there are none."""
   return {key: value for key, value in keys.items() if keys['view_small.count']
           or not key.startswith('view_small.') or key == 'view_small.count'}
 
 
 def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ''
                    ) -> list[str]:
-  """Lines 'key: saved value -> current value' for the keys that differ.
-
-  A key of OLDER that the saved config lacks differs where its value is another than that.
-  """
+  """Lines 'key: saved value -> current value' for the keys that differ."""
   lines = []
   for key in sorted({*saved, *current}):
-    old, new, name = saved.get(key, '(absent)'), current.get(key, '(absent)'), prefix + key
+    old, new = saved.get(key, '(absent)'), current.get(key, '(absent)')
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-      lines += differing_keys(old, new, f'{name}.')
-    elif key not in saved and name in OLDER:
-      if new != OLDER[name]:
-        lines.append(f'{name}: (absent, as {OLDER[name]}) -> {new}')
+      lines += differing_keys(old, new, f'{prefix}{key}.')
     elif old != new:
-      lines.append(f'{name}: {old} -> {new}')
+      lines.append(f'{prefix}{key}: {old} -> {new}')
   return lines
 
 
-def completed(data: Mapping[str, Any]) -> dict[str, Any]:
+def completed_data(data: Mapping[str, Any]) -> dict[str, Any]:
   """A saved `data` section with the keys of OLDER that it lacks; its options as they are."""
   named = {key.removeprefix('data.'): value for key, value in OLDER.items()
            if key.startswith('data.') and not key.startswith('data.options.')}

@@ -165,7 +165,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
 
 def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
   """The `data` section of the pretraining, with what the evaluation says otherwise."""
-  data = assembly.completed(pretraining)
+  data = assembly.completed_data(pretraining)
   own = config.data.to_dict()
   if not own['dataset']:
     del own['options']

@@ -81,7 +81,7 @@ def embed(encoder: evaluate.Encoder, data: Mapping[str, Any], paths: np.ndarray,
   Returns:
     The features, whose ids are places in `paths`, and the places of files that are no images.
   """
-  data = assembly.plain(assembly.completed(data))
+  data = assembly.plain(assembly.completed_data(data))
   skipped = set()
   batches = input_pipeline.evaluation_batches(
       image_folder.stream(paths, None, 0, Shards()), image_size=data['image_size'],

@@ -94,8 +94,8 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
 def _digest(config: ml_collections.ConfigDict) -> str:
   """Of the keys that decide the result; logging and where the data lie do not."""
   # Without keys that are as if they did not exist: the points of older sweeps stay theirs.
-  keys = {key: value for key, value in assembly.completed(assembly.as_json(config)).items()
-          if not key.startswith(assembly.MAY_CHANGE)
+  keys = assembly.deciding(assembly.flat(assembly.as_json(config)))
+  keys = {key: value for key, value in keys.items() if not key.startswith(assembly.MAY_CHANGE)
           and assembly.ADDED_LATER.get(key, ...) != value}
   return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
 

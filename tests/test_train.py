@@ -302,7 +302,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(
                                     'validation_share']),
     (dict(model__encoder='os.path'), ['os.path', 'no function build']),
     (dict(evals__knn__k=65), ['evals.knn.k', '65', '64']),
-    (dict(data__dataset='shape'), ['shape', 'arrays, image_folder, retrieval, shapes, stl10, tfds']),
+    (dict(data__dataset='shape'),
+     ['shape', 'arrays, image_folder, retrieval, shapes, stl10, tfds']),
     (dict(data__pipeline='grain'), ['grain', 'memory, device or tf_data']),
     (dict(train__objective='moco'), ['moco', 'byol']),
 ])

@@ -154,10 +154,7 @@ def _summary(runs, names) -> Table:
 def _differences(runs, paper) -> Table:
   started = [run for run in runs if run.config]
   if len(started) == 1:
-    theirs = assembly.flat(paper)
-    # An older run did this without naming it.
-    older = {key: value for key, value in assembly.OLDER.items() if key in theirs}
-    ours = older | assembly.flat(started[0].config)
+    theirs, ours = map(assembly.completed, (paper, started[0].config))
     rows = [[key, compare.shown(theirs.get(key, compare.ABSENT)),
              compare.shown(ours.get(key, compare.ABSENT))]
             for key in sorted({*ours, *theirs})

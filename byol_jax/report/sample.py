@@ -24,7 +24,7 @@ def draw(run: Run, count: int) -> pictures.Sample:
   """
   step = checkpoint.newest_sound(run.folder, ('online', 'state'))
   encoder = evaluate.load_encoder(run.folder, step)
-  loader = loading.load(assembly.completed(run.config['data']), 'validation', purpose='report',
+  loader = loading.load(assembly.completed_data(run.config['data']), 'validation', purpose='report',
                         workdir=run.folder)
   views = assembly.center_views(loader.config)
   wanted = set(np.linspace(0, loader.data.num_examples - 1, count).astype(int).tolist())
