@@ -18,6 +18,8 @@ from byol_jax.datasets import DataError, image_folder
 
 FORMATS = ('csv', 'folders', 'veri', 'veri_wild')
 PARTS = ('query', 'gallery', 'train')
+# Of CSV files.
+COLUMNS = {'path', 'id', 'camera'}
 TEST_SIZES = (3000, 5000, 10000)
 # As `train` of own lists: the gallery's images.
 GALLERY = 'gallery'
@@ -108,11 +110,16 @@ def check_images(listed: Listed) -> None:
                     f'{len(missing)} of the {len(listed.paths)} images of this list are missing.')
 
 
+def location(path: str) -> str:
+  """Of a path, equal for the spellings of one place: './a.jpg', 'b/../a.jpg', '/here/a.jpg'."""
+  return path if '://' in path else os.path.abspath(path)
+
+
 def _listed(source: str, rows: list[tuple[str, str, str, str]]) -> Listed:
   if not rows:
     raise DataError(f'{source} lists no images.')
   listed = Listed(*(np.array(column, object) for column in zip(*rows)))
-  _, first = np.unique(listed.paths.astype(str), return_index=True)
+  _, first = np.unique(list(map(location, listed.paths)), return_index=True)
   if len(first) < len(rows):
     row = int(np.setdiff1d(np.arange(len(rows)), first)[0])
     raise DataError(f'{listed.places[row]}: {listed.paths[row]} is listed a second time.')
@@ -124,8 +131,11 @@ def _lines(path: str) -> list[str]:
   file = epath.Path(os.path.expanduser(path))
   if not file.exists():
     raise DataError(f'{path}: no such file (data.options).')
+  if file.is_dir():
+    raise DataError(f'{path} is a folder and not a file (data.options).')
   try:
-    return file.read_text().splitlines()
+    # Spreadsheets put a byte order mark first.
+    return file.read_text().removeprefix('\ufeff').splitlines()
   except UnicodeDecodeError as error:
     raise DataError(f'{path} is no text file in UTF-8 ({error}).') from error
 
@@ -136,20 +146,15 @@ def _csv(part: str, file: str) -> Listed:
   Paths are relative to the file's folder. `camera` can be missing, and for training images `id`.
   """
   lines = _lines(file)
-  names = [name.strip() for name in next(csv.reader(lines[:1]), [])]
+  (first, names), *records = _records(file, lines) or [(1, [])]
   wanted = {'path', 'id'} if part != 'train' else {'path'}
-  if not wanted <= set(names) or set(names) - {'path', 'id', 'camera'}:
-    raise DataError(f'{file}, line 1: {lines[0] if lines else ""!r}; the first line must name the '
-                    'columns: path,id,camera, of which camera can be missing'
+  if not wanted <= set(names) <= COLUMNS or len(set(names)) < len(names):
+    raise DataError(f'{file}, line {first}: {"".join(lines[first - 1:first])!r}; the first line '
+                    'must name the columns: path,id,camera, of which camera can be missing'
                     f'{", and id for training images" if part == "train" else ""}.')
   home = posixpath.dirname(os.path.expanduser(file))
   rows = []
-  reader = csv.reader(lines[1:])
-  for values in reader:
-    if not values:
-      continue
-    number = reader.line_num + 1
-    values = [value.strip() for value in values]
+  for number, values in records:
     if len(values) != len(names) or not all(values):
       raise DataError(f'{file}, line {number}: {lines[number - 1]!r}; each line must have '
                       f'{", ".join(names)}, none of them empty.')
@@ -157,6 +162,15 @@ def _csv(part: str, file: str) -> Listed:
     rows.append((posixpath.join(home, os.path.expanduser(row['path'])), row.get('id', ''),
                  row.get('camera', ''), f'{file}, line {number}'))
   return _listed(file, rows)
+
+
+def _records(file: str, lines: list[str]) -> list[tuple[int, list[str]]]:
+  """(number of the line, values) of those lines of a CSV file that are not empty."""
+  reader = csv.reader(lines)
+  try:
+    return [(reader.line_num, [value.strip() for value in values]) for values in reader if values]
+  except csv.Error as error:
+    raise DataError(f'{file}, line {reader.line_num}: {error}.') from error
 
 
 def _folders(part: str, folder: str) -> Listed:

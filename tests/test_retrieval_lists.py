@@ -67,14 +67,23 @@ def test_columns_that_can_be_missing(tmp_path):
     ('', "query.csv, line 1: ''; the first line must name the columns: path,id,camera"),
     ('a.jpg,3,c1\n', "query.csv, line 1: 'a.jpg,3,c1'; the first line must name"),
     ('path,id,colour\n', "line 1: 'path,id,colour'"),
+    ('path,id,id\na.jpg,1,2\n', "line 1: 'path,id,id'"),
+    (f'path,id\n{"a" * 200_000},1\n', 'query.csv, line 2: field larger than field limit'),
     ('path,id\n', 'query.csv lists no images'),
     ('path,id\na.jpg,1\nb.jpg\n', "query.csv, line 3: 'b.jpg'; each line must have path, id"),
     ('path,id\na.jpg,1\n\nb.jpg,\n', "query.csv, line 4: 'b.jpg,'; .* none of them empty"),
-    ('path,id\na.jpg,1\nb.jpg,2\na.jpg,1\n', r'query.csv, line 4: .*a.jpg is listed a second')])
+    ('path,id\na.jpg,1\nb.jpg,2\na.jpg,1\n', r'query.csv, line 4: .*a.jpg is listed a second'),
+    ('path,id\na.jpg,1\n./b/../a.jpg,1\n', r'query.csv, line 3: .*a.jpg is listed a second')])
 def test_csv_files_that_differ_are_shown(tmp_path, text, message):
   (tmp_path / 'query.csv').write_text(text)
   with pytest.raises(DataError, match=message):
     read('query', 'csv', tmp_path)
+
+
+def test_csv_files_of_spreadsheets(tmp_path):
+  (tmp_path / 'query.csv').write_bytes(b'\xef\xbb\xbfpath,id\r\n"a, b.jpg", 1\r\n\r\n')
+  found = read('query', 'csv', tmp_path)
+  assert found.paths.tolist() == [f'{tmp_path}/a, b.jpg'] and found.identities.tolist() == ['1']
 
 
 def test_missing_images_are_counted_and_the_line_of_the_first_is_named(tmp_path):
@@ -124,7 +133,8 @@ def test_loose_images_of_a_gallery_have_no_identity(tmp_path):
     ('query', 'veri', dict(root=None), 'data.options.root is not given'),
     ('query', 'csv', dict(query=None), 'data.options.query is not given; set it to a CSV file'),
     ('train', 'folders', dict(train=None), "train is not given; set it to a folder of .*'gallery'"),
-    ('query', 'csv', {}, 'query.csv: no such file')])
+    ('query', 'csv', {}, 'query.csv: no such file'),
+    ('query', 'csv', dict(query='/'), '/ is a folder and not a file')])
 def test_what_is_not_given(tmp_path, part, format, options, message):
   with pytest.raises(DataError, match=message):
     read(part, format, tmp_path, **options)

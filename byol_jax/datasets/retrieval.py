@@ -82,12 +82,20 @@ def roles(*, labels: str, validation_share: float, **lists) -> Roles:
   return Roles(
       query=np.arange(len(paths)) < len(query.paths),
       camera=np.where(cameras == '', -1, camera).astype(np.int32),
-      image=np.unique(paths.astype(str), return_inverse=True)[1].astype(np.int32),
+      image=np.unique(list(map(retrieval_lists.location, paths)), return_inverse=True)[1].astype(
+          np.int32),
       names=paths, cameras=cameras, identities=np.array(list(_numbers(found)), object))
 
 
 def _all(lists) -> dict[str, Listed]:
-  return {part: retrieval_lists.read(part, **lists) for part in retrieval_lists.PARTS}
+  found = {part: retrieval_lists.read(part, **lists) for part in retrieval_lists.PARTS}
+  known = {part: any(found[part].cameras) for part in ('query', 'gallery')}
+  if known['query'] != known['gallery']:
+    # Nothing would be left out, and the scores be too good.
+    has, lacks = sorted(known, key=known.get, reverse=True)
+    raise DataError(f'The {has} list has cameras and the {lacks} list has none, so that images of '
+                    "a query's camera cannot be told; give them in both lists or in neither.")
+  return found
 
 
 def _numbers(found: dict[str, Listed]) -> dict[str, int]:
@@ -97,9 +105,9 @@ def _numbers(found: dict[str, Listed]) -> dict[str, int]:
 
 
 def _check_apart(found: dict[str, Listed]) -> None:
-  train = set(found['train'].paths)
+  train = set(map(retrieval_lists.location, found['train'].paths))
   for part in ('query', 'gallery'):
-    both = [path for path in found[part].paths if path in train]
+    both = [path for path in found[part].paths if retrieval_lists.location(path) in train]
     if both:
       raise DataError(f'{both[0]} and {len(both) - 1} more images are in the training list and in '
                       f'the {part} list; the same images would be trained on and judged.')

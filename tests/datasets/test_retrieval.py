@@ -50,10 +50,19 @@ def test_roles(root):
 
 
 def test_an_image_in_both_lists_has_one_number(root, tmp_path):
-  path = root / 'query images' / '1-0.jpg'
-  (tmp_path / 'both.csv').write_text(f'path,id\n{path},v1\n')
+  # Though the gallery spells its path in another way.
+  path = root / 'train images' / '..' / 'query images' / '1-0.jpg'
+  (tmp_path / 'both.csv').write_text(f'path,id,camera\n{path},v1,c1\n')
   roles = retrieval.roles(**options(root, gallery=str(tmp_path / 'both.csv')))
-  assert roles.image[0] == roles.image[4] and roles.camera[4] == -1
+  assert roles.image[0] == roles.image[4] and len(set(roles.image)) == 4
+  assert roles.camera[4] == roles.camera[0] == 0
+
+
+def test_cameras_in_one_list_alone_leave_nothing_out(root, tmp_path):
+  path = root / 'gallery images' / '1-1.jpg'
+  (tmp_path / 'gallery.csv').write_text(f'path,id\n{path},v1\n')
+  with pytest.raises(DataError, match='query list has cameras and the gallery list has none'):
+    retrieval.roles(**options(root, gallery=str(tmp_path / 'gallery.csv')))
 
 
 def test_training_images_are_divided_by_a_hash(root):
@@ -99,7 +108,8 @@ def test_virtual_shards_hold_each_image_once(root):
 
 
 def test_what_cannot_be_used_is_said(root, tmp_path):
-  both = np.array([root / 'query images' / '1-0.jpg', root / 'train images' / '7-0.jpg'])
+  both = np.array([root / 'x' / '..' / 'query images' / '1-0.jpg',
+                   root / 'train images' / '7-0.jpg'])
   (tmp_path / 'train.csv').write_text('path\n' + '\n'.join(map(str, both)))
   for changes, message in (
       (dict(train=str(tmp_path / 'train.csv')),
