@@ -36,6 +36,9 @@ def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[
     _replace(folder / QUERIES, text.encode())
   rows = [(kind, row) for kind, chosen in examples(result).items() for row in chosen]
   if not rows:
+    if parallel.is_first_process():
+      # One of an earlier evaluation would show other lists.
+      (folder / pictures.RANKED_LISTS).unlink(missing_ok=True)
     return
   nearest = result.ranked.nearest[:, :DRAWN]
   shown = {row: [place for place in nearest[row] if place >= 0] for _, row in rows}
@@ -51,20 +54,19 @@ def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[
 
 
 def examples(result: Result) -> dict[str, list[int]]:
-  """Rows of queries to draw: evenly spread ones, the best and the worst; none twice.
+  """Rows of queries to draw: the best, the worst, and evenly spread ones of the others.
 
   Best and worst by average precision, of equals those of lower row.
   """
   judged = np.flatnonzero(result.ranked.matches > 0)
-  order = judged[np.argsort(-result.ranked.average_precision[judged], kind='stable')]
-  worst = judged[np.argsort(result.ranked.average_precision[judged], kind='stable')]
-  spread = judged[np.linspace(0, len(judged) - 1, min(result.pictured, len(judged))).astype(int)]
-  found, taken = {}, set()
-  for kind, rows in (('evenly chosen', spread), ('best', order), ('worst', worst)):
-    own = [int(row) for row in rows if row not in taken][:result.pictured]
-    taken |= set(own)
-    found[kind] = own
-  return found
+  score = result.ranked.average_precision[judged]
+  best = judged[np.argsort(-score, kind='stable')][:result.pictured]
+  worst = judged[np.argsort(score, kind='stable')]
+  worst = worst[~np.isin(worst, best)][:result.pictured]
+  others = np.setdiff1d(judged, [*best, *worst])
+  spread = others[np.linspace(0, len(others) - 1, min(result.pictured, len(others))).astype(int)]
+  return {kind: rows.tolist() for kind, rows in (
+      ('evenly chosen', spread), ('best', best), ('worst', worst))}
 
 
 def _lines(result: Result, roles: Roles | None) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import io
 import json
 
+from etils import epath
 import numpy as np
 from PIL import Image
 import pytest
@@ -164,6 +165,11 @@ def test_bad_lists_are_said_before_anything_is_encoded(root, pretrained, tmp_pat
   assert not (tmp_path / 'features').exists()
 
 
+def test_words_that_name_neither_lists_nor_a_data_set():
+  with pytest.raises(InputError, match="'very' .* food101, .* Of lists: csv, folders, veri, veri_"):
+    eval_retrieval.get_config('very')
+
+
 def test_no_encoder_is_trained_on_the_identities_of_the_gallery(root, pretrained, tmp_path):
   own = {part: f'{root}/{part}.csv' for part in ('query', 'gallery')}
   with pytest.raises(InputError, match="'supervised' encoder needs labelled training images"):
@@ -183,8 +189,20 @@ def make_result(average_precision, split='train', pictured=1):
 
 def test_which_queries_are_drawn():
   result = make_result([.2, np.nan, .9, .1, .9, .5], pictured=2)
-  assert ranked_lists.examples(result) == {'evenly chosen': [0, 5], 'best': [2, 4], 'worst': [3]}
+  assert ranked_lists.examples(result) == {'evenly chosen': [5], 'best': [2, 4], 'worst': [3, 0]}
+  # The best and the worst are what their titles say where there are few.
+  few = make_result([.5, .1, .9, .3], pictured=2)
+  assert ranked_lists.examples(few) == {'evenly chosen': [], 'best': [2, 0], 'worst': [1, 3]}
+  many = make_result(list(np.linspace(0, 1, 9)), pictured=2)
+  assert ranked_lists.examples(many) == {'evenly chosen': [2, 6], 'best': [8, 7], 'worst': [0, 1]}
   assert not any(ranked_lists.examples(result._replace(pictured=0)).values())
+
+
+def test_no_picture_of_an_earlier_evaluation_stays(tmp_path):
+  folder = epath.Path(tmp_path)
+  (folder / 'ranked_lists.png').write_bytes(b'of other lists')
+  ranked_lists.keep(make_result([.5], pictured=0), folder=folder, loaders={}, roles=None)
+  assert [path.name for path in folder.iterdir()] == ['queries.jsonl']
 
 
 def test_ranked_lists_are_drawn_with_marks():

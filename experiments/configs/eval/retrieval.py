@@ -20,6 +20,7 @@ identities, fast-reid's ResNet-50-ibn reaches mAP 81.9 and rank-1 97.0 on VeRi-7
 
 import ml_collections
 
+from byol_jax.errors import InputError
 from byol_jax.retrieval_lists import FORMATS, GALLERY
 from experiments.configs import default as pretraining
 from experiments.configs.eval import data_sets, default
@@ -36,5 +37,8 @@ def get_config(words='') -> ml_collections.ConfigDict:
       config.data.options.train = GALLERY
     config.evaluators.retrieval.gallery = 'lists'
   else:
-    data_sets.choose(config, words)
+    try:
+      data_sets.choose(config, words)
+    except InputError as error:
+      raise InputError(f'{error} Of lists: {", ".join(FORMATS)}.') from error
   return config.lock()
