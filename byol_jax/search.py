@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -78,8 +79,11 @@ def read_index(path: str | os.PathLike) -> Index:
   try:
     with file.open('rb') as opened, np.load(opened) as arrays:
       names, embeddings, digest, step = (arrays[name] for name in NEEDED)
-  except (KeyError, ValueError, OSError, EOFError, TypeError, AttributeError,
-          zipfile.BadZipFile) as error:
-    raise InputError(f'{path} is no index that experiments.extract has written: {error}.'
-                     ) from error
-  return Index(names, embeddings, str(digest), int(step))
+    found = Index(names, embeddings, str(digest), int(step))
+    if embeddings.shape != (len(names), embeddings.shape[-1]) or not embeddings.size:
+      raise ValueError(f'{len(names)} names and embeddings {embeddings.shape}')
+  except (KeyError, ValueError, OSError, EOFError, TypeError, AttributeError, IndexError,
+          zipfile.BadZipFile, zlib.error) as error:
+    raise InputError(f'{path} is no index that experiments.extract has written, or it is damaged; '
+                     'make it again: python -m experiments.extract.') from error
+  return found

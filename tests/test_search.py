@@ -63,12 +63,23 @@ def test_errors(workdir, index, tmp_path):
   np.savez(tmp_path / 'other.npz', names=np.array(['a']))
   with np.load(index / 'index.npz') as stored:
     np.savez(tmp_path / 'another.npz', **dict(stored, digest=np.array('0' * 64)))
+    np.savez(tmp_path / 'short.npz', **dict(stored, names=stored['names'][:3]))
+    np.savez(tmp_path / 'flat.npz', **dict(stored, embeddings=stored['embeddings'][0]))
+    np.savez_compressed(tmp_path / 'damaged.npz', **stored)
+  damaged = bytearray((tmp_path / 'damaged.npz').read_bytes())
+  # Within the embeddings, which are most of the file.
+  middle = damaged.index(b'embeddings.npy') + 200
+  damaged[middle:middle + 100] = b'\xff' * 100
+  (tmp_path / 'damaged.npz').write_bytes(damaged)
   for own, query, message in (
       (index / 'index.npz', 'nowhere.jpg', 'nowhere.jpg: no such file .--query'),
       (index / 'index.npz', tmp_path / 'bad.jpg', 'cannot be read as an image .--query'),
       (tmp_path / 'none.npz', image, 'no such file .--index'),
       (tmp_path / 'bad.npz', image, 'bad.npz is no index'),
       (tmp_path / 'other.npz', image, 'other.npz is no index'),
+      (tmp_path / 'short.npz', image, 'short.npz is no index .* or it is damaged'),
+      (tmp_path / 'flat.npz', image, 'flat.npz is no index'),
+      (tmp_path / 'damaged.npz', image, 'damaged.npz is no index'),
       (tmp_path / 'another.npz', image, 'was made by another encoder')):
     with pytest.raises(InputError, match=message):
       search.search(workdir, own, query, count=3)
