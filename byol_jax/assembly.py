@@ -232,7 +232,7 @@ def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix:
     old, new = saved.get(key, '(absent)'), current.get(key, '(absent)')
     if isinstance(old, Mapping) and isinstance(new, Mapping):
       lines += differing_keys(old, new, f'{prefix}{key}.')
-    elif old != new:
+    elif old != new and not (old != old and new != new):  # NaN is not itself
       lines.append(f'{prefix}{key}: {old} -> {new}')
   return lines
 

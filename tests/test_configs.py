@@ -169,6 +169,8 @@ def test_differing_keys_are_named_with_both_values():
   saved, current = dict(a=dict(b=1, c=(1, 2)), d=3), dict(a=dict(b=2, c=(1, 2)), e=4)
   assert assembly.differing_keys(saved, current) == [
       'a.b: 1 -> 2', 'd: 3 -> (absent)', 'e: (absent) -> 4']
+  nan = float('nan')
+  assert assembly.differing_keys(dict(a=nan, b=1.), dict(a=nan, b=nan)) == ['b: 1.0 -> nan']
 
 
 def test_keys_of_today_that_do_nothing_make_no_other_run():

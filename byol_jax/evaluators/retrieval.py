@@ -96,6 +96,9 @@ def fit(train: Callable[[], Features], validation: Callable[[], Features], *, nu
     raise InputError(f'recall_at is {tuple(recall_at)}, depth {depth}, block_bytes {block_bytes}, '
                      f'most_bytes {most_bytes}, whitening {whitening} and pictured {pictured}; the '
                      'last two can be 0, the others must be at least 1.')
+  if rerank:
+    # Now, and not after the test images have been read.
+    reranking.check_options(k1, k2, original_weight)
   features = train() if gallery == 'train' or whitening else None
   if features is not None and gallery == 'train':
     check_features('train', features, num_classes)
