@@ -104,6 +104,9 @@ def test_the_report_shows_the_picture_of_every_encoder(evaluated, pretrained):
   assert [title for title, _ in found] == ['a setting, retrieval_csv, BYOL, frozen',
                                            'a setting, retrieval_csv, raw pixels']
   assert all(picture.startswith('data:image/png;base64,') for _, picture in found)
+  # Other data judged in the folder later, without a retrieval: the lists are not theirs.
+  later = evaluated[0], dict(encoders=dict(pretrained=dict(knn=dict(top1=.5))))
+  assert not sections._lists(run._replace(evaluations=[later]), '')
 
 
 def test_veri_by_command(root, pretrained, tmp_path):

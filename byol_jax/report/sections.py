@@ -64,9 +64,10 @@ def _ranked(found: Sequence[compare.Setting]) -> list[tuple[str, str]]:
 def _lists(run: Run, setting: str) -> list[tuple[str, str]]:
   pictured = []
   for folder, results in run.evaluations:
-    for encoder in results['encoders']:
+    for encoder, rows in results['encoders'].items():
       path = folder / pictures.RANKED_FOLDER / encoder / pictures.RANKED_LISTS
-      if path.is_file():
+      # The lists of data that were judged here before may lie there.
+      if path.is_file() and any('map' in row for row in rows.values()):
         title = [setting] * bool(setting) + [str(folder.relative_to(run.folder)),
                                              tables.NAMES.get(encoder, encoder)]
         pictured.append((', '.join(title), pictures.embedded(path)))
