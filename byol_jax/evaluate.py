@@ -184,7 +184,8 @@ def _check_labels(config, train: loading.Loader, name: str) -> None:
   """Raises InputError for data that are unlabelled, or have more labels than evaluators take."""
   if not train.data.num_classes:
     raise InputError(f'Data set {name!r} has no labels, which every evaluator needs; name a '
-                     'labelled one in config.data.')
+                     'labelled one in config.data, for retrieval a format of lists, as in '
+                     'eval/retrieval.py:veri.')
   for evaluator in config.evaluators if train.data.multi_label else ():
     if not getattr(plugins.load('evaluators', evaluator), 'SEVERAL_LABELS', False):
       raise InputError(f'The images of {name!r} have several labels each, which evaluator '
