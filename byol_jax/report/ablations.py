@@ -28,6 +28,9 @@ EVALUATORS = ('linear', 'linear_features')
 # Pairs of rows whose means are nearer than so many standard errors of their difference are not
 # told apart.
 STANDARD_ERRORS = 2.
+# The last numbers of a training: the metric, its factor, the digits that are kept.
+LAST = dict(loss=('train/byol_loss', 1, 4), spread=('collapse/std', 1, 4),
+            rank=('collapse/effective_rank', 1, 4), held_out=('knn/top1', 100, 2))
 # In a page with more to say: the section begins after this line.
 BEGIN = '<!-- What follows is written by experiments.ablations. -->'
 
@@ -93,16 +96,17 @@ def _evaluator(evaluation: Mapping[str, Any]) -> str:
 
 
 def _numbers(run: runs.Run) -> dict[str, Any]:
-  """Scores in percent, and the last numbers of the training."""
+  """Scores in percent, and the last numbers of the training; None for what it did not log."""
   (folder, evaluation), *_ = run.evaluations
   name = _evaluator(evaluation)
   scores = {encoder: round(100 * row[name]['top1'], 2)
             for encoder, row in evaluation['encoders'].items()}
-  last = {key: round(run.last(metric), 4) for key, metric in (
-      ('loss', 'train/byol_loss'), ('spread', 'collapse/std'), ('rank', 'collapse/effective_rank'))}
+  last = {key: None if (value := run.last(metric)) is None else round(factor * value, digits)
+          for key, (metric, factor, digits) in LAST.items()}
+  collapsed = diagnosis.has_collapsed(run)
   return dict(seed=run.config['seed'], **scores, **last,
-              held_out=round(100 * run.last('knn/top1'), 2),
-              collapsed=bool(diagnosis.has_collapsed(run)), seconds=sweep.seconds_of(run.folder))
+              collapsed=None if collapsed is None else bool(collapsed),
+              seconds=sweep.seconds_of(run.folder))
 
 
 def table(found: Record) -> Table:
@@ -112,11 +116,12 @@ def table(found: Record) -> Table:
   ranks = [_ranks(published), _ranks([np.mean(values) for values in scores])]
   cells = []
   for i, row in enumerate(rows):
-    of = lambda key, runs=row['runs']: [run[key] for run in runs]
+    shown = lambda key, show=mean_and_spread, runs=row['runs']: (
+        '-' if any(run[key] is None for run in runs) else show([run[key] for run in runs]))
     cells.append([row['name'], row['published'], str(ranks[0][i]), mean_and_spread(scores[i]),
-                  str(ranks[1][i]), mean_and_spread(of('held_out')),
-                  mean_and_spread(of('spread'), 2), mean_and_spread(of('rank')),
-                  f'{sum(of("collapsed"))} of {len(row["runs"])}'])
+                  str(ranks[1][i]), shown('held_out'),
+                  shown('spread', lambda values: mean_and_spread(values, 2)), shown('rank'),
+                  shown('collapsed', lambda values: f'{sum(values)} of {len(values)}')])
   return Table(['row', 'published: ImageNet', 'rank',
                 f'measured: {COLUMNS[found["evaluator"]]}', 'rank', 'held-out kNN',
                 'spread of projections', 'effective rank', 'called collapsed'], cells, [])

@@ -99,6 +99,18 @@ def test_the_numbers_are_those_of_the_runs(make_run):
       collapsed=True, seconds=dict(pretrain=60., demo=20.))
 
 
+def test_what_a_run_did_not_log_is_a_dash(make_run):
+  """Without kNN, as at ImageNet's scale, or statistics; run by another scheduler than ours."""
+  logged = [{'step': 12, 'train/byol_loss': 1.}]
+  points = [judged(make_run(f'run{seed}', logged, seed=seed), .5) for seed in (0, 1)]
+  for point in points:
+    (point.folder / sweep.SECONDS).unlink()
+  found = ablations.collect('Title', 'table.py', dict(baseline=('72.5', points)))
+  text = ablations.text(found, pathlib.PurePath('page.md'), {})
+  assert '| baseline | 72.5 | 1 | 50.0 +- 0.0 | 1 | - | - | - | - |' in text
+  assert '2 runs, on ' in text and 'minutes' not in text
+
+
 def test_points_that_are_not_done_are_said(tmp_path):
   points = sweep.points(lambda: nine_rows.get_config('demo'), nine_rows.get_hyper,
                         config_path='nine_rows.py', overrides={}, workdir=tmp_path)
