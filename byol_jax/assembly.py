@@ -157,8 +157,11 @@ def policies(config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
 
 def _objective(train: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
   options = plain(train.objective_options)
-  return functools.partial(
-      plugins.function('objectives', train.objective, 'loss', options), **options)
+  loss = plugins.function('objectives', train.objective, 'loss', options)
+  # Here, and not with the first step, which comes after the run has taken its folder.
+  if hasattr(plugins.load('objectives', train.objective), 'check'):
+    plugins.function('objectives', train.objective, 'check', options)(**options)
+  return functools.partial(loss, **options)
 
 
 def center_views(data: Mapping[str, Any]):

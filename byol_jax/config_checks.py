@@ -1,5 +1,7 @@
 """What no pretraining run can have, said before it begins."""
 
+import math
+
 import ml_collections
 
 from byol_jax import augment, datasets, normalization, schedules
@@ -24,7 +26,12 @@ def check_values(config: ml_collections.ConfigDict,
       ('train.target', train.target, train.target in TARGETS),
       ('train.target_statistics', train.target_statistics,
        train.target_statistics in normalization.TARGET_STATISTICS),
-      ('model.small_predictor', config.model.small_predictor,
+      ('train.target_statistics', f'{train.target_statistics} with train.target {train.target}',
+       train.target_statistics == 'batch' or train.target == 'moving_average'),
+      ('model.initial_scale', config.model.initial_scale,
+       0 < config.model.initial_scale < math.inf),
+      ('model.small_predictor', f'{config.model.small_predictor} without small views '
+       '(view_small.count is 0)',
        config.view_small.count > 0 or not config.model.small_predictor),
       ('train.base_batch_size', train.base_batch_size, train.base_batch_size >= 0),
       *((f'train.learning_rate_multipliers.{head}', factor, factor >= 0)

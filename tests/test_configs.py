@@ -202,7 +202,10 @@ def test_every_key_that_was_added_later_has_its_value_in_the_defaults():
 
 @pytest.mark.parametrize('change, message', [
     ({'train.target_statistics': 'online'}, 'train.target_statistics cannot be online'),
-    ({'model.small_predictor': (8, 256)}, 'model.small_predictor cannot be'),
+    ({'model.small_predictor': (8, 256)},
+     r'model.small_predictor cannot be \(8, 256\) without small views'),
+    ({'model.initial_scale': 0.}, 'model.initial_scale cannot be 0'),
+    ({'model.initial_scale': float('nan')}, 'model.initial_scale cannot be nan'),
     ({'train.base_batch_size': -1}, 'train.base_batch_size cannot be -1'),
     ({'train.learning_rate_multipliers.predictor': -1.},
      'train.learning_rate_multipliers.predictor cannot be -1'),
@@ -211,3 +214,16 @@ def test_impossible_values_are_said_before_the_run(change, message):
   split = Split(np.arange(8192), np.broadcast_to(np.uint8(0), (8192, 1, 1, 3)), None, 8192, 0)
   with pytest.raises(InputError, match=message):
     assembly.resolve(assembly.overridden(load('default'), change), split)
+
+
+@pytest.mark.parametrize('objective, options, message', [
+    ('infonce', dict(beta=1., temperature=.1, normalization='l1'), 'normalization cannot be l1'),
+    ('infonce', dict(beta=1., temperature=-1., normalization='l2'), 'temperature cannot be -1'),
+    ('closed_form', dict(ridge=0.), 'ridge cannot be 0'),
+    ('byol', dict(beta=1.), 'it does not know beta')])
+def test_impossible_options_of_an_objective_are_said_before_the_run(objective, options, message):
+  config = load('default').unlock()
+  config.train.update(objective=objective, objective_options=options)
+  split = Split(np.arange(8192), np.broadcast_to(np.uint8(0), (8192, 1, 1, 3)), None, 8192, 0)
+  with pytest.raises(InputError, match=message):
+    assembly.build_recipe(config, assembly.resolve(config, split))

@@ -1,5 +1,7 @@
 """From BYOL to SimCLR: attraction to the other view, and repulsion of weight beta (Eq. 8)."""
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,18 @@ from byol_jax.objectives import byol
 
 # Of predictions and projections, before they are compared (Table 20).
 NORMALIZATIONS = ('l2', 'layer_norm', 'batch_norm', 'none')
+
+
+def check(*, beta: float, temperature: float, normalization: str) -> None:
+  """Raises InputError for options that `loss` cannot have."""
+  cannot = 'train.objective_options.{} cannot be {}'.format
+  if normalization not in NORMALIZATIONS:
+    raise InputError(f'{cannot("normalization", normalization)}; it can be '
+                     f'{", ".join(NORMALIZATIONS)}.')
+  if not 0 < temperature < math.inf:
+    raise InputError(f'{cannot("temperature", temperature)}; it must be positive.')
+  if not 0 <= beta < math.inf:
+    raise InputError(f'{cannot("beta", beta)}; it must be 0 or more.')
 
 
 def loss(online, target, *, beta: float, temperature: float, normalization: str) -> jax.Array:
@@ -31,19 +45,15 @@ def loss(online, target, *, beta: float, temperature: float, normalization: str)
   Args:
     online: `model.Outputs` of view 1 and of view 2 by the online network.
     target: the same by the target network, or by the online one.
-    beta: weight of the repulsion, 0 (BYOL) to 1 (SimCLR). It is computed with 0, too.
+    beta: weight of the repulsion: 0 for BYOL, 1 for SimCLR, 0 or more. It is computed with 0, too.
     temperature: alpha, above 0.
     normalization: one of NORMALIZATIONS; for all but 'l2' S(u, w) is 1 - |u - w|^2 / 2, which
       is the cosine of unit vectors, so that the attraction is the squared distance.
 
   Raises:
-    InputError: an unknown normalisation, or a temperature of 0 or less.
+    InputError: options that `check` refuses.
   """
-  if normalization not in NORMALIZATIONS:
-    raise InputError(f'train.objective_options.normalization is {normalization!r}; it can be '
-                     f'{", ".join(NORMALIZATIONS)}.')
-  if temperature <= 0:
-    raise InputError(f'train.objective_options.temperature is {temperature}; it must be positive.')
+  check(beta=beta, temperature=temperature, normalization=normalization)
   predictions = [_normalized(outputs.prediction, normalization) for outputs in online]
   projections = [_normalized(outputs.projection, normalization) for outputs in target]
   total = 0.

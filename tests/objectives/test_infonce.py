@@ -127,8 +127,11 @@ def test_vectors_of_any_length_give_finite_numbers():
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(normalization='l1'), "normalization is 'l1'; it can be l2, layer_norm, batch_norm, none"),
-    (dict(temperature=0.), 'temperature is 0.0; it must be positive')])
+    (dict(normalization='l1'), 'normalization cannot be l1; it can be l2, layer_norm, batch_norm'),
+    (dict(temperature=0.), 'temperature cannot be 0.0'), (dict(beta=-.1), 'beta cannot be -0.1'),
+    (dict(temperature=np.nan), 'temperature cannot be nan'), (dict(beta=np.nan), 'beta cannot be')])
 def test_impossible_options_are_said(options, message):
-  with pytest.raises(InputError, match=message):
-    run(draw(), beta=0., **options)
+  options = dict(dict(beta=0., temperature=.3, normalization='l2'), **options)
+  for refuse in (functools.partial(infonce.check, **options), lambda: run(draw(), **options)):
+    with pytest.raises(InputError, match=message):
+      refuse()
