@@ -7,6 +7,8 @@ Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has 
 
 "view 2" is T' of the paper (Table 6). At the scale of CIFAR-10 nothing is blurred to begin with, so
 that rows which differ in the blur alone are the same points.
+The published SimCLR has its own projector and scale of the loss; here it has BYOL's, which is
+Table 5b's SimCLR: 69.4 instead of 67.9 with all augmentations.
 """
 
 from experiments.configs.ablations import base

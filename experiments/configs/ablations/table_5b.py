@@ -6,7 +6,8 @@
 Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
 
 Without a target network both sides of the loss have gradients (Table 19 has the stopped ones too).
-alpha is 0.1. The paper's own SimCLR has 67.9; head and scale of the loss make it 69.4 (F.5).
+alpha is 0.1. The paper's SimCLR has 67.9 in Tables 16 and 17; BYOL's projector and the scale of
+Eq. 8 make it 69.2 in appendix F.5, 69.4 in this table.
 """
 
 from experiments.configs.ablations import base
