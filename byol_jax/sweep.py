@@ -214,8 +214,8 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runnin
     running.add(process)
     code = process.wait()
     running.discard(process)
+  _note_seconds(point.folder, stage.name, time.time() - began)
   if code == 0:
-    _note_seconds(point.folder / SECONDS, stage.name, time.time() - began)
     if not stage.result.exists():
       stage.result.write_text(json.dumps(dict(seconds=round(time.time() - began, 1))) + '\n')
     return True
@@ -233,13 +233,15 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runnin
   return False
 
 
-def _note_seconds(path: pathlib.Path, stage: str, seconds: float) -> None:
-  """Adds what a stage took, of an interrupted one its last part, to what the point has taken."""
-  path.write_text(json.dumps(dict(seconds_of(path.parent), **{stage: round(seconds, 1)})) + '\n')
+def _note_seconds(folder: pathlib.Path, stage: str, seconds: float) -> None:
+  """Adds what a stage took, or a part of it that ended early, to what it has taken before."""
+  noted = seconds_of(folder)
+  noted[stage] = round(noted.get(stage, 0.) + seconds, 1)
+  (folder / SECONDS).write_text(json.dumps(noted) + '\n')
 
 
 def seconds_of(folder: pathlib.Path) -> dict[str, float]:
-  """{stage: seconds} of the finished stages of a point."""
+  """{stage: seconds} of a point, all attempts but those that were killed with the sweep."""
   path = folder / SECONDS
   return json.loads(path.read_text()) if path.exists() else {}
 

@@ -131,7 +131,7 @@ def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ..
 
   byol_loss = jnp.mean(recipe.objective(online, target))
   if views[2:]:
-    byol_loss, online_state = multi_crop.with_small_views(
+    byol_loss = multi_crop.with_small_views(
         byol_loss, views[2:], target, online_params, online_state, recipe)
   scalars = dict(byol_loss=byol_loss, projections=metrics.moments(
       jax.lax.stop_gradient(online[0].projection)))

@@ -60,17 +60,25 @@ def collect(title: str, config_path: str,
     title: of the section.
     config_path: of the sweep.
     rows: {name: (published number, points of the row, one per seed)}; the first is the baseline.
+      Points that failed are counted: to diverge is a result.
 
   Raises:
-    InputError: a point is not done, or was not judged by one of EVALUATORS.
+    InputError: a point is yet to be run, none of the baseline succeeded, or one was not judged by
+      one of EVALUATORS.
   """
   points = [point for _, found in rows.values() for point in found]
-  undone = [point for point in points if sweep.state(point) != 'done']
+  undone = [point for point in points if sweep.state(point) not in ('done', 'failed')]
   if undone:
     raise InputError(f'{len(undone)} of {len(points)} points are not done, {undone[0].folder} '
-                     f'among them: python -m experiments.sweep --config={config_path} goes on.')
+                     f'among them: python -m experiments.sweep --config={config_path} with the '
+                     'same --workdir goes on.')
+  done = {name: [point for point in own if sweep.state(point) == 'done']
+          for name, (_, own) in rows.items()}
+  if not next(iter(done.values())):
+    raise InputError(f'All points of the baseline, {next(iter(rows))!r}, have failed: '
+                     f'{points[0].folder}.')
   # At some scales two rows are the same points.
-  folders = list(dict.fromkeys(point.folder for point in points))
+  folders = list(dict.fromkeys(point.folder for own in done.values() for point in own))
   found = dict(zip(folders, runs.read(folders)))
   first = found[folders[0]]
   evaluation = first.evaluations[0][1]
@@ -81,8 +89,8 @@ def collect(title: str, config_path: str,
                            for _, each in run.evaluations),
       evaluator=_evaluator(evaluation), steps=first.resolved['max_steps'],
       **{key: first.config['train'][key] for key in ('epochs', 'batch_size')},
-      rows=[dict(name=name, published=published,
-                 runs=[_numbers(found[point.folder]) for point in own])
+      rows=[dict(name=name, published=published, failed=len(own) - len(done[name]),
+                 runs=[_numbers(found[point.folder]) for point in done[name]])
             for name, (published, own) in rows.items()])
 
 
@@ -113,12 +121,15 @@ def table(found: Record) -> Table:
   """A row per row: published and measured top-1 with their ranks, and signs of collapse."""
   rows, published = found['rows'], [_number(row['published']) for row in found['rows']]
   scores = [_scores(row) for row in rows]
-  ranks = [_ranks(published), _ranks([np.mean(values) for values in scores])]
+  # What failed ranks below all else.
+  ranks = [_ranks(published), _ranks([np.mean(values) if values else -1. for values in scores])]
   cells = []
   for i, row in enumerate(rows):
     shown = lambda key, show=mean_and_spread, runs=row['runs']: (
-        '-' if any(run[key] is None for run in runs) else show([run[key] for run in runs]))
-    cells.append([row['name'], row['published'], str(ranks[0][i]), mean_and_spread(scores[i]),
+        '-' if not runs or any(run[key] is None for run in runs)
+        else show([run[key] for run in runs]))
+    failed = f" ({row['failed']} of {row['failed'] + len(scores[i])} failed)" * bool(row['failed'])
+    cells.append([row['name'] + failed, row['published'], str(ranks[0][i]), shown('pretrained'),
                   str(ranks[1][i]), shown('held_out'),
                   shown('spread', lambda values: mean_and_spread(values, 2)), shown('rank'),
                   shown('collapsed', lambda values: f'{sum(values)} of {len(values)}')])
@@ -128,15 +139,19 @@ def table(found: Record) -> Table:
 
 
 def pairs(found: Record) -> list[Pair]:
-  """All pairs of rows with different published numbers, and their measured difference."""
+  """All pairs of rows with different published numbers, and their measured difference.
+
+  Without two runs of each row none is clear; rows of which no run succeeded are in no pair.
+  """
   result = []
-  for one, other in itertools.combinations(found['rows'], 2):
+  for one, other in itertools.combinations(filter(_scores, found['rows']), 2):
     higher, lower = sorted((one, other), key=lambda row: -_number(row['published']))
     if _number(higher['published']) == _number(lower['published']):
       continue
     first, second = _scores(higher), _scores(lower)
     difference = float(np.mean(first) - np.mean(second))
-    error = math.sqrt(sum(np.var(s, ddof=1) / len(s) for s in (first, second) if len(s) > 1))
+    error = (math.sqrt(sum(np.var(s, ddof=1) / len(s) for s in (first, second)))
+             if min(len(first), len(second)) > 1 else math.inf)
     result.append(Pair(higher['name'], lower['name'], difference,
                        abs(difference) > STANDARD_ERRORS * error))
   return result
@@ -160,11 +175,10 @@ def text(found: Record, output: pathlib.PurePath, why: Mapping[str, str]) -> str
   Args:
     found: of `collect`.
     output: the page that it is in.
-    why: {name of a row: a sentence for the case that its place is not the paper's}.
+    why: {name of a row: why it may stand elsewhere than in the paper}.
   """
   compared = pairs(found)
   wrong = [pair for pair in compared if pair.clear and pair.difference < 0]
-  misplaced = {name for pair in wrong for name in (pair.higher, pair.lower)}
   baseline = found['rows'][0]
   random = [run['random'] for run in baseline['runs'] if 'random' in run]
   everything = [run for row in found['rows'] for run in row['runs']]
@@ -177,7 +191,7 @@ def text(found: Record, output: pathlib.PurePath, why: Mapping[str, str]) -> str
       right=[pair for pair in compared if pair.clear and pair.difference > 0],
       unclear=[pair for pair in compared if not pair.clear], standard_errors=STANDARD_ERRORS,
       column=COLUMNS[found['evaluator']],
-      why={name: sentence for name, sentence in why.items() if name in misplaced},
+      why=why,
       seeds=sorted({run['seed'] for run in everything}), count=len(everything),
       random=mean_and_spread(random) if random else '',
       gain=f'{np.mean(_scores(baseline)) - np.mean(random):.1f}' if random else '',

@@ -24,7 +24,7 @@ def record(**scores):
       title='Two rows', config='table.py', date='2026-01-01', machine='a machine', data='shapes',
       images=dict(train=80, validation=10, test=20), test_split_reads=1, steps=12, epochs=4.,
       evaluator='linear_features', batch_size=8,
-      rows=[dict(name=name, published=published,
+      rows=[dict(name=name, published=published, failed=0,
                  runs=[run(seed, score) for seed, score in enumerate(values)])
             for name, (published, values) in scores.items()])
 
@@ -40,6 +40,17 @@ def test_pairs_are_told_apart_by_the_standard_error_of_their_difference():
   assert ('low', 'same') not in by_name and len(found) == 5
 
 
+def test_one_seed_tells_no_rows_apart_and_what_failed_is_counted():
+  one = record(best=('72.5', [60.]), low=('0.2', [90., 91.]))
+  assert [pair.clear for pair in ablations.pairs(one)] == [False]
+  found = record(best=('72.5', [60., 62.]), diverged=('70.0', []), once=('0.2', [20., 22.]))
+  found['rows'][1]['failed'], found['rows'][2]['failed'] = 3, 1
+  assert [(pair.higher, pair.lower) for pair in ablations.pairs(found)] == [('best', 'once')]
+  text = ablations.text(found, pathlib.PurePath('page.md'), {})
+  assert '| diverged (3 of 3 failed) | 70.0 | 2 | - | 3 |' in text
+  assert '| once (1 of 3 failed) | 0.2 | 3 | 21.0 +- 1.4 | 2 |' in text
+
+
 def test_the_section_says_what_is_the_other_way_round_and_why():
   found = record(best=('72.5', [60., 62., 64.]), low=('0.2 +- 0.1', [70., 71., 72.]))
   text = ablations.text(found, pathlib.PurePath('page.md'), dict(low='for a reason', best='no'))
@@ -49,8 +60,8 @@ def test_the_section_says_what_is_the_other_way_round_and_why():
   assert '- low: for a reason' in text and '32.0 points above it' in text
   assert '6 runs of 120 s on average (pretrain 90 s, demo 30 s), 12 minutes' in text
   right = ablations.text(record(best=('72.5', [90., 91.]), low=('0.2', [70., 71.])),
-                         pathlib.PurePath('page.md'), dict(low='for a reason'))
-  assert '- 0 are the other way round' in right and 'reason' not in right
+                         pathlib.PurePath('page.md'), {})
+  assert '- 0 are the other way round' in right and 'Why a row' not in right
 
 
 def test_a_page_keeps_what_is_above_the_mark(tmp_path):
@@ -99,6 +110,18 @@ def test_the_numbers_are_those_of_the_runs(make_run):
       collapsed=True, seconds=dict(pretrain=60., demo=20.))
 
 
+def test_a_point_that_failed_holds_nothing_up_but_the_baseline(make_run):
+  points = [judged(make_run(f'run{seed}', records(), seed=seed), .5) for seed in (0, 1)]
+  other = make_run('other', records())
+  failed = sweep.Point({}, 'other', other.folder, (sweep.Stage('x', (), other.folder / 'no'),))
+  (other.folder / sweep.FAILURE).write_text('{}')
+  found = ablations.collect('Title', 'table.py', dict(
+      baseline=('72.5', points), low=('0.3', [failed])))
+  assert [(row['failed'], len(row['runs'])) for row in found['rows']] == [(0, 2), (1, 0)]
+  with pytest.raises(InputError, match="All points of the baseline, 'baseline', have failed"):
+    ablations.collect('Title', 'table.py', dict(baseline=('72.5', [failed])))
+
+
 def test_what_a_run_did_not_log_is_a_dash(make_run):
   """Without kNN, as at ImageNet's scale, or statistics; run by another scheduler than ours."""
   logged = [{'step': 12, 'train/byol_loss': 1.}]
@@ -133,8 +156,6 @@ def test_the_commands_sweep_a_table_and_write_its_page(tmp_path):
 
 
 def test_the_measured_section_is_that_of_its_numbers():
-  if (DOCS / 'ablations.json').exists():
-    found = json.loads((DOCS / 'ablations.json').read_text())
-    text = (DOCS / 'ablations.md').read_text().partition(ablations.BEGIN)[2]
-    assert text == '\n' + ablations.text(found, pathlib.PurePath('docs/ablations.md'),
-                                         nine_rows.WHY)
+  found = json.loads((DOCS / 'ablations.json').read_text())
+  text = (DOCS / 'ablations.md').read_text().partition(ablations.BEGIN)[2]
+  assert text == '\n' + ablations.text(found, pathlib.PurePath('docs/ablations.md'), nine_rows.WHY)
