@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -70,8 +71,7 @@ class Loader(NamedTuple):
       return tensors.digest(arrays)
     stats = [self.data.identity]
     for path in map(str, self.data.files):
-      stat = epath.Path(path).stat()
-      stats.append(f'{path} {stat.length} {stat.mtime}')
+      stats.append(f'{path} {_size_and_time(path)}')
     return hashlib.sha256('\n'.join(stats).encode()).hexdigest()
 
   def evaluation_batches(self, batch_size: int) -> Iterator[input_pipeline.HostBatch]:
@@ -92,6 +92,19 @@ class Loader(NamedTuple):
     rows = parallel.gather_rows(np.concatenate([np.zeros((0, 1 + width), np.int32), *own]))
     labels = rows[np.argsort(rows[:, 0], kind='stable'), 1:]
     return labels if self.data.multi_label else labels[:, 0]
+
+
+def _size_and_time(path: str) -> str:
+  """Of a file; 'none' where there is none, which those who read it will say."""
+  if parallel.in_object_store(path):
+    stat = epath.Path(path).stat()
+    return f'{stat.length} {stat.mtime}'
+  # That of epath knows whole seconds only, and fails where the owner of the file has no name.
+  try:
+    stat = os.stat(path)
+  except FileNotFoundError:
+    return 'none'
+  return f'{stat.st_size} {stat.st_mtime_ns}'
 
 
 def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathlib.Path) -> Loader:

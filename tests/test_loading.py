@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import pwd
 import shutil
 
 import numpy as np
@@ -117,6 +119,29 @@ def test_the_memory_pipeline_decodes_a_folder_of_one_size(tmp_path):
   np.testing.assert_array_equal(loader.data.images, images)
   record = json.loads((tmp_path / loading.ACCESS_LOG).read_text())
   assert record == dict(dataset='image_folder', split='train', purpose='a test', examples=12)
+
+
+def test_the_content_changes_with_every_writing_of_a_file(tmp_path, monkeypatch):
+  folder = tmp_path / 'images'
+  folder.mkdir()
+  for number in range(3):
+    (folder / f'{number}.png').write_bytes(encoded(np.zeros((9, 9, 3), np.uint8)))
+  data = tiny.config().unlock().data
+  data.update(dataset='image_folder', pipeline='tf_data')
+  data.options = default.image_folder_options()
+  data.options.update(train=str(folder), labels='none', validation_share=0.)
+  content = lambda: loading.load(data, 'train', purpose='a test', workdir=tmp_path).content()
+  one, found = folder / '1.png', [content()]
+  # In the same second, and as long as before.
+  os.utime(one, ns=(0, one.stat().st_mtime_ns // 10 ** 9 * 10 ** 9 + 7))
+  found.append(content())
+  one.unlink()
+  one.symlink_to(folder / 'nothing')
+  found.append(content())
+  assert len({*found}) == 3
+  # Of a file whose owner has no name on this machine.
+  monkeypatch.setattr(pwd, 'getpwuid', lambda number: {}[number])
+  assert content() == found[-1]
 
 
 def test_the_memory_pipeline_refuses_what_it_cannot_hold(config, tmp_path):
