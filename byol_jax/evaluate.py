@@ -145,16 +145,16 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   unreadable = {name: parallel.gather_rows(np.array([len(loader.names)])).sum().item()
                 for name, loader in (('train', train), ('validation', validation),
                                      ('test', test()))}
+  judged_on = [content(split) for split in loaders]
   if not parallel.is_first_process():
     return {}
   reads = [json.loads(line) for line in (workdir / loading.ACCESS_LOG).read_text().splitlines()]
   found = dict(
-      pretrained=str(parallel.folder(pretrained)), step=meta['step'],
+      pretrained=str(parallel.folder(pretrained)), step=meta['step'], content=judged_on,
       config=assembly.as_json(config),
       # Evaluations in the same workdir share one log, so that none is forgotten.
       test_split_reads=sum(record['split'] == 'test' for record in reads),
-      digest=meta['digests']['online'], seed=meta['config']['seed'],
-      dataset=_data_name(data),
+      digest=meta['digests']['online'], seed=meta['config']['seed'], dataset=_data_name(data),
       images=dict(train=train.data.num_examples, validation=validation.data.num_examples,
                   test=test().data.num_examples),
       unreadable=unreadable,

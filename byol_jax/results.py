@@ -1,6 +1,7 @@
 """The results of evaluations in a folder: results.json, and a table for readers."""
 
 from collections.abc import Mapping
+import itertools
 import json
 import os
 from typing import Any
@@ -52,12 +53,21 @@ def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, 
     earlier = read(workdir)
   except InputError:
     earlier = {}
-  of = lambda found: ([found.get(key) for key in ('digest', 'dataset', 'seed')],
-                      found.get('config', {}).get('data'), list(found.get('encoders', {})))
-  if of(earlier) == of(results):
+  if _judged(earlier) == _judged(results):
     return dict(results, encoders={name: {**earlier['encoders'][name], **row}
                                    for name, row in results['encoders'].items()})
-  count = len(list(workdir.glob('results_*.json')))
-  kept = path.rename(workdir / f'results_{count}.json')
+  others = (workdir / f'results_{number}.json' for number in itertools.count())
+  kept = path.rename(next(other for other in others if not other.exists()))
   parallel.say(f'The results that were in {workdir} are of other encoders or data: see {kept}')
   return dict(results)
+
+
+def _judged(found: Mapping[str, Any]) -> list[Any]:
+  """What results are of: the encoders and the images, whatever the evaluators."""
+  encoders, config = list(found.get('encoders', {})), found.get('config', {})
+  # The other encoders do not depend on these.
+  own = [config.get(key) for key, users in (('seed', {'random', 'supervised'}),
+                                            ('supervised', {'supervised'}))
+         if users & {*encoders}]
+  return [[found.get(key) for key in ('digest', 'dataset', 'seed', 'content')],
+          config.get('data'), encoders, own]

@@ -151,6 +151,26 @@ def test_results_of_something_else_are_put_aside(pretrained, tmp_path):
   assert list(results.read(tmp_path)['encoders']) == ['pixels']
 
 
+@pytest.mark.parametrize('changes, kept', [
+    (dict(), False), (dict(content=['b']), True), (dict(config=dict(data={}, seed=1)), True),
+    (dict(config=dict(data={}, seed=0, supervised=dict(epochs=2))), True)])
+def test_results_stay_where_encoders_and_images_are_the_same(tmp_path, changes, kept):
+  row = lambda evaluator: dict(supervised={evaluator: dict(top1=.5)})
+  found = dict(digest='a', dataset='c', seed=0, step=1, content=['a'], chance=.5,
+               test_split_reads=1, images=dict(train=1, validation=1, test=1),
+               config=dict(data={}, seed=0, supervised=dict(epochs=1)))
+  # Two has been removed; three must stay.
+  (tmp_path / 'results_1.json').write_text('mine')
+  (tmp_path / 'results_0.json').write_text('mine')
+  (tmp_path / 'results_3.json').write_text('mine')
+  results.write(tmp_path, dict(found, encoders=row('knn')))
+  after = results.write(tmp_path, dict(found, encoders=row('few_shot')) | changes)
+  expected = ['few_shot'] if kept else ['knn', 'few_shot']
+  assert list(after['encoders']['supervised']) == expected
+  assert (tmp_path / 'results_2.json').exists() == kept
+  assert (tmp_path / 'results_3.json').read_text() == 'mine'
+
+
 def test_the_test_split_is_read_once_and_last(evaluated):
   records = [json.loads(line) for line in
              (evaluated[0] / 'splits_read.jsonl').read_text().splitlines()]
