@@ -8,6 +8,7 @@ dot, are left out.
 
 from collections.abc import Iterator
 import hashlib
+import itertools
 import math
 import os
 import posixpath
@@ -50,7 +51,7 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
     raise DataError(f"data.options.labels is {labels!r}; it can be 'folders' or 'none'.")
   if not 0 <= validation_share < 1:
     raise DataError(f'data.options.validation_share is {validation_share}, outside [0, 1).')
-  _check_apart(train, validation=validation, test=test)
+  _check_apart(train=train, validation=validation, test=test)
   if split == 'test' and not test:
     raise DataError('There is no test split: set data.options.test to its folder.')
   classes = _subfolders(train) if labels == 'folders' else None
@@ -88,11 +89,13 @@ def check_split(split: str, *, train: str, test: str | None, labels: str, **_) -
          validation_share=0.)
 
 
-def _check_apart(train: str, **others: str | None) -> None:
-  for name, folder in others.items():
-    if folder and (_root(folder) + '/').startswith(_root(train) + '/'):
-      raise DataError(f'data.options.{name} is {folder}, which lies in the training folder '
-                      f'{train}; the same images would be trained on and judged.')
+def _check_apart(**folders: str | None) -> None:
+  given = [name for name, folder in folders.items() if folder]
+  for one, other in itertools.permutations(given, 2):
+    inner, outer = (os.path.realpath(_root(folders[name])) + '/' for name in (one, other))
+    if inner.startswith(outer):
+      raise DataError(f'data.options.{one} is {folders[one]}, which lies in data.options.{other} '
+                      f'{folders[other]}; the same images would be in two splits.')
 
 
 def _root(folder: str) -> str:

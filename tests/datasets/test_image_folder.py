@@ -266,10 +266,17 @@ def test_a_folder_without_classes_is_no_labelled_one(load, tmp_path):
 
 @pytest.mark.parametrize('split', ['train', 'test'])
 @pytest.mark.parametrize('options', [
-    dict(test='train'), dict(test='train/ant'), dict(validation='train/', test='held_out')])
-def test_training_images_are_not_judged(load, split, options):
-  with pytest.raises(DataError, match='lies in the training folder'):
+    dict(test='train'), dict(test='train/ant'), dict(validation='train/', test='held_out'),
+    dict(validation='test', test='test/'), dict(train='train/ant', labels='none', test='train')])
+def test_no_image_is_in_two_splits(load, split, options):
+  with pytest.raises(DataError, match='lies in data.options.*; the same images would be in two'):
     load(split, **options)
+
+
+def test_a_link_is_the_folder_that_it_leads_to(load, root, tmp_path):
+  (tmp_path / 'other').symlink_to(root / 'train')
+  with pytest.raises(DataError, match='the same images would be in two splits'):
+    load(test=tmp_path / 'other')
 
 
 def test_names_that_are_no_text_are_said(load, tmp_path):
