@@ -113,6 +113,9 @@ def test_a_trial_takes_a_few_images(tmp_path):
   sizes = [opened(section, tmp_path, split).data.num_examples
            for split in ('train', 'validation', 'test')]
   assert sizes == [256, 64, 64]
+  several = data_sets.data('voc2007', smoke=True).options
+  assert [several[f'{split}_split'] for split in ('train', 'validation', 'test')] == [
+      'train[:512]', 'validation[-512:]', 'test[:512]']
 
 
 @pytest.mark.parametrize('name, splits', [

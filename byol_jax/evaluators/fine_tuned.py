@@ -115,6 +115,8 @@ def checked_validation(images: Images, validation: Callable[[Any], Features], nu
   """
   features = validation(tuple(fine_tuning.with_new_classifier(images, num_classes)))
   check_features('validation', features, num_classes, multi_label=metric == 'map_voc07')
+  # Where there is no average precision of a class, this says so.
+  scoring.score(np.zeros((len(features.labels), num_classes)), features.labels, metric)
   return len(features.labels), hashlib.sha256(features.labels.tobytes()).hexdigest()
 
 

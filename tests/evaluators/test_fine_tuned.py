@@ -81,6 +81,10 @@ def test_unusable_validation_images_are_said_before_the_training():
   images = parts.make_images(split)
   with pytest.raises(InputError, match='24 validation images have no labels'):
     fine_tuned.checked_validation(images, parts.embedder(split._replace(labels=None)), 3, 'top1')
+  several = parts.with_several_labels(split)
+  several.labels[:, 1] = 0
+  with pytest.raises(InputError, match='No image of class 1 is among the 24'):
+    fine_tuned.checked_validation(images, parts.embedder(several), 3, 'map_voc07')
   count, digest = fine_tuned.checked_validation(images, parts.embedder(split), 3, 'top1')
   other = fine_tuned.checked_validation(
       images, parts.embedder(split._replace(labels=split.labels[::-1])), 3, 'top1')

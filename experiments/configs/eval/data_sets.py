@@ -175,9 +175,9 @@ def data(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
   Args:
     name: a key of DATA_SETS.
     smoke: a trial of the code on a CPU: 32 pixels and, of the sets of TFDS, the first 256
-      training, the last 64 validation and the first 64 test images; of the others a balanced
-      subset of 256 training images, or of two for each class, and all to choose and test on.
-      Its scores say nothing.
+      training, the last 64 validation and the first 64 test images (of VOC2007 512 each, so
+      that every class is there); of the others a balanced subset of 256 training images, or
+      of two for each class, and all to choose and test on. Its scores say nothing.
 
   Raises:
     InputError: an unknown name.
@@ -205,9 +205,11 @@ def data(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
 
 def _few(options: ml_collections.ConfigDict) -> None:
   """A few images of each split."""
-  options.train_split += '[:256]'
-  options.test_split += '[:64]'
+  # Of several labels each class must be present; 2 % of VOC2007 have the rarest.
+  fitted, judged = (512, 512) if options.ignored_label_key else (256, 64)
+  options.train_split += f'[:{fitted}]'
+  options.test_split += f'[:{judged}]'
   if options.validation_split:
-    options.validation_split = options.validation_split.split('[')[0] + '[-64:]'
+    options.validation_split = options.validation_split.split('[')[0] + f'[-{judged}:]'
   # So few images have not as many of each class as are held out.
   options.update(held_out='last', held_out_images=64)
