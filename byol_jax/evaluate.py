@@ -25,7 +25,6 @@ from byol_jax import (
   loading,
   parallel,
   plugins,
-  processes,
   ranked_lists,
   results,
   tensors,
@@ -136,8 +135,8 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   encoders = baselines.make(config, trees, meta, train)
   test = functools.cache(lambda: load('test', purpose='final scores'))
   loaders = dict(train=lambda: train, validation=lambda: validation, test=test)
-  # Of all hosts, since each sees its own images; read once for all encoders.
-  content = functools.cache(lambda split: processes.texts_of_all(loaders[split]().content()))
+  # Read once for all encoders.
+  content = functools.cache(lambda split: loaders[split]().content())
   rows = _judge(config, encoders, loaders, lambda: load('train+validation', purpose='refit'),
                 functools.partial(_grid, workdir, meta['config']['model'], data, content),
                 functools.partial(_store, workdir, meta['config']['model'], data, content),

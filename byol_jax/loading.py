@@ -11,7 +11,7 @@ from etils import epath
 import jax
 import numpy as np
 
-from byol_jax import assembly, datasets, input_pipeline, parallel, plugins, tensors
+from byol_jax import assembly, datasets, input_pipeline, parallel, plugins, processes
 from byol_jax.errors import InputError
 
 ACCESS_LOG = 'splits_read.jsonl'
@@ -59,20 +59,20 @@ class Loader(NamedTuple):
     return input_pipeline.resident(self.data, devices)
 
   def content(self) -> str:
-    """A digest that changes with the images, their order and labels, as far as this host sees them.
+    """A digest that changes with the images, their order and labels; all processes call it.
 
     Of images in memory of their pixels, of others of their files' names, sizes and times and of
-    which records of these files they are.
+    which records of these files they are. The same for any number of processes that see the
+    same files.
     """
     if isinstance(self.data, datasets.Split):
-      arrays = dict(images=self.data.images, sample_id=self.data.sample_id)
-      if self.data.labels is not None:
-        arrays['labels'] = self.data.labels
-      return tensors.digest(arrays)
+      return _content_in_memory(self.data)
     stats = [self.data.identity]
     for path in map(str, self.data.files):
       stats.append(f'{path} {_size_and_time(path)}')
-    return hashlib.sha256('\n'.join(stats).encode()).hexdigest()
+    own = hashlib.sha256('\n'.join(stats).encode()).hexdigest()
+    # Those of hosts with files of their own can differ.
+    return ' '.join(sorted({*processes.texts_of_all(own)}))
 
   def evaluation_batches(self, batch_size: int) -> Iterator[input_pipeline.HostBatch]:
     """Every readable image once."""
@@ -92,6 +92,18 @@ class Loader(NamedTuple):
     rows = parallel.gather_rows(np.concatenate([np.zeros((0, 1 + width), np.int32), *own]))
     labels = rows[np.argsort(rows[:, 0], kind='stable'), 1:]
     return labels if self.data.multi_label else labels[:, 0]
+
+
+def _content_in_memory(data: datasets.Split) -> str:
+  """A digest of the images of all processes, in the order of their ids, and of their labels."""
+  labels = np.zeros((len(data.images), 0), np.int32) if data.labels is None else data.labels
+  own = [np.frombuffer(hashlib.sha256(image.tobytes() + label.tobytes()).digest(), np.int32)
+         for image, label in zip(data.images, labels)]
+  rows = parallel.gather_rows(np.column_stack([
+      data.sample_id, np.concatenate([np.zeros((0, 8), np.int32), *(row[None] for row in own)])]))
+  digest = hashlib.sha256(f'{data.images.shape[1:]} {labels.shape[1:]}'.encode())
+  digest.update(rows[np.argsort(rows[:, 0], kind='stable')].tobytes())
+  return digest.hexdigest()
 
 
 def _size_and_time(path: str) -> str:

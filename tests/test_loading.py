@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from byol_jax import datasets, evaluate, loading, train
+from byol_jax import datasets, evaluate, loading, parallel, train
 from byol_jax.errors import InputError
 from experiments.configs import default
 from tests import tiny
@@ -142,6 +142,25 @@ def test_the_content_changes_with_every_writing_of_a_file(tmp_path, monkeypatch)
   # Of a file whose owner has no name on this machine.
   monkeypatch.setattr(pwd, 'getpwuid', lambda number: {}[number])
   assert content() == found[-1]
+
+
+def test_the_content_in_memory_is_that_of_all_processes_however_many(tmp_path, monkeypatch):
+  loader = loading.load(tiny.config().data, 'train', purpose='a test', workdir=tmp_path)
+  data, gather = loader.data, parallel.gather_rows
+  part = lambda rows: loader._replace(data=data._replace(
+      images=data.images[rows], labels=data.labels[rows], sample_id=data.sample_id[rows]))
+  own = []
+  monkeypatch.setattr(parallel, 'gather_rows', lambda rows: own.append(rows) or rows)
+  whole = loader.content()
+  for rows in (slice(0, None, 2), slice(1, None, 2), slice(0, 0)):
+    part(rows).content()
+  monkeypatch.setattr(parallel, 'gather_rows', lambda rows: np.concatenate(own[1:]))
+  assert part(slice(0, None, 2)).content() == whole
+  monkeypatch.setattr(parallel, 'gather_rows', gather)
+  for field in ('images', 'labels', 'sample_id'):
+    values = getattr(data, field)
+    assert loader._replace(data=data._replace(**{field: np.roll(values, 1, 0)})).content() != whole
+  assert loader._replace(data=data._replace(labels=None)).content() != whole
 
 
 def test_the_memory_pipeline_refuses_what_it_cannot_hold(config, tmp_path):

@@ -116,8 +116,8 @@ def test_a_fine_tuning_by_two_processes_goes_on_with_the_grid_of_one(tmp_path):
   grids = []
   for processes, workdir in ((1, 'one'), (2, 'two'), (2, 'one')):
     code, output = commands.run_job(
-        processes, 'evaluate', config='experiments/configs/eval/transfer_finetune.py:smoke',
-        checkpoint=tmp_path / 'run', workdir=tmp_path / workdir)
+        processes, 'evaluate', config='tests/tiny.py:tuning', checkpoint=tmp_path / 'run',
+        workdir=tmp_path / workdir)
     assert code == 0, output
     path = tmp_path / workdir / 'grids' / 'pretrained' / 'fine_tuned_transfer.jsonl'
     grids.append([json.loads(line) for line in path.read_text().splitlines()])

@@ -44,6 +44,15 @@ def eval_config(**overrides):
   return config.lock()
 
 
+def tuning_config():
+  """Two points of fine-tuning, and the last run."""
+  config = eval_default.get_config().unlock()
+  config.evaluators.fine_tuned_transfer = eval_default.fine_tuned_transfer()
+  config.evaluators.fine_tuned_transfer.update(
+      learning_rates=(.01, .1), weight_decays=(0.,), steps=10, batch_size=64)
+  return config.lock()
+
+
 def records_config():
   """The same on JPEG files in TFRecords; data.options.data_dir is to be given."""
   options = default.tfds_options()
@@ -53,5 +62,6 @@ def records_config():
 
 
 def get_config(kind='pretrain'):
-  """For commands: --config=tests/tiny.py, or with :eval or :records after it."""
-  return dict(eval=eval_config, records=records_config, pretrain=config)[kind]()
+  """For commands: --config=tests/tiny.py, or with :eval, :tuning or :records after it."""
+  return dict(eval=eval_config, tuning=tuning_config, records=records_config,
+              pretrain=config)[kind]()
