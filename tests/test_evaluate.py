@@ -367,6 +367,7 @@ def test_fine_tuned_encoders_are_described(fine_tuned):
   assert table[2].startswith('| BYOL |')
 
 
+@pytest.mark.slow
 def test_images_of_several_classes_are_fine_tuned_and_fitted(pretrained, tmp_path):
   """VOC2007 with the features of TFDS; image i shows class i % 20, and some a difficult 3."""
   random = np.random.default_rng(0)

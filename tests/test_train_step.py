@@ -204,6 +204,7 @@ def test_the_gradient_stops_at_the_target():
   assert np.abs(difference).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_without_predictor_and_target_all_gradients_are_of_one_network():
   """Then the loss is symmetric: nothing is stopped, nothing predicted."""
   gradients, state = first_gradients('none', predictor=())
@@ -295,6 +296,7 @@ def test_jit_step_gives_the_bits_of_pmap_step():
   assert_close(parallel.fetch((state, scalars)), parallel.fetch(expected), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_the_state_in_float32_and_stays_near_float32():
   state, scalars = run(make_recipe('bfloat16'), initial_state(make_recipe()), 3, 1)
   for leaf in jax.tree.leaves((state._replace(step=None), scalars)):
@@ -319,6 +321,7 @@ def test_the_step_compiles_once_and_donates_its_state():
   assert first.online_params['classifier']['w'].is_deleted()
 
 
+@pytest.mark.slow
 def test_unlabelled_images_train_without_a_classifier():
   recipe = make_recipe(num_classes=0)
   state, scalars = run(recipe, initial_state(recipe), 1, 1, labelled=False)

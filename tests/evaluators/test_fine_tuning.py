@@ -112,15 +112,17 @@ def test_the_supervised_encoder_is_trained_from_its_initialisation():
     classifier = dict(w=np.zeros((parts.DIMENSION, 3), np.float32), b=np.zeros(3, np.float32))
     return dict(params, classifier=classifier), state
 
+  networks = model.Model(init=init, apply=None, apply_to_small=None, encode=None,
+                         encode_in_training=parts.training(.9))
   split = parts.make_split(0, 24)
   batches = functools.partial(parts.make_images(split).batches, [parts.WHOLE])
   weights = supervised.train(
-      model.Model(init, None, None, parts.training(.9)), lambda batch: batch['images'] / 255.,
+      networks, lambda batch: batch['images'] / 255.,
       batches, 24, image_size=parts.SIZE, seed=parts.SEED, epochs=2., batch_size=parts.BATCH,
       base_learning_rate=16., momentum=parts.MOMENTUM, weight_decay=.1, devices=jax.devices())
   parts.assert_trained(weights, parts.reference(split, rate=.5, decay=.1, steps=6))
   with pytest.raises(InputError, match='diverged; supervised.base_learning_rate is 1e[+]30'):
     supervised.train(
-        model.Model(init, None, None, parts.training(.9)), lambda batch: batch['images'] / 255.,
+        networks, lambda batch: batch['images'] / 255.,
         batches, 24, image_size=parts.SIZE, seed=parts.SEED, epochs=2., batch_size=parts.BATCH,
         base_learning_rate=1e30, momentum=.9, weight_decay=1., devices=jax.devices())

@@ -111,6 +111,7 @@ def test_pictures_read_held_out_images_and_not_the_test_split(labelled):
   assert [(r['split'], r['purpose']) for r in new] == [('validation', 'report')]
 
 
+@pytest.mark.slow
 def test_the_page_of_an_unlabelled_run_says_what_it_cannot_have(unlabelled):
   reader = write([unlabelled], unlabelled / 'report.html')
   for part in ('Missing: no evaluation lies in the folder', 'the data have no labels',
@@ -120,6 +121,7 @@ def test_the_page_of_an_unlabelled_run_says_what_it_cannot_have(unlabelled):
   assert '✓' not in reader.words and 'Traceback' not in reader.words
 
 
+@pytest.mark.slow
 def test_data_that_are_gone_are_said_and_the_rest_stays(unlabelled, monkeypatch):
   def gone(*_, **__):
     raise datasets.DataError('images.npz is not there')
