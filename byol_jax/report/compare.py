@@ -1,6 +1,7 @@
 """Several runs beside each other: which keys differ, which runs are seeds of one setting,
 and how much each key mattered."""
 
+import collections
 from collections.abc import Mapping, Sequence
 import json
 from typing import Any, NamedTuple
@@ -13,12 +14,14 @@ from byol_jax.report.runs import Run
 
 SEED = 'seed'
 ABSENT = '(absent)'
+FEW = 3
 
 
 class Setting(NamedTuple):
   """Runs that differ in their seed only.
 
-  name: the values of the keys in which the settings differ, the keys shortened.
+  name: the values of the keys in which the settings differ, the keys shortened; of more than
+    FEW keys only those values that are not the most frequent ones.
   values: {key: value} of these.
   runs: one per seed.
   """
@@ -77,11 +80,15 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
           if key != SEED and not key.startswith(assembly.MAY_CHANGE)]
   short = {key: key if sum(other.endswith('.' + key.split('.')[-1]) for other in keys) > 1
            else key.split('.')[-1] for key in keys}
+  configs = [assembly.flat(run.config) for run in runs]
+  found = [{key: config.get(key, ABSENT) for key in keys} for config in configs]
+  usual = {key: collections.Counter(shown(values[key]) for values in found).most_common(1)[0][0]
+           for key in keys} if len(keys) > FEW else {}
   groups: dict[str, Setting] = {}
-  for run in runs:
-    config = assembly.flat(run.config)
-    values = {key: config.get(key, ABSENT) for key in keys}
-    name = '  '.join(f'{short[key]}={shown(value)}' for key, value in values.items())
+  for run, values in zip(runs, found):
+    named = [f'{short[key]}={shown(value)}' for key, value in values.items()
+             if usual.get(key) != shown(value)]
+    name = '  '.join(named) if named or not keys else 'the most frequent values'
     groups.setdefault(json.dumps(values), Setting(name, values, [])).runs.append(run)
   return list(groups.values())
 

@@ -25,6 +25,14 @@ def test_settings_are_runs_that_differ_in_the_seed_only(six):
   assert [len(setting.runs) for setting in found] == [3, 3]
 
 
+def test_of_many_keys_only_unusual_values_are_named(make_run):
+  found = compare.settings([
+      make_run('usual'), make_run('tau', train__base_tau=.5), make_run('rate', train__momentum=.7),
+      make_run('both', train__weight_decay=.1, train__eta=.2)])
+  assert [setting.name for setting in found] == [
+      'the most frequent values', 'base_tau=0.5', 'momentum=0.7', 'eta=0.2  weight_decay=0.1']
+
+
 def test_keys_that_leave_the_weights_alone_make_no_setting(make_run):
   found = compare.settings([make_run('a'), make_run('b', log__every_steps=7)])
   assert len(found) == 1 and found[0].name == ''
