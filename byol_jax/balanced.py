@@ -88,8 +88,9 @@ def of_training(split: str, rows: np.ndarray, held: np.ndarray, labels: Callable
     return np.sort(held), None
   chosen, drawn = np.sort(rows[~np.isin(rows, held)]), None
   if share != 1:
+    name = f'share{share:g}_of{len(chosen)}_seed{seed}'
     chosen = subset(labels(), chosen, num_classes, share, seed)
-    drawn = Subset(f'share{share:g}_seed{seed}', chosen)
+    drawn = Subset(name, chosen)
   return (np.sort(np.concatenate([chosen, held])) if split == TOGETHER else chosen), drawn
 
 

@@ -134,6 +134,22 @@ def _check_labels(name: str, labels: np.ndarray, count: int, num_classes: int, m
                      f'{low} ... {high}; correct the labels or num_classes.')
 
 
+def check_classes(labels: np.ndarray, num_classes: int) -> None:
+  """Raises InputError where a class has no training image.
+
+  Args:
+    labels: of all training images, int [N], or [N, C] of several classes.
+    num_classes: classes in the data set.
+  """
+  present = np.flatnonzero((labels > 0).any(axis=0)) if labels.ndim == 2 else labels
+  missing = np.setdiff1d(np.arange(num_classes), present)
+  if len(missing):
+    named = ', '.join(map(str, missing[:10])) + (', ...' if len(missing) > 10 else '')
+    raise InputError(f'{len(missing)} of {num_classes} classes have none of the {len(labels)} '
+                     f'training images: {named}. Take more training images, the same number of '
+                     'each class, or correct num_classes.')
+
+
 def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """How many classes are ranked above the true one; 0 is a correct prediction.
 

@@ -8,7 +8,15 @@ import numpy as np
 
 from byol_jax import augment, parallel
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, check_features, fine_tuning, grids, scoring
+from byol_jax.evaluators import (
+  Features,
+  Images,
+  check_classes,
+  check_features,
+  fine_tuning,
+  grids,
+  scoring,
+)
 from byol_jax.evaluators.fine_tuning import CLASSIFIER, Weights
 
 
@@ -97,13 +105,7 @@ def check(name: str, images: Images, *, num_classes: int, rates: Mapping[str, Se
                      "'pixels' out of config.encoders.")
   labels = images.labels()
   scoring.check_metric(metric, labels)
-  present = np.flatnonzero((labels > 0).any(axis=0)) if labels.ndim == 2 else labels
-  missing = np.setdiff1d(np.arange(num_classes), present)
-  if len(missing):
-    shown = ', '.join(map(str, missing[:10])) + (', ...' if len(missing) > 10 else '')
-    raise InputError(f'{len(missing)} of {num_classes} classes have none of the '
-                     f'{images.num_examples} training images: {shown}. Take more training images, '
-                     'the same number of each class, or correct num_classes.')
+  check_classes(labels, num_classes)
 
 
 def checked_validation(images: Images, validation: Callable[[Any], Features], num_classes: int,

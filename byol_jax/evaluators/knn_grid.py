@@ -37,10 +37,11 @@ def fit(train: Features, validation: Features, *, num_classes: int, k_values: Se
   """
   check_features('validation', validation, num_classes)
   count = len(train.embeddings)
-  wrong = [k for k in k_values if isinstance(k, bool) or not isinstance(k, int) or k < 1]
+  wrong = [k for k in k_values
+           if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1]
   if wrong:
     raise InputError(f'evaluators.knn_grid.k_values has {wrong[0]!r}; give integers of 1 or more.')
-  possible = [k for k in k_values if k <= count]
+  possible = [int(k) for k in k_values if k <= count]
   if not possible or not len(temperatures):
     raise InputError(f'k_values is {tuple(k_values)} and temperatures {tuple(temperatures)}, with '
                      f'{count} training images; give at least one of each that '

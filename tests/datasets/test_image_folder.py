@@ -316,7 +316,7 @@ def test_a_subset_is_balanced_and_the_held_out_images_stay(load):
   assert [everything[row] for row in part.subset.rows] == names(part)
   classes = [path.split('/train/')[1].split('/')[0] for path in names(part)]
   assert max(map(classes.count, CLASSES)) - min(map(classes.count, CLASSES)) <= 1
-  assert held.subset is None and part.subset.name == 'share0.6_seed0'
+  assert held.subset is None and part.subset.name == 'share0.6_of21_seed0'
   apart = load('train+validation', subset_share=.5, validation='held_out')
   assert apart.num_examples == 14 + 8 and len(apart.subset.rows) == 14
 

@@ -113,7 +113,7 @@ def test_a_subset_is_balanced_and_apart_from_the_held_out_images(load, arrays):
       (['train'], {}), (['train'], dict(subset_share=.7)), (['train'], dict(subset_share=.4)),
       (['validation'], dict(subset_share=.4))))
   assert [one.num_examples for one in (whole, part, small, held)] == [30, 21, 12, 10]
-  assert whole.subset is held.subset is None and part.subset.name == 'share0.7_seed0'
+  assert whole.subset is held.subset is None and part.subset.name == 'share0.7_of30_seed0'
   np.testing.assert_array_equal(part.images, arrays['train'][0][part.subset.rows])
   np.testing.assert_array_equal(part.labels, part.subset.rows % 10)
   assert np.ptp(np.bincount(small.labels, minlength=10)) <= 1

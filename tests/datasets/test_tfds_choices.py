@@ -110,7 +110,7 @@ def test_subsets_are_balanced_nested_and_apart_from_the_held_out_images(
 
 def test_a_subset_names_its_rows_and_the_source_of_each_image(load, data_dir):
   stream = load(subset_share=.1, **PER_CLASS)
-  assert stream.subset.name == 'share0.1_seed0'
+  assert stream.subset.name == 'share0.1_of108_seed0'
   records, ids, _ = evaluated(stream)
   np.testing.assert_array_equal(stream.subset.rows, records[np.argsort(ids)])
   assert rows(stream, data_dir) == stream.subset.rows.tolist()
@@ -204,7 +204,7 @@ def test_the_rows_of_a_subset_are_written_to_the_workdir(options, tmp_path):
   data.update(dataset='tfds', pipeline='memory', virtual_shards=TOTAL)
   data.options = ml_collections.ConfigDict(dict(options, subset_share=.2) | PER_CLASS)
   loader = loading.load(data, 'train', purpose='a test', workdir=tmp_path)
-  file = tmp_path / 'subset_rows_share0.2_seed0.txt'
+  file = tmp_path / 'subset_rows_share0.2_of108_seed0.txt'
   rows = [int(line) for line in file.read_text().splitlines()]
   assert isinstance(loader.data, Split) and loader.data.images[:, 0, 0, 0].tolist() == rows
   assert json.loads((tmp_path / loading.ACCESS_LOG).read_text())['examples'] == len(rows) == 22

@@ -34,7 +34,8 @@ def test_the_pair_of_the_best_validation_score_is_taken():
 
 def test_more_neighbours_than_images_are_left_out():
   train, validation = make(0, 10), make(1, 5)
-  candidates = knn_grid.fit(train, validation, num_classes=7, **GRID).candidates
+  grid = dict(GRID, k_values=np.array(GRID['k_values']))
+  candidates = knn_grid.fit(train, validation, num_classes=7, **grid).candidates
   assert {k for k, _, _ in candidates} == {1, 5}
 
 
