@@ -1,7 +1,13 @@
-"""The processes of a job: what they must have in common, and how the loss of one shows."""
+"""The processes of a job: what is theirs alone or in common, and how the loss of one shows."""
 
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import os
 import random
+import socket
 import time
+from typing import IO
 import uuid
 
 from etils import epath
@@ -13,6 +19,10 @@ from byol_jax.errors import InputError
 
 # Of a process whose job has lost another one: start the same command again.
 EXIT_CODE = 76
+# Of a workdir, locked and named after the process that holds it.
+LOCK = '.job'
+# Seconds that a job waits for the one before it, which may still be writing its last step.
+PATIENCE = 60.
 # Seconds that a file of the first process may take to be seen by the others.
 VISIBLE = 30.
 # What the transports and the coordination service of JAX say of a process that is gone.
@@ -28,6 +38,49 @@ def texts_of_all(text: str) -> list[str]:
   together = parallel.gather_rows(own).tobytes()
   ends = np.cumsum(lengths)
   return [together[end - length:end].decode() for length, end in zip(lengths, ends)]
+
+
+@contextlib.contextmanager
+def alone(workdir: epath.Path) -> Iterator[None]:
+  """Keeps other jobs out of a workdir.
+
+  The first process holds a lock of the operating system, which ends with the process,
+  however that ends. Object stores have none: there two jobs are not noticed.
+
+  Raises:
+    InputError: another job is still there after PATIENCE seconds.
+  """
+  if not parallel.is_first_process() or parallel.in_object_store(workdir):
+    yield
+    return
+  with open(workdir / LOCK, 'a+') as file:
+    _lock(file, workdir)
+    yield
+
+
+def _lock(file: IO[str], workdir: epath.Path) -> None:
+  deadline, said = time.monotonic() + PATIENCE, False
+  while True:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      break
+    except BlockingIOError:
+      file.seek(0)
+      holder = file.read().strip() or 'another process'
+    except OSError as error:
+      parallel.say(f'{workdir} cannot be locked ({error.strerror}): a second job on it would not '
+                   'be noticed')
+      return
+    if time.monotonic() >= deadline:
+      raise InputError(f'{holder} runs in the workdir {workdir}. Let it end, or stop it, and give '
+                       'the same command again; another run needs another --workdir.')
+    if not said:
+      parallel.say(f'{holder} runs in {workdir}; waiting up to {PATIENCE:.0f} s for its end')
+      said = True
+    time.sleep(1)
+  file.truncate(0)
+  file.write(f'Process {os.getpid()} of {socket.gethostname()}')
+  file.flush()
 
 
 def check_shared(folder: epath.Path) -> None:

@@ -65,12 +65,13 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
     The final state, on the host.
 
   Raises:
-    InputError: what the user can mend, a loss that is not finite among it.
+    InputError: what the user can mend, a loss that is not finite and another job in the
+      workdir among it.
     Preempted: SIGTERM came; the last step is saved.
   """
   began, workdir = time.perf_counter(), parallel.writable_folder(workdir)
   processes.check_shared(workdir)
-  with preemption.listening() as stop_asked:
+  with preemption.listening() as stop_asked, processes.alone(workdir):
     loader = loading.load(config.data, 'train', purpose='pretraining', workdir=workdir)
     resolved = assembly.resolve(config, loader.data)
     assembly.check_same_job(assembly.as_json(config), resolved._asdict())

@@ -1,5 +1,10 @@
 """What the processes of a job have in common; jobs of real ones are in test_multihost.py."""
 
+import errno
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -59,6 +64,41 @@ def test_a_folder_that_the_other_does_not_see_is_refused(two, tmp_path, blind):
   else:
     processes.check_shared(tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+HOLDER = """
+import pathlib, sys
+from byol_jax import processes
+with processes.alone(pathlib.Path(sys.argv[1])):
+  print('held', flush=True)
+  sys.stdin.read()
+"""
+
+
+def test_a_second_job_is_refused_until_the_first_is_gone_however_it_ends(
+    tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(processes, 'PATIENCE', 0.)
+  first = subprocess.Popen([sys.executable, '-c', HOLDER, str(tmp_path)], text=True,
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+  assert first.stdout.readline() == 'held\n'
+  with (pytest.raises(InputError, match=f'^Process {first.pid} of .* runs in the workdir'),
+        processes.alone(tmp_path)):
+    pass
+  monkeypatch.setattr(processes, 'PATIENCE', 60.)
+  monkeypatch.setattr(processes.time, 'sleep', lambda seconds: (first.kill(), first.wait()))
+  for _ in range(2):
+    with processes.alone(tmp_path):
+      assert (tmp_path / processes.LOCK).read_text().startswith(f'Process {os.getpid()} of ')
+  assert capsys.readouterr().out.count('waiting up to 60 s') == 1
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
+  def no_locks(file, operation):
+    raise OSError(errno.ENOLCK, 'No locks available')
+
+  monkeypatch.setattr(processes.fcntl, 'flock', no_locks)
+  with processes.alone(tmp_path):
+    assert 'cannot be locked (No locks available)' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('text, lost', [

@@ -18,6 +18,7 @@ from byol_jax import (
   monitor,
   parallel,
   preemption,
+  processes,
   train,
 )
 from byol_jax.errors import InputError
@@ -84,6 +85,13 @@ def test_resuming_gives_the_digests_of_a_run_that_never_stopped(finished, tmp_pa
   assert digests(tmp_path) == digests(finished[0])
   steps = [r['step'] for r in metric_log.read(tmp_path) if 'train/loss' in r]
   assert steps == [3, 6, 9, 12]
+
+
+def test_a_second_run_in_the_workdir_is_refused_and_touches_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(processes, 'PATIENCE', 0.)
+  with processes.alone(tmp_path), pytest.raises(InputError, match='runs in the workdir'):
+    train.pretrain(tiny.config(), tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == [processes.LOCK]
 
 
 def test_images_on_the_device_train_as_those_of_the_host_do(finished, tmp_path):
