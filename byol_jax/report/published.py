@@ -96,8 +96,12 @@ TABLE_3 = dict(
 # What the sets are called elsewhere: by TFDS, and by those who prepare them.
 SETS = {'voc/2007': 'voc2007', 'oxford_iiit_pet': 'pets', 'oxford_flowers102': 'flowers102',
         'fgvc_aircraft': 'aircraft', 'stanford_cars': 'cars196'}
-LINEAR = slice(0, 3)
-FINE_TUNED = slice(3, 7)
+# What it is in percent of (Table 10), where that is not the share of correct images.
+METRICS = dict(aircraft='mean per class', voc2007='VOC07 mAP', pets='mean per class',
+               caltech101='mean per class', flowers102='mean per class')
+# Its two parts: what they are called, and where they stand.
+PARTS = dict(linear_transfer=('linear (D.2)', slice(0, 3)),
+             fine_tuned_transfer=('fine-tuned (D.3)', slice(3, 7)))
 ROWS = ('BYOL', 'SimCLR (their own)', 'supervised', 'random')
 # Table 2, ResNet-50: top-1 and top-5 by the share of the labels of ImageNet.
 TABLE_2 = {'1 %': dict(BYOL='53.2, 78.4', SimCLR='48.3, 75.5', supervised='25.4, 48.4'),
@@ -125,11 +129,11 @@ def of_protocol(evaluator: str, dataset: str) -> str:
   if evaluator == 'semi_supervised' and share:
     numbers = ', '.join(f'{method} {scores}' for method, scores in TABLE_2[share].items())
     return f'{where}, Table 2), top-1 and top-5 with {share} of the labels: {numbers}.'
-  part = dict(linear_transfer=LINEAR, fine_tuned_transfer=FINE_TUNED).get(evaluator)
-  if part is None or name not in TABLE_3:
+  if evaluator not in PARTS or name not in TABLE_3:
     return ''
+  title, part = PARTS[evaluator]
   numbers = ', '.join(f'{row} {value}' for row, value in zip(ROWS, TABLE_3[name][part]))
-  return f'{where}, Table 3): {numbers}.'
+  return f'{where}, Table 3), {title} {METRICS.get(name, "top-1")}: {numbers}.'
 
 
 def beside(config: Mapping[str, Any], *, count: int = 4) -> list[tuple[Published, list[str]]]:

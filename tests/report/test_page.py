@@ -225,6 +225,7 @@ def test_every_protocol_has_its_table_beside_published_numbers(make_run, tmp_pat
   for part in ('Measured: in transfer', 'Measured: in tuned', 'linear (D.2) top-1', '30.0 +- 2.0',
                'kNN, chosen top-1', 'fine-tuned (D.3) top-1', 'fine-tuned (C.1) top-5',
                'Published (not run here), ResNet-50 after 1000 epochs of ImageNet',
-               'Table 3): BYOL 91.3, SimCLR (their own) 90.5', 'Table 3): BYOL 97.8'):
+               'linear (D.2) top-1: BYOL 91.3, SimCLR (their own) 90.5',
+               'fine-tuned (D.3) top-1: BYOL 97.8'):
     assert part in found.words, part
   assert 'accumulation_steps' not in found.words

@@ -3,7 +3,7 @@
 import pytest
 
 from byol_jax import assembly
-from byol_jax.report import published
+from byol_jax.report import published, tables
 from experiments.configs import cifar10, imagenet_r50
 from experiments.configs.eval import data_sets
 from tests import tiny
@@ -40,9 +40,10 @@ def test_every_entry_names_its_protocol_and_source():
 
 
 @pytest.mark.parametrize('evaluator, dataset, parts', [
-    ('linear_transfer', 'food101', ['BYOL 75.3', 'SimCLR (their own) 72.8', 'supervised 72.3']),
-    ('linear_transfer', 'voc/2007', ['BYOL 82.5']),
-    ('fine_tuned_transfer', 'oxford_iiit_pet:4.0.0', ['BYOL 91.7', 'random 81.5']),
+    ('linear_transfer', 'food101', ['linear (D.2) top-1: BYOL 75.3', 'SimCLR (their own) 72.8', 'supervised 72.3']),
+    ('linear_transfer', 'voc/2007', ['linear (D.2) VOC07 mAP: BYOL 82.5']),
+    ('fine_tuned_transfer', 'oxford_iiit_pet:4.0.0', [
+        'fine-tuned (D.3) mean per class: BYOL 91.7', 'random 81.5']),
     ('semi_supervised', 'imagenet2012_subset/1pct', ['1 % of the labels: BYOL 53.2, 78.4',
                                                      'supervised 25.4, 48.4']),
     ('semi_supervised', 'imagenet2012', ['all labels: BYOL 77.7, 93.9']),
@@ -67,4 +68,5 @@ def test_the_table_of_data_sets_has_the_same_numbers(name):
   known = found.options.get('name', name)
   for evaluator, score in (('linear_transfer', found.linear),
                            ('fine_tuned_transfer', found.fine_tuned)):
-    assert f'BYOL {score},' in published.of_protocol(evaluator, known)
+    metric = tables.METRICS[found.metric]
+    assert f'{metric}: BYOL {score},' in published.of_protocol(evaluator, known)
