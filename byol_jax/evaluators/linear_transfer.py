@@ -129,6 +129,7 @@ def describe(fitted: Fitted) -> dict[str, Any]:
   l2_values = sorted(candidate.l2 for candidate in fitted.candidates)
   edges = fitted.chosen in (0, len(fitted.candidates) - 1)
   low, high, count = PAPER_L2
+  ended = sum(not candidate.converged for candidate in fitted.candidates)
   as_in_paper = (len(l2_values) == count
                  and np.allclose(l2_values, np.geomspace(low, high, count), rtol=1e-3))
   return dict(
@@ -137,6 +138,8 @@ def describe(fitted: Fitted) -> dict[str, Any]:
       differs_from_paper=[
           *([] if as_in_paper else [f'{len(l2_values)} l2 values from {l2_values[0]:g} to '
                                     f'{l2_values[-1]:g} ({count} from {low:g} to {high:g})']),
+          *([f'{ended} of {len(l2_values)} fits ended before their tolerance (converged)']
+            if ended else []),
           *([] if fitted.refit_converged else ['the last fit ended before its tolerance '
                                                '(converged)'])],
       tolerance=fitted.tolerance, refit_converged=fitted.refit_converged,

@@ -35,6 +35,8 @@ KINDS = ('multinomial', 'binary')
 LEAST_CURVATURE = 1e-3
 # The sum of the h_i x_i x_i^T takes about as long as so many iterations times D / C, on a CPU.
 SUM_IN_ITERATIONS = .25
+# Least ridge of the matrix that is factored, in shares of its trace times the machine epsilon.
+ROUNDING = 4
 
 
 class Parameters(NamedTuple):
@@ -52,7 +54,8 @@ class Solution(NamedTuple):
   objective: the sum above.
   gap: squared norm of the gradient in the coordinates of the iteration, in shares of the
     objective: an estimate of the relative distance from the minimum, which was at most 41
-    times as large where it was measured. Of 'binary' losses the class that is farthest.
+    times as large on real images, and 2,700 times where a class had one image in 200. Of
+    'binary' losses the class that is farthest.
   iterations: of L-BFGS, likewise.
   converged: whether the gap is below the tolerance.
   """
@@ -86,7 +89,7 @@ def path(inputs: np.ndarray, targets: np.ndarray, *, kind: str, l2_values: Seque
     dtype: 'float64', or 'float32', in which a tolerance below 1e-5 may not be reached.
 
   Raises:
-    InputError: an option out of its range.
+    InputError: an option out of its range, one class alone, or features too large for the dtype.
   """
   if not len(l2_values) or not all(0 < l2 < np.inf for l2 in l2_values):
     raise InputError(f'l2_values is {l2_values}; give one or more strengths above 0.')
@@ -112,6 +115,11 @@ def path(inputs: np.ndarray, targets: np.ndarray, *, kind: str, l2_values: Seque
     parameters, *numbers = zip(*found)
     weights, bias = (np.concatenate(arrays, axis=-1) for arrays in zip(*parameters))
     objectives, gaps, iterations = map(np.array, numbers)
+    if not np.isfinite(objectives).all():
+      raise InputError(f'Logistic regression with l2 {l2:g} ended at no number in {dtype}, of '
+                       f'features from {inputs.min():g} to {inputs.max():g} and '
+                       f'{targets.shape[1]} classes; give two or more classes, and float64 for '
+                       'large features.')
     yield Solution(float(l2), Parameters(weights, bias - mean @ weights),
                    float(objectives.sum()), float(gaps.max()), int(iterations.max()),
                    bool(gaps.max() <= tolerance))
@@ -172,8 +180,11 @@ def _minimise(start: Parameters, inputs: chex.Array, targets: chex.Array, curvat
               l2: chex.Array, tolerance: float, max_iterations: int, kind: str):
   """The minimiser, its objective, its gap and the number of iterations."""
   total = jnp.sum(_curvatures(kind, _scores(start, inputs)))
-  root = jnp.linalg.cholesky(total / curvature.total * curvature.matrix
-                             + l2 * jnp.eye(inputs.shape[1], dtype=inputs.dtype))
+  matrix = total / curvature.total * curvature.matrix
+  # Of dependent features rounding leaves no root: 1e6 times a feature given twice was NaN with
+  # l2 = 1e-4. Other coordinates have the same minimum.
+  ridge = jnp.maximum(l2, ROUNDING * jnp.finfo(inputs.dtype).eps * jnp.trace(matrix))
+  root = jnp.linalg.cholesky(matrix + ridge * jnp.eye(inputs.shape[1], dtype=inputs.dtype))
   bias_root = jnp.sqrt(total)
 
   def back(moved):

@@ -65,6 +65,7 @@ def test_the_papers_grid_differs_in_nothing_but_what_did_not_converge(parts):
   fitted = linear_transfer.fit(train, validation, **OPTIONS | dict(
       l2_values=tuple(np.geomspace(1e-6, 1e5, 45)), tolerance=1e-2, max_iterations=1))
   assert linear_transfer.describe(fitted)['differs_from_paper'] == [
+      '45 of 45 fits ended before their tolerance (converged)',
       'the last fit ended before its tolerance (converged)']
 
 

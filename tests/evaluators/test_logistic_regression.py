@@ -145,6 +145,28 @@ def test_float32_comes_near():
   assert not jax.config.jax_enable_x64
 
 
+@pytest.mark.parametrize('dtype, tolerance', [('float64', 1e-8), ('float32', 1e-5)])
+def test_large_features_that_depend_on_each_other(dtype, tolerance):
+  """Each twice: weights of half the size serve as well, at twice the penalty."""
+  inputs, _, targets = load('wine')
+  # Classes that cannot be told apart have a minimum at every penalty.
+  targets = np.random.default_rng(0).permutation(targets)
+  options = OPTIONS | dict(dtype=dtype, tolerance=tolerance)
+  large = (1e6 * (inputs - inputs.mean(0)) / inputs.std(0)).astype(np.float32)
+  twice, once = (list(logistic_regression.path(x, targets, **options | dict(l2_values=values)))
+                 for x, values in ((np.hstack([large, large]), (2e8, 2e-4)), (large, (1e8, 1e-4))))
+  assert all(s.converged for s in (*twice, *once))
+  assert [s.objective for s in twice] == pytest.approx([s.objective for s in once], rel=1e-3)
+
+
+@pytest.mark.parametrize('scale, classes, dtype', [(1e30, 2, 'float32'), (1., 1, 'float64')])
+def test_what_has_no_finite_minimum_is_said(scale, classes, dtype):
+  targets = np.eye(classes)[np.arange(4) % classes]
+  with pytest.raises(InputError, match=f'no number in {dtype}, of features .* {classes} classes'):
+    list(logistic_regression.path(scale * np.arange(8.).reshape(4, 2), targets, **OPTIONS | dict(
+        dtype=dtype, l2_values=(1., .1))))
+
+
 def test_it_ends_at_the_greatest_number_of_iterations():
   inputs, _, targets = load('digits')
   solution, = logistic_regression.path(inputs, targets, **OPTIONS | dict(max_iterations=3))
