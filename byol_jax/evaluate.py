@@ -7,7 +7,6 @@ is read once, and each fitted evaluator scores it.
 
 from collections.abc import Callable, Mapping
 import functools
-import json
 import os
 from typing import Any, NamedTuple
 
@@ -147,12 +146,11 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   judged_on = [content(split) for split in loaders]
   if not parallel.is_first_process():
     return {}
-  reads = [json.loads(line) for line in (workdir / loading.ACCESS_LOG).read_text().splitlines()]
   found = dict(
       pretrained=str(parallel.folder(pretrained)), step=meta['step'], content=judged_on,
       config=assembly.as_json(config),
       # Evaluations in the same workdir share one log, so that none is forgotten.
-      test_split_reads=sum(record['split'] == 'test' for record in reads),
+      test_split_reads=loading.reads_of(workdir, 'test'),
       digest=meta['digests']['online'], seed=meta['config']['seed'], dataset=_data_name(data),
       images=dict(train=train.data.num_examples, validation=validation.data.num_examples,
                   test=test().data.num_examples),

@@ -240,6 +240,15 @@ def _access_log(workdir: pathlib.Path):
   return note
 
 
+def reads_of(workdir: pathlib.Path, split: str) -> int:
+  """How often a split was read, by all runs in a workdir.
+
+  Counted in the text: the next record follows one that was cut off on the same line.
+  """
+  text = (workdir / ACCESS_LOG).read_bytes().decode(errors='replace')
+  return text.count(json.dumps(dict(split=split))[1:-1])
+
+
 def shards(config: Mapping[str, Any]) -> datasets.Shards:
   """The virtual shards of a `data` section that this host owns."""
   return datasets.one_host(jax.process_index(), jax.process_count(), config['virtual_shards'])

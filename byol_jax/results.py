@@ -36,7 +36,10 @@ def read(workdir: str | os.PathLike) -> dict[str, Any]:
   if not path.exists():
     raise InputError(f'No {path}: give the --workdir of an evaluation.')
   try:
-    return json.loads(path.read_text())
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict):
+      raise ValueError('it holds no results')
+    return found
   except ValueError as error:
     raise InputError(f'{path} is damaged ({error}); evaluate again.') from error
 

@@ -143,12 +143,18 @@ def test_a_grid_does_not_go_on_with_other_images_of_the_same_path(pretrained, tm
 
 def test_results_of_something_else_are_put_aside(pretrained, tmp_path):
   (tmp_path / 'results.json').write_text('{"digest": "another"}')
+  # What an interruption left of a record.
+  (tmp_path / 'splits_read.jsonl').write_text('{"dataset": "tf')
   config = tiny.eval_config(encoders=('pixels',))
   with config.unlocked():
     config.evaluators = dict(knn=dict(config.evaluators.knn))
   evaluate.evaluate(config, pretrained, tmp_path)
   assert json.loads((tmp_path / 'results_0.json').read_text()) == dict(digest='another')
-  assert list(results.read(tmp_path)['encoders']) == ['pixels']
+  found = results.read(tmp_path)
+  assert list(found['encoders']) == ['pixels'] and found['test_split_reads'] == 1
+  (tmp_path / 'results.json').write_text('[1, 2]')
+  with pytest.raises(InputError, match='results.json is damaged .it holds no results.'):
+    results.read(tmp_path)
 
 
 @pytest.mark.parametrize('changes, kept', [

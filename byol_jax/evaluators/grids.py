@@ -119,9 +119,7 @@ def _chosen(done: Mapping[int, Candidate], metric: str) -> int | None:
 
 def _finished(grid: Grid, points: Sequence[Point]) -> dict[int, Candidate]:
   """The points that stand in the file, by their index, the same on all processes."""
-  text = ''
-  if parallel.is_first_process() and grid.path.exists():
-    text = grid.path.read_text()
+  text = _text(grid) if parallel.is_first_process() else ''
   records = {}
   for line in processes.texts_of_all(text)[0].splitlines():
     # What an interruption has cut off is no record.
@@ -139,11 +137,16 @@ def _append(grid: Grid, candidate: Candidate) -> None:
   if not parallel.is_first_process():
     return
   grid.path.parent.mkdir(parents=True, exist_ok=True)
-  text = grid.path.read_text() if grid.path.exists() else ''
+  text = _text(grid)
   record = dict(key=_key(grid, candidate.point), **candidate._asdict())
   with grid.path.open('a') as file:
     # After a line that was cut off, which would swallow this one.
     file.write(('\n' if text and not text.endswith('\n') else '') + json.dumps(record) + '\n')
+
+
+def _text(grid: Grid) -> str:
+  """Of the file; what is damaged in it stays unreadable, and only that."""
+  return grid.path.read_bytes().decode(errors='replace') if grid.path.exists() else ''
 
 
 def _key(grid: Grid, point: Point) -> str:

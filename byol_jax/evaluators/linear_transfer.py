@@ -81,8 +81,10 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
     InputError: an option out of its range, unusable features, a class without training image.
   """
   for name, part in (('train', train), ('validation', validation)):
+    # Of labels of another kind it says more than the next.
+    if part.labels is not None:
+      scoring.check_metric(metric, part.labels)
     check_features(name, part, num_classes, multi_label=metric == 'map_voc07')
-    scoring.check_metric(metric, part.labels)
   chex.assert_equal_shape_suffix([train.embeddings, validation.embeddings], 1)
   check_classes(train.labels, num_classes)
   began = time.monotonic()

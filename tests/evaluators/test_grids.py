@@ -75,6 +75,15 @@ def test_a_line_that_was_cut_off_is_no_point(tmp_path, cut):
   assert search(grid, keep_weights=False)[1] == []
 
 
+def test_bytes_that_are_no_text_are_no_point(tmp_path):
+  grid = parts.make_grid(tmp_path)
+  search(grid)
+  content = grid.path.read_bytes()
+  grid.path.write_bytes(content[:-20] + b'\xff\xfe')
+  assert search(grid, keep_weights=False)[1] == [5]
+  assert search(grid, keep_weights=False)[1] == []
+
+
 def test_other_data_options_or_points_are_not_reused(tmp_path):
   grid = parts.make_grid(tmp_path, encoder='a', options=dict(momentum=.9, view=(1, 2)))
   search(grid, points=POINTS[:4])

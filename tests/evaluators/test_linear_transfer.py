@@ -69,6 +69,11 @@ def test_the_papers_grid_differs_in_nothing_but_what_did_not_converge(parts):
       'the last fit ended before its tolerance (converged)']
 
 
+def test_a_metric_of_other_labels_is_said(parts):
+  with pytest.raises(InputError, match='one label per image; set metric to top1 or mean_per_cl'):
+    linear_transfer.fit(*parts[:2], **OPTIONS | dict(metric='map_voc07'))
+
+
 @pytest.mark.parametrize('change, message', [
     (lambda part: part._replace(labels=np.where(part.labels == 3, 4, part.labels)),
      '1 of 10 classes have none of the .* training images: 3'),

@@ -40,7 +40,8 @@ def test_every_entry_names_its_protocol_and_source():
 
 
 @pytest.mark.parametrize('evaluator, dataset, parts', [
-    ('linear_transfer', 'food101', ['linear (D.2) top-1: BYOL 75.3', 'SimCLR (their own) 72.8', 'supervised 72.3']),
+    ('linear_transfer', 'food101', [
+        'linear (D.2) top-1: BYOL 75.3', 'SimCLR (their own) 72.8', 'supervised 72.3']),
     ('linear_transfer', 'voc/2007', ['linear (D.2) VOC07 mAP: BYOL 82.5']),
     ('fine_tuned_transfer', 'oxford_iiit_pet:4.0.0', [
         'fine-tuned (D.3) mean per class: BYOL 91.7', 'random 81.5']),
