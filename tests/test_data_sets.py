@@ -25,7 +25,7 @@ PREPARED = [name for name, found in TABLE.items() if found.dataset == 'tfds']
 # Protocol -> its configs, what they say of the grid before it starts, and then of its cost.
 COSTS = dict(
     linear=(transfer_linear, r'45 penalties on \d+ images, \d+ features, \d+ classes',
-            r'ms per iteration; .* take \d+ to \d'),
+            r'ms per iteration; .* take [\d.]+ to \d'),
     fine_tuned=(transfer_finetune, '56 points, 1140000 steps in all; .* 1140000 steps are left',
                 r'ms per step, about [\d.]+ (h|days) for 1140000 steps'),
     semi_supervised=(semi_supervised, r'10 points, \d+ steps in all',

@@ -18,6 +18,8 @@ COLUMNS = dict(linear='linear (C.1)', linear_features='linear on features', knn=
 WITH_TOP5 = ('linear', 'semi_supervised')
 # Evaluators after which an encoder is frozen no more.
 FINE_TUNED = ('semi_supervised', 'fine_tuned_transfer')
+# Evaluators whose last fit is on training and held-out images together.
+REFITTED = ('linear_transfer', 'fine_tuned_transfer')
 METRICS = dict(top1='top-1', top5='top-5', mean_per_class='mean per class',
                map_voc07='VOC07 mAP', map='mAP', rank1='rank-1', rank5='rank-5', rank10='rank-10')
 RETRIEVED = ('map', 'rank1', 'rank5', 'rank10')
@@ -67,9 +69,12 @@ def scores(results: Sequence[Mapping[str, Any]]) -> Table:
                for e, row in evaluators.items() if row.get('differs_from_paper')]
   drawn = ['Few-shot: mean +- standard deviation over the draws of the images.'] if (
       len(results) == 1 and any(f'{m}_std' in evaluators[e] for e, m in columns)) else []
+  refitted = [COLUMNS[e] for e in evaluators if e in REFITTED]
+  last = [f'{" and ".join(refitted)}: after the choice trained on the training and the held-out '
+          'images together.'] if refitted else []
   beside = [text for e in evaluators if (text := published.of_protocol(e, first['dataset']))]
   retrieved = [_retrieved(row) for row in evaluators.values() if 'map' in row]
-  notes = [_counted(results), *retrieved, *drawn, *differing, *beside]
+  notes = [_counted(results), *retrieved, *last, *drawn, *differing, *beside]
   return Table(['encoder', *titles], rows, notes)
 
 

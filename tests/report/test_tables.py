@@ -34,6 +34,15 @@ def test_columns_are_named_and_linear_evaluation_has_its_top5():
           in text_of(result))
 
 
+def test_it_is_said_where_held_out_images_are_trained_on_in_the_end():
+  result = results(0, pretrained=.5)
+  assert 'together' not in text_of(result)
+  row = result['encoders']['pretrained']
+  row['linear_transfer'] = row['fine_tuned_transfer'] = dict(top1=.3, metric='top1')
+  assert ('linear (D.2) and fine-tuned (D.3): after the choice trained on the training and the '
+          'held-out images together.') in text_of(result)
+
+
 def test_draws_of_a_few_images_have_their_spread():
   rows = [results(seed, pretrained=.5) for seed in (0, 1)]
   for row, mean in zip(rows, (.3, .4)):
