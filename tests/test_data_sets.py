@@ -58,7 +58,8 @@ def test_scores_stand_in_the_order_of_table_3_and_the_sizes_add_up():
       88.5, 97.8, 86.1, 76.3, 63.7, 91.6, 88.1, 85.4, 76.2, 91.7, 93.8, 97.0]
   for name, (fitted, held_out) in dict(
       food101=(75_750, 0), cifar10=(50_000, 0), cifar100=(50_000, 0), cars=(8_144, 0),
-      sun397=(397 * 50, 10), pets=(3_680, 20), imagenet=(1_281_167, 0)).items():
+      sun397=(397 * 50, 10), pets=(3_680, 20), caltech101=(102 * 30, 5),
+      imagenet=(1_281_167, 0)).items():
     sizes, options = TABLE[name].sizes, TABLE[name].options
     assert sum(sizes[:2]) == fitted and options['held_out_per_class'] == held_out
     assert sizes[1] == held_out * TABLE[name].num_classes + options['held_out_images']

@@ -139,6 +139,10 @@ def test_a_grid_does_not_go_on_with_other_images_of_the_same_path(pretrained, tm
   one.write_bytes(encode(np.zeros((20, 20, 3), np.uint8), 'PNG'))
   evaluate.evaluate(config, pretrained, tmp_path / 'out')
   assert len(trained) == 5
+  # Nor with others of their views.
+  config.data.center_share = .5
+  evaluate.evaluate(config, pretrained, tmp_path / 'out')
+  assert len(trained) == 7
 
 
 def test_results_of_something_else_are_put_aside(pretrained, tmp_path):
