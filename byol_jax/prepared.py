@@ -54,14 +54,16 @@ def open_set(name: str, data_dir: str | None, download: bool) -> Any:
   if not builder.info.splits and download:
     _prepare(builder)
   if not builder.info.splits:
-    place = f' --data_dir={folder}' if folder else ''
+    # Not `tfds build`, which does not start without apache-beam (4.9.10).
+    place = f', data_dir={folder!r}' if folder else ''
     raise DataError(
-        f'{name} is not prepared in {builder.data_path}. Prepare it with: tfds build {name}{place} '
-        '(or --config.data.options.download=True); its page is '
-        f'https://www.tensorflow.org/datasets/catalog/{builder.name}')
+        f'{name} is not prepared in {builder.data_path}; its page is '
+        f'https://www.tensorflow.org/datasets/catalog/{builder.name}. Prepare it with '
+        '--config.data.options.download=True, or before with: python -c "import '
+        f'tensorflow_datasets as tfds; tfds.builder({name!r}{place}).download_and_prepare()"')
   if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
     raise DataError(f'{builder.data_path} is in format {builder.info.file_format.value}, which '
-                    'tf.data cannot read; prepare it with --file_format=tfrecord.')
+                    "tf.data cannot read; prepare it by tfds.builder with file_format='tfrecord'.")
   return builder
 
 
@@ -70,8 +72,9 @@ def _prepare(builder) -> None:
     builder.download_and_prepare()
   # Anything from no network to a wrong checksum, of many libraries' kinds.
   except Exception as error:
+    # All lines: where archives are missing, the later ones say which and from where.
     raise DataError(f'TFDS cannot prepare {builder.name} in {builder.data_path} '
-                    f'({type(error).__name__}): {str(error).strip().splitlines()[0]}') from error
+                    f'({type(error).__name__}): {" ".join(str(error).split())}') from error
 
 
 def form(builder, image_key: str, label_key: str, ignored_label_key: str) -> Form:

@@ -18,8 +18,9 @@ Expected, all published, none run here: linear top-1 / top-5 of ResNet-50 1x
 1000 epochs, other sizes: 50 2x 77.4 / 93.6, 50 4x 78.6 / 94.2, 200 2x 79.6 / 94.8.
 
 Preparation: TFDS needs the two archives of ImageNet by hand
-(https://www.tensorflow.org/datasets/catalog/imagenet2012), then
-`tfds build imagenet2012 --data_dir=DATA`.
+(https://www.tensorflow.org/datasets/catalog/imagenet2012) in DATA/downloads/manual, then
+  python -c "import tensorflow_datasets as tfds; \
+      tfds.builder('imagenet2012', data_dir='DATA').download_and_prepare()"
 """
 
 import ml_collections

@@ -372,9 +372,14 @@ def test_a_set_of_which_only_the_training_files_were_copied_can_be_trained_on(lo
 
 
 def test_a_set_that_is_not_prepared_tells_the_command(load, tmp_path):
-  command = f'Prepare it with: tfds build mnist --data_dir={re.escape(str(tmp_path))} '
-  with pytest.raises(DataError, match=f'^mnist is not prepared in .*/mnist/.*{command}'):
+  code = f"tfds.builder('mnist', data_dir='{tmp_path}').download_and_prepare()"
+  with pytest.raises(DataError, match=f'^mnist is not prepared in .*/mnist/.*{re.escape(code)}'):
     load(name='mnist', data_dir=str(tmp_path))
+
+
+def test_archives_that_must_be_fetched_by_hand_are_named(load, tmp_path):
+  with pytest.raises(DataError, match=f'{tmp_path}/downloads/manual .*ILSVRC2012_img_train.tar'):
+    load(name='imagenet2012', data_dir=str(tmp_path), download=True)
 
 
 def test_missing_files_are_named(load, copy, tmp_path):
@@ -390,7 +395,7 @@ def test_missing_files_are_named(load, copy, tmp_path):
 def test_another_file_format_is_refused(load, copy, tmp_path):
   info = json.loads((copy / 'dataset_info.json').read_text())
   (copy / 'dataset_info.json').write_text(json.dumps(dict(info, fileFormat='array_record')))
-  with pytest.raises(DataError, match='is in format array_record.*--file_format=tfrecord'):
+  with pytest.raises(DataError, match="is in format array_record.*file_format='tfrecord'"):
     load(data_dir=str(tmp_path))
 
 
