@@ -1,6 +1,6 @@
 """The results of evaluations in a folder: results.json, and a table for readers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import itertools
 import json
 import os
@@ -9,7 +9,7 @@ import uuid
 
 from etils import epath
 
-from byol_jax import parallel
+from byol_jax import assembly, parallel
 from byol_jax.errors import InputError
 from byol_jax.report import tables
 
@@ -42,6 +42,27 @@ def read(workdir: str | os.PathLike) -> dict[str, Any]:
     return found
   except ValueError as error:
     raise InputError(f'{path} is damaged ({error}); evaluate again.') from error
+
+
+def read_seeds(workdirs: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
+  """What `evaluate` wrote into workdirs, of evaluations that are alike but for the seed.
+
+  Raises:
+    InputError: two that are not; their mean would be of nothing.
+  """
+  found = [read(workdir) for workdir in workdirs]
+  for workdir, one in zip(workdirs[1:], found[1:]):
+    if differing := assembly.differing_keys(_kind(found[0]), _kind(one)):
+      raise InputError(f'The evaluations of {workdirs[0]} and {workdir} differ in more than the '
+                       'seed:\n  ' + '\n  '.join(differing) + '\nGive those of one kind only.')
+  return found
+
+
+def _kind(found: Mapping[str, Any]) -> dict[str, Any]:
+  """What the results of several seeds have in common."""
+  return dict({key: found[key] for key in ('dataset', 'images', 'step')}, encoders={
+      name: {evaluator: results.get('differs_from_paper', []) for evaluator, results in row.items()}
+      for name, row in found['encoders'].items()})
 
 
 def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from experiments import command_line
 
 
 def main() -> None:
-  found = [results.read(path) for path in flags.FLAGS.results.split(',')]
+  found = results.read_seeds(flags.FLAGS.results.split(','))
   print(tables.markdown(tables.scores(found)))
 
 

@@ -216,6 +216,19 @@ def test_the_table_has_a_row_per_encoder_and_spread_over_seeds(evaluated):
   assert f'{mean:.1f} +- {100 * np.std([0, .1], ddof=1):.1f}' in both
 
 
+def test_results_are_of_seeds_if_they_differ_in_nothing_else(evaluated, tmp_path):
+  workdir, found = evaluated
+  for name, changes in (('seed', dict(seed=1)), ('other', dict(dataset='cifar10')), ('fewer', dict(
+      encoders={name: dict(knn=row['knn']) for name, row in found['encoders'].items()}))):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'results.json').write_text(json.dumps({**found, **changes}))
+  assert [one['seed'] for one in results.read_seeds([workdir, tmp_path / 'seed'])] == [0, 1]
+  for name, text in (('other', 'dataset: shapes -> cifar10'),
+                     ('fewer', 'encoders.random.linear_features: .* -> .absent')):
+    with pytest.raises(InputError, match=f'(?s){tmp_path / name} differ.*{text}'):
+      results.read_seeds([workdir, tmp_path / 'seed', tmp_path / name])
+
+
 def test_load_encoder_gives_the_embeddings_of_the_evaluation(pretrained, tmp_path):
   encoder = byol_jax.load_encoder(pretrained)
   meta = checkpoint.read_meta(pretrained)
