@@ -66,7 +66,7 @@ class Effect(NamedTuple):
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
   """{key: its value in each run} for the config keys in which started runs differ."""
-  configs = [assembly.flat(run.config) for run in runs if run.config]
+  configs = [assembly.completed(run.config) for run in runs if run.config]
   keys = sorted({key for config in configs for key in config})
   rows = {key: [config.get(key, ABSENT) for config in configs] for key in keys}
   return {key: values for key, values in rows.items()
@@ -80,7 +80,7 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
           if key != SEED and not key.startswith(assembly.MAY_CHANGE)]
   short = {key: key if sum(other.endswith('.' + key.split('.')[-1]) for other in keys) > 1
            else key.split('.')[-1] for key in keys}
-  configs = [assembly.flat(run.config) for run in runs]
+  configs = [assembly.completed(run.config) for run in runs]
   found = [{key: config.get(key, ABSENT) for key in keys} for config in configs]
   usual = {key: collections.Counter(shown(values[key]) for values in found).most_common(1)[0][0]
            for key in keys} if len(keys) > FEW else {}
