@@ -79,7 +79,8 @@ def _store(output: pathlib.Path, weights: Mapping[str, np.ndarray], metadata) ->
   partial = output.with_name(f'{output.name}.partial')
   try:
     try:
-      safetensors.numpy.save_file(weights, partial, metadata)
+      # save_file makes a file that only its owner can read (0.8.0).
+      partial.write_bytes(safetensors.numpy.save(weights, metadata))
       stored = safetensors.numpy.load_file(partial)
       if any(not np.array_equal(stored[name], array) for name, array in weights.items()):
         raise InputError(f'{output}: the safetensors library stored other values than it was '

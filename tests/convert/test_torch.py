@@ -374,6 +374,13 @@ def test_what_torchvision_has_no_names_for(tmp_path):
     to_torch.write(tmp_path / 'run', tmp_path / 'encoder.safetensors')
 
 
+def test_whoever_may_read_other_files_may_read_the_encoder(narrow, tmp_path):
+  to_torch.write(narrow, tmp_path / 'encoder.safetensors')
+  (tmp_path / 'other').touch()
+  modes = [(tmp_path / name).stat().st_mode for name in ('encoder.safetensors', 'other')]
+  assert modes[0] == modes[1]
+
+
 def test_commands(narrow, tmp_path):
   result = commands.run('convert', 'to_torch', checkpoint=narrow,
                         output=tmp_path / 'none' / 'encoder.safetensors')
