@@ -14,6 +14,7 @@ import pathlib
 
 from absl import flags
 
+from byol_jax.errors import InputError
 from byol_jax.scaling import compiler, document, record
 from experiments import command_line
 from experiments.configs import imagenet_r50
@@ -43,6 +44,9 @@ def main() -> None:
     config.model.compute_dtype = given.dtype
     results = record.with_compiled(results, compiler.costs(
         config, given.compile, given.batch_per_core, document.PAPER.images, document.CLASSES))
+  if not results['compiled']:
+    raise InputError(f'{output.parent / record.FILE} holds no compilation; copy docs/{record.FILE} '
+                     'there, or make some with --compile.')
   record.write(output.parent, results)
   document.write(output, networks(), results)
   print(f'Written to {output}')
