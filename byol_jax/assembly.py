@@ -103,7 +103,8 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
   if warmup_steps >= max_steps:
     raise InputError(f'The warm-up of {train.warmup_epochs} epochs ({warmup_steps} steps) is not '
                      f'shorter than the run of {train.epochs} epochs ({max_steps} steps); lower '
-                     'train.warmup_epochs.')
+                     'train.warmup_epochs. For the first steps of a longer run set '
+                     'train.stop_at_step and leave the epochs.')
   config_checks.check_dispatches(train, max_steps)
   labelled = data.num_classes > 0
   evaluate_every = to_steps(config.evals.every_epochs) if labelled else 0
