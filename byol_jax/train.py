@@ -272,7 +272,7 @@ def _announce(workdir, config, resolved, state) -> None:
                  processes=jax.process_count(), jax=jax.__version__)
   text = json.dumps(dict(config=assembly.as_json(config), resolved=summary), indent=2)
   (workdir / 'config.json').write_text(text + '\n')
-  # As the command line takes them.
+  # The keys as the command line takes them.
   for key, value in assembly.flat(assembly.as_json(config)).items():
     print(f'config.{key}: {value}')
   for name, value in summary.items():

@@ -22,6 +22,7 @@ def test_pretrain_prints_the_resolved_config_and_a_line_per_interval(pretrained)
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()
   assert 'max_steps: 6' in lines and 'devices: 4' in lines
+  assert 'config.train.batch_size: 32' in lines
   assert any(line.startswith('parameters: ') for line in lines)
   progress = [line for line in lines if line.startswith('step ') and 'images/s' in line]
   assert len(progress) == 2

@@ -13,6 +13,7 @@ from byol_jax.errors import InputError
 from byol_jax.scaling import arithmetic, compiler, document, input_rate, record, shapes
 from experiments import scaling
 from experiments.configs import default, imagenet_r50
+from tests import commands
 from tests.test_tf_pipeline import encode, noise, write_records
 from tests.test_train_step import initial_state, make_batch, make_recipe
 
@@ -135,6 +136,12 @@ def test_what_is_missing_is_said(networks):
     document.text(list(networks.values()), record.read('nowhere'))
   with pytest.raises(InputError, match='--compile'):
     document.networks({'ResNet-50 1x': imagenet_r50.get_config()}, [])
+
+
+def test_a_folder_without_compilations_is_refused_and_left_alone(tmp_path):
+  result = commands.run('scaling', output=tmp_path / 'scaling.md')
+  assert result.returncode == 1 and 'scaling.json holds no compilation' in result.stderr
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('hosts', [1, 2])
