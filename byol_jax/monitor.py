@@ -94,9 +94,16 @@ class Monitor:
   @contextlib.contextmanager
   def dispatching(self, step: int, count: int) -> Iterator[None]:
     """A dispatch of `count` steps up to `step`; the first of each size compiles as it is made."""
-    with contextlib.nullcontext() if count in self._sizes else self.paused(step, 'compilation'):
+    if count in self._sizes:
       yield
+      return
     self._sizes.add(count)
+    # Large networks take minutes, in which nothing else is seen.
+    self._log.line(f'compiling {count} step{"s" if count > 1 else ""}')
+    began = time.perf_counter()
+    with self.paused(step, 'compilation'):
+      yield
+    self._log.line(f'compiled in {time.perf_counter() - began:.1f} s')
 
   def add(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Takes device scalars; raises NonFiniteLoss of a step LAG calls ago.

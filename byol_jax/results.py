@@ -60,8 +60,11 @@ def read_seeds(workdirs: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
 
 def _kind(found: Mapping[str, Any]) -> dict[str, Any]:
   """What the results of several seeds have in common."""
+  # How a fit ended is a result.
+  options = lambda scores: [text for text in scores.get('differs_from_paper', [])
+                            if not text.endswith('(converged)')]
   return dict({key: found[key] for key in ('dataset', 'images', 'step')}, encoders={
-      name: {evaluator: results.get('differs_from_paper', []) for evaluator, results in row.items()}
+      name: {evaluator: options(scores) for evaluator, scores in row.items()}
       for name, row in found['encoders'].items()})
 
 
