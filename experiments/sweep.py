@@ -3,8 +3,8 @@
   python -m experiments.sweep --config=experiments/configs/demo_sweep.py --workdir=DIR \
       [--parallel=2] [--config.train.epochs=3 ...]
   ... --status      prints the table and runs nothing
-  ... --print       prints one command per point
-  ... --slurm=FILE  writes an array job for sbatch
+  ... --print       prints a command for each point that is not done
+  ... --slurm=FILE  writes an array job of them for sbatch
 """
 
 import pathlib
@@ -20,8 +20,8 @@ from experiments import command_line
 
 flags.DEFINE_integer('parallel', 1, 'Points that run at once.')
 flags.DEFINE_bool('status', False, 'Print the table and run nothing.')
-flags.DEFINE_bool('print', False, 'Print a command per point and run nothing.')
-flags.DEFINE_string('slurm', None, 'Write an array job to this file and run nothing.')
+flags.DEFINE_bool('print', False, 'Print a command per point that is not done, and run nothing.')
+flags.DEFINE_string('slurm', None, 'Write an array job of these to this file and run nothing.')
 
 
 def main() -> None:
@@ -36,11 +36,14 @@ def main() -> None:
       config_path=path, overrides=config_flags.get_override_values(flag), workdir=arguments.workdir)
   table = parallel.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
   write = lambda: sweep.write_table(found, table)
+  left = [point for point in found if sweep.state(point) != 'done']
+  if (arguments.print or arguments.slurm) and not left:
+    raise InputError(f'All {len(found)} points are done; their table: {table}.csv')
   if arguments.print:
-    print('\n'.join(sweep.commands(found)))
+    print('\n'.join(sweep.commands(left)))
   elif arguments.slurm:
-    pathlib.Path(arguments.slurm).write_text(sweep.slurm_script(found))
-    print(f'{len(found)} tasks: sbatch {arguments.slurm}')
+    pathlib.Path(arguments.slurm).write_text(sweep.slurm_script(left))
+    print(f'{len(left)} of {len(found)} points are left: sbatch {arguments.slurm}')
   elif arguments.status:
     print(tables.markdown(tables.sweep(write())))
   else:

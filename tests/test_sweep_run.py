@@ -56,6 +56,12 @@ def test_a_sweep_goes_on_with_exactly_what_is_not_done(tmp_path):
     assert unchanged == (row['point'] != victim.name)
     assert row['step'] == 80 and 0 <= row['pretrained/knn/top1'] <= 1
 
+  left, = commands.run('sweep', config=CONFIG, workdir=workdir, print='true').stdout.splitlines()
+  assert f'/points/{finished[5]["point"]} ' in left
+  script = commands.run('sweep', config=CONFIG, workdir=workdir, slurm=workdir / 'sweep.sh')
+  assert script.stdout == f'1 of 6 points are left: sbatch {workdir}/sweep.sh\n'
+  assert left in (workdir / 'sweep.sh').read_text()
+
   lines = commands.run('sweep', config=CONFIG, workdir=printed, print='true').stdout.splitlines()
   assert len(lines) == 6
   for line in lines[:2]:
