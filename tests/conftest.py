@@ -13,6 +13,10 @@ if 'xla_backend_optimization_level' not in flags:
   flags += ' --xla_backend_optimization_level=0'
 os.environ['XLA_FLAGS'] = flags + ' --xla_force_host_platform_device_count=4'
 
+# Before numpy is imported: beside other processes the threads of its matrix products wait for
+# each other. scikit-learn's Newton method took 30 times as long with two as with one.
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+
 # The same small networks are compiled by many tests, workers and child processes.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='byol_jax_cache')
