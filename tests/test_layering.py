@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {'convolution', 'crops', 'devices', 'errors', 'hashing', 'hyper', 'loops', 'parallel',
+    {'convolution', 'crops', 'devices', 'errors', 'files', 'hashing', 'hyper', 'loops', 'parallel',
      'plugins', 'preemption', 'processes', 'tensors'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'normalization', 'encoders', 'objectives'},
     {'model', 'multi_crop', 'train_step'},
