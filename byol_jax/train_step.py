@@ -7,7 +7,7 @@ parameters; the target parameters follow as a slow moving average. There are no
 negatives. Grill et al. 2020, section 3 and appendix J.
 
 The order of operations is the reference implementation's, and the tests hold
-three of its updates to the last digits that float32 gives.
+three of its updates to ten digits in float64.
 """
 
 from collections.abc import Callable, Mapping

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,7 +144,7 @@ def test_augmentation_distribution(view):
   np.testing.assert_allclose(images.std(), values[f'{view}/pixel_std'], rtol=.05)
 
 
-def golden_recipe(config, batch_size):
+def golden_recipe(config, batch_size, dtype):
   """The recipe of the reference's configuration, with views given instead of drawn."""
   network, optimizer = config['network_config'], config['optimizer_config']
   schedule = config['lr_schedule_config']
@@ -157,7 +158,7 @@ def golden_recipe(config, batch_size):
       num_classes=config['num_classes'],
       batch_norm_decay=network['bn_config']['decay_rate'],
       batch_norm_epsilon=network['bn_config']['eps'],
-      compute_dtype='float32', image_mean=augment.IMAGENET_MEAN, image_std=augment.IMAGENET_STD)
+      compute_dtype=dtype, image_mean=augment.IMAGENET_MEAN, image_std=augment.IMAGENET_STD)
   return byol.Recipe(
       networks, lambda batch: (batch['view1'], batch['view2']), objective.loss,
       optimizers.lars(**optimizer),
@@ -169,31 +170,71 @@ def golden_recipe(config, batch_size):
       'moving_average')
 
 
-def golden_state(values, step, recipe):
-  trees = {name: haiku_tree(values, f'step{step}/{name}') for name in (
-      'online_params', 'target_params', 'online_state', 'target_state')}
-  opt_state = recipe.optimizer.init(trees['online_params'])
-  return byol.TrainState(step=jnp.int32(step), opt_state=opt_state, **trees)
+def golden_state(values, recipe, dtype):
+  trees = {name: jax.tree.map(
+      lambda x: x.astype(dtype) if x.dtype == np.float32 else x,
+      haiku_tree(values, f'step0/{name}')) for name in STATES}
+  return byol.TrainState(step=jnp.int32(0), opt_state=recipe.optimizer.init(
+      trees['online_params']), **trees)
 
 
-@pytest.mark.parametrize('count', [1, 2])
-def test_three_whole_updates(count):
+STATES = ('online_params', 'target_params', 'online_state', 'target_state')
+SCALARS = dict(loss='loss', byol_loss='repr_loss', classifier_loss='classif_loss',
+               top1='top1_accuracy', top5='top5_accuracy', tau='tau',
+               learning_rate='learning_rate')
+
+
+def three_updates(count, dtype):
+  """({name of a tree: its arrays}, scalars) after each update of the golden batches."""
   values = golden(f'update_{count}device')
   config = json.loads(str(values['config']))
   devices = jax.devices()[:count]
-  recipe = golden_recipe(config, config['batch_size'])
+  recipe = golden_recipe(config, config['batch_size'], dtype)
   step = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
-  state = parallel.replicate(golden_state(values, 0, recipe), devices)
+  state = parallel.replicate(golden_state(values, recipe, dtype), devices)
   for i in range(3):
     batch = {name: values[f'batch{i}/{name}'].reshape(-1, *values[f'batch{i}/{name}'].shape[2:])
              for name in ('view1', 'view2', 'labels')}
+    batch |= {name: batch[name].astype(dtype) for name in ('view1', 'view2')}
     state, scalars = step(state, parallel.shard_batch(batch, devices))
-    for name in ('online_params', 'target_params', 'online_state', 'target_state'):
-      assert_trees_close(getattr(state, name), haiku_tree(values, f'step{i + 1}/{name}'),
-                         2e-4, 2e-5)
-    momentum = optax.tree.get(state.opt_state, 'trace')
-    assert_trees_close(momentum, haiku_tree(values, f'step{i + 1}/momentum'), 2e-4, 2e-5)
-    for ours, theirs in dict(loss='loss', byol_loss='repr_loss', classifier_loss='classif_loss',
-                             top1='top1_accuracy', top5='top5_accuracy', tau='tau',
-                             learning_rate='learning_rate').items():
-      np.testing.assert_allclose(scalars[ours], values[f'logs{i}/{theirs}'], 2e-4, 2e-5)
+    trees = {name: getattr(state, name) for name in STATES}
+    trees['momentum'] = optax.tree.get(state.opt_state, 'trace')
+    yield jax.tree.map(np.asarray, trees), scalars
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_three_whole_updates_in_float64(count):
+  # In float32 a ReLU whose input is almost 0 can open on one processor and not on another.
+  values = golden(f'update_{count}device_float64')
+  with jax.enable_x64(True):
+    for i, (trees, scalars) in enumerate(three_updates(count, 'float64'), 1):
+      for name, tree in trees.items():
+        expected = haiku_tree(values, f'step{i}/{name}')
+        assert set(tree) == set(expected)
+        for module, arrays in expected.items():
+          assert set(tree[module]) == set(arrays)
+          for leaf, array in arrays.items():
+            assert tree[module][leaf].dtype == array.dtype
+            # Biases before a BatchNorm have a gradient of 0: what they hold is rounding.
+            largest = max(np.abs(array).max(), 1e-3)
+            np.testing.assert_allclose(tree[module][leaf], array, rtol=0, atol=1e-10 * largest,
+                                       err_msg=f'update {i}, {name}, {module}/{leaf}')
+      for ours, theirs in SCALARS.items():
+        # The reference has its schedules in float32.
+        tolerance = 1e-6 if ours in ('tau', 'learning_rate') else 1e-10
+        np.testing.assert_allclose(scalars[ours], values[f'logs{i - 1}/{theirs}'], tolerance)
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_three_whole_updates_in_float32(count):
+  values = golden(f'update_{count}device')
+  norm = lambda tree: np.linalg.norm(np.concatenate(list(map(np.ravel, jax.tree.leaves(tree)))))
+  for i, (trees, scalars) in enumerate(three_updates(count, 'float32'), 1):
+    for name, tree in trees.items():
+      expected = haiku_tree(values, f'step{i}/{name}')
+      chex.assert_trees_all_equal_shapes_and_dtypes(tree, expected)
+      # Of whole trees: one open ReLU more moves a few numbers only.
+      distance = norm(jax.tree.map(np.subtract, tree, expected)) / max(norm(expected), 1e-3)
+      assert distance < 1e-3, (i, name, distance)
+    for ours, theirs in SCALARS.items():
+      np.testing.assert_allclose(scalars[ours], values[f'logs{i - 1}/{theirs}'], 2e-4, 2e-5)
