@@ -15,6 +15,7 @@ from byol_jax import (
   augment,
   config_checks,
   datasets,
+  locations,
   model,
   optimizers,
   parallel,
@@ -28,14 +29,14 @@ from byol_jax.train_step import Recipe
 # Keys that may change when a run is resumed: they leave the weights alone.
 MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
               'resolved.evaluate_every', 'resolved.devices', 'train.stop_at_step',
-              'data.workers', 'data.unreadable', 'data.options.data_dir',
-              'data.options.download', 'data.options.cache_dir', 'data.options.folder',
-              'data.options.test', 'data.options.test_split', 'data.options.test_images',
-              'data.options.test_labels')
+              'data.workers', 'data.unreadable', 'data.changed_files', 'data.options.test')
 
-# Keys in which the processes of a job may differ: where each finds the data.
-MAY_DIFFER = ('data.workers', 'data.options.data_dir', 'data.options.folder',
-              'data.options.download', 'data.options.cache_dir')
+# Keys in which the processes of a job may differ, besides where each finds the data.
+MAY_DIFFER = ('data.workers', 'data.locations')
+
+# What the files of the data come to, if those are known to be the same or are accepted.
+FOLLOWS_FROM_FILES = ('resolved.num_examples', 'resolved.steps_per_epoch', 'resolved.max_steps',
+                      'resolved.warmup_steps')
 
 
 # Keys that configs saved before them lack, with what the code did then. Digests of a sweep's
@@ -263,7 +264,8 @@ def check_same_job(config: Mapping[str, Any], resolved: Mapping[str, Any]) -> No
   """
   runs = [json.loads(text) for text in processes.texts_of_all(json.dumps([config, resolved]))]
   for process, run in enumerate(runs):
-    differing = [line for line in differing_keys(runs[0][0], run[0])
+    differing = [line for line in differing_keys(
+        *(locations.left_out(flat(config)) for config in (runs[0][0], run[0])))
                  + differing_keys(runs[0][1], run[1], 'resolved.')
                  if not line.startswith(MAY_DIFFER)]
     if differing:

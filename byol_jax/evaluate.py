@@ -22,6 +22,7 @@ from byol_jax import (
   checkpoint,
   datasets,
   loading,
+  locations,
   parallel,
   plugins,
   ranked_lists,
@@ -130,6 +131,8 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   load = functools.partial(loading.load, data, workdir=workdir)
   loading.check_test_split(data)
   train, validation = load('train', purpose='fitting'), load('validation', purpose='choosing')
+  if not config.data.dataset:
+    loading.check_pretrained(train, parallel.folder(pretrained))
   _check_labels(config, train, data['dataset'])
   encoders = baselines.make(config, trees, meta, train)
   test = functools.cache(lambda: load('test', purpose='final scores'))
@@ -164,8 +167,9 @@ def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
   """The `data` section of the pretraining, with what the evaluation says otherwise."""
   data = assembly.completed_data(pretraining)
   own = config.data.to_dict()
+  moved = own.pop('locations')
   if not own['dataset']:
-    del own['options']
+    own['options'] = locations.given(data['dataset'], data['options'], moved)
   data.update({key: value for key, value in own.items() if value or key == 'options'})
   return assembly.plain(data)
 
@@ -282,7 +286,8 @@ def _images(judged: baselines.Judged, loader: loading.Loader, read_both) -> Imag
 def _grid(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any], content,
           name: str, judged: baselines.Judged, evaluator: str) -> grids.Grid:
   """Where the points of an evaluator's grid are kept, under what decides their scores."""
-  data = {key: value for key, value in assembly.flat(dict(data=data)).items()
+  keys = locations.left_out(assembly.flat(dict(data=data)))
+  data = {key: value for key, value in keys.items()
           if not key.startswith(assembly.MAY_CHANGE)}
   return grids.Grid(evaluator, workdir / 'grids' / name / f'{evaluator}.jsonl',
                     dict(encoder=_digest(judged), model=model, data=data,

@@ -11,7 +11,15 @@ from etils import epath
 import jax
 import numpy as np
 
-from byol_jax import assembly, datasets, input_pipeline, parallel, plugins, processes
+from byol_jax import (
+  assembly,
+  changed_files,
+  datasets,
+  input_pipeline,
+  parallel,
+  plugins,
+  processes,
+)
 from byol_jax.errors import InputError
 
 ACCESS_LOG = 'splits_read.jsonl'
@@ -57,6 +65,11 @@ class Loader(NamedTuple):
     if self.config['pipeline'] != 'device':
       return {}
     return input_pipeline.resident(self.data, devices)
+
+  def origin(self) -> datasets.Files | None:
+    """Of the training split, the files of training and held-out images, where it has them."""
+    origin = self.data.origin
+    return origin() if isinstance(self.data, datasets.Stream) and origin else origin
 
   def content(self) -> str:
     """A digest that changes with the images, their order and labels; all processes call it.
@@ -139,6 +152,7 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
                          ('center_order', config['center_order'] in ('resize_first',
                                                                      'crop_first')),
                          ('resize', config['resize'] in ('bicubic', 'bilinear')),
+                         ('changed_files', config['changed_files'] in changed_files.ACTIONS),
                          ('workers', config['workers'] >= 0),
                          ('virtual_shards', config['virtual_shards'] >= 1),
                          ('image_size', config['image_size'] >= 1)):
@@ -170,7 +184,8 @@ def _in_memory(config: Mapping[str, Any], split: str) -> datasets.Split:
                          options=config['options'])
   whole = tf_pipeline.in_memory(stream, shards=everything, workers=config['workers'])
   ids = shards(config).sample_ids(whole.num_examples)
-  return whole._replace(sample_id=ids, images=whole.images[ids],
+  origin = stream.origin and stream.origin()
+  return whole._replace(origin=origin, sample_id=ids, images=whole.images[ids],
                         labels=None if whole.labels is None else whole.labels[ids])
 
 
@@ -179,6 +194,20 @@ def _write_subset(subset: datasets.Subset, workdir: pathlib.Path) -> None:
   partial = workdir / f'{path.name}.partial'
   partial.write_text(''.join(f'{row}\n' for row in subset.rows))
   partial.replace(path)
+
+
+def check_pretrained(train: Loader, pretrained: epath.Path) -> None:
+  """Raises InputError where images that are held out now may be among those of a pretraining.
+
+  All processes call it.
+
+  Args:
+    train: the training split of an evaluation on the pretraining's own data.
+    pretrained: workdir of the pretraining.
+  """
+  if train.data.origin:
+    processes.checked_by_first(lambda: changed_files.check_pretrained(
+        pretrained, train.origin(), action=train.config['changed_files']))
 
 
 def check_test_split(config: Mapping[str, Any]) -> None:

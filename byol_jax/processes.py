@@ -1,6 +1,6 @@
 """The processes of a job: what is theirs alone or in common, and how the loss of one shows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
 import os
@@ -38,6 +38,19 @@ def texts_of_all(text: str) -> list[str]:
   together = parallel.gather_rows(own).tobytes()
   ends = np.cumsum(lengths)
   return [together[end - length:end].decode() for length, end in zip(lengths, ends)]
+
+
+def checked_by_first(check: Callable[[], None]) -> None:
+  """Runs a check in the first process; its InputError is raised on all, which all call it."""
+  problem = ''
+  if parallel.is_first_process():
+    try:
+      check()
+    except InputError as error:
+      problem = str(error)
+  problem = texts_of_all(problem)[0]
+  if problem:
+    raise InputError(problem)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from byol_jax import assembly, hyper, metric_log, parallel, preemption, results
+from byol_jax import assembly, hyper, locations, metric_log, parallel, preemption, results
 from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK, SECONDS = 'log.txt', 'failure.json', 'lock', 'seconds.json'
@@ -82,7 +82,7 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
     own = {key.removeprefix('config.'): value for key, value in changes.items()}
     everything = {**overrides, **own}
     config = assembly.overridden(get_config(), everything)
-    digest = _digest(config)
+    digest = _digest(config, own)
     folder = workdir / 'points' / digest
     found.setdefault(digest, Point(own, digest, folder, _stages(
         config, config_path, everything, folder)))
@@ -91,10 +91,15 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
   return list(found.values())
 
 
-def _digest(config: ml_collections.ConfigDict) -> str:
-  """Of the keys that decide the result; logging and where the data lie do not."""
+def _digest(config: ml_collections.ConfigDict, swept: Mapping[str, Any]) -> str:
+  """Of the keys that decide the result; logging and where the data lie do not.
+
+  A sweep over places of data is one over data, however.
+  """
   # Without keys that are as if they did not exist: the points of older sweeps stay theirs.
-  keys = assembly.deciding(assembly.flat(assembly.as_json(config)))
+  everything = assembly.deciding(assembly.flat(assembly.as_json(config)))
+  keys = locations.left_out(everything)
+  keys |= {key: value for key, value in everything.items() if key in swept and key in keys}
   keys = {key: value for key, value in keys.items() if not key.startswith(assembly.MAY_CHANGE)
           and assembly.ADDED_LATER.get(key, ...) != value}
   return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
@@ -106,11 +111,13 @@ def _stages(config, config_path: str, overrides: Mapping[str, Any], folder: path
            for key, value in overrides.items()]
   stages = [Stage('pretrain', ('-m', 'experiments.pretrain', f'--config={config_path}', *given,
                                f'--workdir={folder}'), folder / 'finished.json')]
+  where = locations.text(config.data.dataset, config.data.options)
   for path in config.evals.afterwards:
     name = pathlib.Path(path.split(':')[0]).stem
     stages.append(Stage(name, (
         '-m', 'experiments.evaluate', f'--config={path}', f'--checkpoint={folder}',
-        f'--workdir={folder / name}', f'--config.seed={config.seed}'),
+        f'--workdir={folder / name}', f'--config.seed={config.seed}',
+        *[f'--config.data.locations={where}'] * bool(where)),
         folder / name / results.RESULTS))
   return tuple(stages)
 

@@ -1,6 +1,6 @@
 """The run: config -> parts -> restore -> loop."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
 import itertools
@@ -17,9 +17,12 @@ import numpy as np
 
 from byol_jax import (
   assembly,
+  changed_files,
   checkpoint,
+  fingerprint,
   input_pipeline,
   loading,
+  locations,
   loops,
   metric_log,
   model,
@@ -100,12 +103,13 @@ def _first_state(job: _Job) -> byol.TrainState:
   step = -1
   if parallel.is_first_process() and checkpoint.steps(job.workdir):
     step = checkpoint.newest_sound(job.workdir)
-    _check_same_run(job.workdir, job.meta, step)
-    checkpoint.set_aside(job.workdir, after=step)
   # One process decides: the others could find the folder in another state.
   step = parallel.from_first_process(step)
+  processes.checked_by_first(functools.partial(_check_same_run, job, step))
   if step < 0:
     return jax.jit(init)(key)
+  if parallel.is_first_process():
+    checkpoint.set_aside(job.workdir, after=step)
   return checkpoint.restore(job.workdir, jax.eval_shape(init, key), step)[0]
 
 
@@ -248,14 +252,32 @@ def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, flo
   return evaluate
 
 
-def _check_same_run(workdir: epath.Path, meta: Mapping[str, Any], step: int) -> None:
-  """The config, and what it comes to: another data set under the same path shows there."""
-  saved = checkpoint.read_meta(workdir, step)
-  # The JSON round trip turns tuples into lists, as in the saved one.
-  differing = [line for line in assembly.differing_keys(
-                   *(assembly.completed(one['config']) for one in (saved, meta)))
-               + assembly.differing_keys(saved['resolved'], meta['resolved'], 'resolved.')
-               if not line.startswith(assembly.MAY_CHANGE)]
+def _check_same_run(job: _Job, step: int) -> None:
+  """The config, the files of the data, and what they come to; keeps a record of the files."""
+  files = job.loader.origin()
+  if step < 0:
+    if files:
+      changed_files.begin(job.workdir, files, job.config.seed)
+    return
+  saved = checkpoint.read_meta(job.workdir, step)
+  keys, counts = (
+      [line for line in lines if not line.startswith(assembly.MAY_CHANGE)] for lines in (
+          assembly.differing_keys(*(locations.left_out(assembly.completed(one['config']))
+                                    for one in (saved, job.meta))),
+          assembly.differing_keys(saved['resolved'], job.meta['resolved'], 'resolved.')))
+  record = None
+  if not keys and files:
+    # Before the counts: which files have changed says more than how many images there are now.
+    record, known = changed_files.resumed(
+        job.workdir, files, seed=job.config.seed, action=job.config.data.changed_files)
+    counts = [line for line in counts
+              if not (known and line.startswith(assembly.FOLLOWS_FROM_FILES))]
+  _check_keys(job.workdir, saved, keys + counts)
+  if record:
+    fingerprint.write(job.workdir, record)
+
+
+def _check_keys(workdir: epath.Path, saved: Mapping[str, Any], differing: Sequence[str]) -> None:
   if differing:
     raise InputError(
         f'{workdir} holds a run at step {saved["step"]} with another config. These keys differ '

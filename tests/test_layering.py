@@ -16,8 +16,9 @@ LAYERS = [
     {'balanced', 'checkpoint', 'metric_log', 'monitor', 'datasets', 'local_copies', 'preprocess',
      'prepare', 'prepared', 'retrieval_lists', 'tf_pipeline', 'tfrecords', 'input_pipeline'},
     {'convert', 'evaluators'},
-    {'assembly', 'baselines', 'benchmark', 'config_checks', 'evaluate', 'extract', 'loading',
-     'ranked_lists', 'report', 'results', 'scaling', 'search', 'sweep', 'train', 'walkthrough'},
+    {'assembly', 'baselines', 'benchmark', 'changed_files', 'config_checks', 'evaluate', 'extract',
+     'fingerprint', 'loading', 'locations', 'ranked_lists', 'report', 'results', 'scaling',
+     'search', 'sweep', 'train', 'walkthrough'},
 ]
 MAY_USE = dict(
     tensorflow={'prepare', 'preprocess', 'tf_pipeline', 'tfrecords', 'datasets', 'local_copies',

@@ -51,8 +51,23 @@ def test_processes_with_other_configs_are_told_the_keys(two):
 
 
 def test_where_the_data_lie_may_differ(two):
-  two(*as_text('[{"data": {"workers": 4, "options": {"data_dir": "/there"}}}, {}]'))
-  assembly.check_same_job(dict(data=dict(workers=2, options=dict(data_dir='/here'))), {})
+  two(*as_text('[{"data": {"workers": 4, "dataset": "tfds", "options": {"data_dir": "/there"}}}, '
+               '{}]'))
+  assembly.check_same_job(
+      dict(data=dict(workers=2, dataset='tfds', options=dict(data_dir='/here'))), {})
+
+
+def test_what_the_first_process_refuses_is_refused_by_all(two, monkeypatch):
+  def refuse():
+    raise InputError('one file has changed')
+  for first in (True, False):
+    monkeypatch.setattr(parallel, 'is_first_process', lambda first=first: first)
+    # What the other process sends is nothing, or what the first one has found.
+    two(*as_text('' if first else 'mine'))
+    check = refuse if first else lambda: pytest.fail('only the first process looks')
+    if first:
+      with pytest.raises(InputError, match='^one file has changed$'):
+        processes.checked_by_first(check)
 
 
 @pytest.mark.parametrize('blind', [False, True])

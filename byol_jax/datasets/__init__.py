@@ -11,6 +11,10 @@ in memory, all of one size; a `Stream` says how to read them from disk, of whate
 size. Options come from `config.data.options`. A module raises `DataError` with what is
 wrong, where, and what to do.
 
+Its constant `LOCATION_OPTIONS`, where there is one, names the options that say only where
+the data lie: the same data in another place are the same run. None, for data that do not
+exist, is another run than a path, unless `load` has a default for the option.
+
 `read` is the one reader of the project: it loads the module by name (or by any
 dotted path) and notes every access to a split in the access log, so that a
 result can show that its test split was read once, last.
@@ -60,6 +64,21 @@ class Subset(NamedTuple):
   rows: np.ndarray
 
 
+class Files(NamedTuple):
+  """The files that training and held-out images come from.
+
+  names: N names, each once, that stay the same wherever the data lie: 'train/cat/1.jpg'.
+  paths: where each file lies.
+  order: a digest of what names and files do not tell: the order and the labels of a list.
+  packed: a file holds many images and is large: its name and size alone are compared.
+  """
+
+  names: Sequence[str]
+  paths: Sequence[str]
+  order: str = ''
+  packed: bool = False
+
+
 class Split(NamedTuple):
   """Records held in memory, in the order of their ids.
 
@@ -70,6 +89,8 @@ class Split(NamedTuple):
   num_examples: records in the split over all hosts.
   num_classes: classes in the data set; 0 for unlabelled data.
   subset: the balanced subset of the training images that it holds; None for all of them.
+  origin: of the training split, the files of training and held-out images; None where the
+    images come from no files, or the module does not name them.
   """
 
   sample_id: np.ndarray
@@ -78,6 +99,7 @@ class Split(NamedTuple):
   num_examples: int
   num_classes: int
   subset: Subset | None = None
+  origin: Files | None = None
 
   @property
   def multi_label(self) -> bool:
@@ -104,6 +126,7 @@ class Stream(NamedTuple):
   files: that hold the records.
   identity: a digest of which records of these files it holds, in which order, and of labels
     that do not stand in the files; '' where the module gives none.
+  origin: () -> what it is in `Split`: names of many files are made when they are needed.
   """
 
   records: Callable[..., Any]
@@ -117,6 +140,7 @@ class Stream(NamedTuple):
   subset: Subset | None = None
   files: Sequence[str] = ()
   identity: str = ''
+  origin: Callable[[], Files] | None = None
 
 
 def read(
@@ -207,5 +231,5 @@ def one_host(index: int, count: int, total: int) -> Shards:
 
 
 __all__: Sequence[str] = (
-    'DataError', 'SPLITS', 'Shards', 'Split', 'Stream', 'Subset', 'TOGETHER', 'check_labels',
-    'one_host', 'out_of_range', 'read')
+    'DataError', 'Files', 'SPLITS', 'Shards', 'Split', 'Stream', 'Subset', 'TOGETHER',
+    'check_labels', 'one_host', 'out_of_range', 'read')

@@ -7,7 +7,9 @@ import zlib
 import numpy as np
 
 from byol_jax import hashing
-from byol_jax.datasets import TOGETHER, DataError, Shards, Split
+from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Split
+
+LOCATION_OPTIONS = ('images', 'labels', 'test_images', 'test_labels')
 
 
 def load(split: str, *, shards: Shards, images: str, labels: str | None,
@@ -55,7 +57,13 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
   return Split(ids, np.ascontiguousarray(all_images[rows[ids]]),
                None if all_labels is None else all_labels[rows[ids]].astype(np.int32),
                num_examples=len(rows),
-               num_classes=0 if all_labels is None else num_classes)
+               num_classes=0 if all_labels is None else num_classes,
+               origin=_files(images=images, labels=labels))
+
+
+def _files(**paths: str | None) -> Files:
+  found = {name: str(pathlib.Path(path).expanduser()) for name, path in paths.items() if path}
+  return Files(list(found), list(found.values()))
 
 
 def check_split(split: str, *, test_images: str | None, **_) -> None:

@@ -6,7 +6,8 @@ become RGB. Files with other endings, and files and folders whose names start wi
 dot, are left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+import functools
 import hashlib
 import itertools
 import math
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from byol_jax import balanced, hashing
-from byol_jax.datasets import TOGETHER, DataError, Shards, Stream, Subset
+from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, Subset
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp')
 LABELS = ('folders', 'none')
+LOCATION_OPTIONS = ('train', 'validation', 'test')
 
 
 def load(split: str, *, shards: Shards, train: str, validation: str | None, test: str | None,
@@ -55,9 +57,10 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
   if split == 'test' and not test:
     raise DataError('There is no test split: set data.options.test to its folder.')
   classes = _subfolders(train) if labels == 'folders' else None
-  parts, subset = [], None
+  parts, subset, origin = [], None, None
   if split in ('train', TOGETHER) or split == 'validation' and not validation:
     paths, numbers = _listed(train, classes)
+    origin = functools.partial(_files, train, paths, validation)
     share = 0. if validation else validation_share
     held = hashing.permutation(len(paths), 0)[:math.ceil(share * len(paths))]
     rows, subset = balanced.of_training(
@@ -73,7 +76,21 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
     parts.append(_listed(test, classes))
   paths, numbers = zip(*parts)
   return stream(np.concatenate(paths), None if classes is None else np.concatenate(numbers),
-                len(classes or ()), shards, subset)
+                len(classes or ()), shards, subset)._replace(origin=origin)
+
+
+def _files(train: str, paths: np.ndarray, validation: str | None) -> Files:
+  """The files of the training folder, which are listed already, and of the held-out folder."""
+  found = named('train', train, paths)
+  if validation:
+    found |= named('validation', validation, images(validation))
+  return Files(list(found), list(found.values()))
+
+
+def named(role: str, folder: str, paths: Iterable[str]) -> dict[str, str]:
+  """{'train/cat/1.jpg': path} for the paths, most of them below the folder."""
+  root = _root(folder) + '/'
+  return {f'{role}/{path.removeprefix(root)}': path for path in paths}
 
 
 def _listed(folder: str, classes: list[str] | None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -4,15 +4,19 @@ The lists are those of `retrieval_lists`. In the test split the queries come fir
 are numbered over all lists together, as those of training and test differ.
 """
 
+import hashlib
+import json
 import math
+import posixpath
 
 import numpy as np
 
 from byol_jax import hashing, retrieval_lists
-from byol_jax.datasets import TOGETHER, DataError, Shards, Stream, image_folder
+from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, image_folder
 from byol_jax.retrieval_lists import Listed, Roles
 
 LABELS = ('identities', 'none')
+LOCATION_OPTIONS = ('root', 'query', 'gallery', 'train')
 
 
 def load(split: str, *, shards: Shards, format: str, root: str | None, query: str | None,
@@ -63,7 +67,19 @@ def load(split: str, *, shards: Shards, format: str, root: str | None, query: st
   known = numbers and all(identities) and (split == 'test' or train != retrieval_lists.GALLERY)
   return image_folder.stream(
       paths, np.array([numbers[name] for name in identities], np.int32) if known else None,
-      len(numbers), shards)
+      len(numbers), shards)._replace(
+          origin=(lambda: _files(found['train'], lists, numbers)) if 'train' in found else None)
+
+
+def _files(listed: Listed, lists, numbers: dict[str, int]) -> Files:
+  """The training images, named from the folder that they or their list lie in."""
+  source = lists['gallery' if lists['train'] == retrieval_lists.GALLERY else 'train']
+  folder = {'csv': posixpath.dirname(source or ''), 'folders': source}.get(
+      lists['format'], lists['root'])
+  found = image_folder.named('train', folder, listed.paths)
+  # A list can change the order and the identities of the same files.
+  order = json.dumps([list(found), [numbers.get(name) for name in listed.identities]])
+  return Files(list(found), list(found.values()), hashlib.sha256(order.encode()).hexdigest())
 
 
 def check_split(split: str, **options) -> None:

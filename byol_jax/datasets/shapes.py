@@ -22,6 +22,7 @@ CLASSES = tuple((texture, outline)
                 for outline in ('square', 'ring'))
 CLASS_NAMES = tuple(' '.join(names) for names in CLASSES)
 
+LOCATION_OPTIONS = ()
 SMALLEST_IMAGE = 16  # pixels; on a smaller one the textures cannot be told apart.
 CHUNK = 256  # Images drawn at once: bounds the memory, does not change the images.
 

@@ -13,9 +13,10 @@ import pathlib
 import numpy as np
 
 from byol_jax import balanced, hashing
-from byol_jax.datasets import DataError, Shards, Split
+from byol_jax.datasets import DataError, Files, Shards, Split
 
 SIDE, CLASSES = 96, 10
+LOCATION_OPTIONS = ('folder',)
 SOURCE = 'https://cs.stanford.edu/~acoates/stl10 (stl10_binary.tar.gz)'
 
 
@@ -64,7 +65,14 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
   ids = shards.sample_ids(len(rows))
   return Split(ids, np.ascontiguousarray(images[rows[ids]]),
                None if labels is None else labels[rows[ids]], len(rows),
-               0 if labels is None else CLASSES, subset)
+               0 if labels is None else CLASSES, subset, _files(folder, name, fold))
+
+
+def _files(folder: str, name: str, fold: int | None) -> Files:
+  names = [f'{name}_X.bin']
+  if name == 'train':
+    names += ['train_y.bin', *['fold_indices.txt'] * (fold is not None)]
+  return Files(names, [str(pathlib.Path(folder).expanduser() / file) for file in names])
 
 
 def check_split(split: str, *, folder: str, **_) -> None:

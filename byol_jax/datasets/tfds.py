@@ -7,18 +7,21 @@ drawn by classes takes one pass over the labels. How records are read: tfrecords
 
 from collections.abc import Callable
 import math
+import posixpath
 
 import numpy as np
 
 from byol_jax import balanced, prepared, tfrecords
-from byol_jax.datasets import TOGETHER, DataError, Shards, Stream, check_labels
+from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, check_labels
 from byol_jax.tfrecords import Chosen
 
+LOCATION_OPTIONS = ('data_dir', 'download', 'cache_dir')
 
-def load(split: str, *, shards: Shards, name: str, data_dir: str | None, train_split: str,
-         validation_split: str, test_split: str, held_out: str, held_out_images: int,
-         held_out_share: float, image_key: str, label_key: str, shuffle_buffer: int,
-         download: bool, cache_dir: str | None = None, held_out_per_class: int = 0,
+
+def load(split: str, *, shards: Shards, name: str, train_split: str, validation_split: str,
+         test_split: str, held_out: str, held_out_images: int, held_out_share: float,
+         image_key: str, label_key: str, shuffle_buffer: int, data_dir: str | None = None,
+         download: bool = False, cache_dir: str | None = None, held_out_per_class: int = 0,
          subset_share: float = 1., subset_seed: int = 0, ignored_label_key: str = '',
          validation_name: str = '', image_id_key: str = '') -> Stream:
   """Opens a split.
@@ -88,7 +91,17 @@ def load(split: str, *, shards: Shards, name: str, data_dir: str | None, train_s
   read = prepared.parser(builder.info.features, *keys, form)
   return tfrecords.stream(chosen, shards, read=read, shuffle_buffer=shuffle_buffer,
                           cache_dir=cache_dir, num_classes=form.num_classes,
-                          multi_label=form.multi_label, subset=subset)
+                          multi_label=form.multi_label, subset=subset)._replace(
+                              origin=lambda: _files((builder, train_split, 'train'),
+                                                    (holder, validation_split, 'validation')))
+
+
+def _files(*splits: tuple) -> Files:
+  """The files of (builder, split, what) where a split is given, named by set and version."""
+  found = {f'{builder.info.full_name}/{posixpath.basename(s.file)}': s.file
+           for builder, split, what in splits if split
+           for s in prepared.slices(builder, split, what)}
+  return Files(list(found), list(found.values()), packed=True)
 
 
 def check_split(split: str, *, name: str, data_dir: str | None, download: bool, test_split: str,

@@ -19,8 +19,8 @@ from byol_jax.evaluators import Features
 # To be raised when images come to be prepared or encoded otherwise.
 FORMAT = 1
 # Keys of `data` that leave the features alone.
-WITHOUT_EFFECT = ('data.workers', 'data.resize', 'data.options.cache_dir', 'data.options.download',
-                  'data.options.shuffle_buffer')
+WITHOUT_EFFECT = ('data.workers', 'data.resize', 'data.changed_files',
+                  'data.options.cache_dir', 'data.options.download', 'data.options.shuffle_buffer')
 # Keys that say which images are in a split, which the content of the split says itself.
 SELECTING = ('data.virtual_shards', *(f'data.options.{key}' for key in (
     'train_split', 'validation_split', 'test_split', 'held_out', 'held_out_images',

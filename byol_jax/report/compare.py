@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax import assembly
+from byol_jax import assembly, locations
 from byol_jax.report import diagnosis
 from byol_jax.report.runs import Run
 
@@ -76,8 +76,10 @@ def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
 def settings(runs: Sequence[Run]) -> list[Setting]:
   """The started runs by what decides their result except the seed, in their order."""
   runs = [run for run in runs if run.config]
+  # A path without a default is all that a config says of which images they are.
+  counting = {key for run in runs for key in locations.left_out(assembly.completed(run.config))}
   keys = [key for key in differing(runs)
-          if key != SEED and not key.startswith(assembly.MAY_CHANGE)]
+          if key != SEED and key in counting and not key.startswith(assembly.MAY_CHANGE)]
   short = {key: key if sum(other.endswith('.' + key.split('.')[-1]) for other in keys) > 1
            else key.split('.')[-1] for key in keys}
   configs = [assembly.completed(run.config) for run in runs]

@@ -151,6 +151,9 @@ def _data() -> ml_collections.ConfigDict:
       # An image file that cannot be read: 'stop' with its name, or 'skip' it, name it
       # in the log and fill its place in the batch with another image.
       unreadable='stop',
+      # Files that have changed since the run was begun: 'stop' says which, or 'accept' goes on
+      # with them, although images that were held out may be trained on from then.
+      changed_files='stop',
       image_size=224,  # pixels, side of a view (appendix B)
       # How tf_data resizes training crops: 'bicubic' (appendix B), or 'bilinear', which is
       # faster. Evaluation is always bicubic, and so are the crops of memory and device.

@@ -17,7 +17,14 @@ def get_config() -> ml_collections.ConfigDict:
       # the data that the encoder was pretrained on. The keys below it are those of the
       # pretraining's `data`; '' or 0 takes them from there.
       data=dict(dataset='', options=dict(), pipeline='', virtual_shards=0, workers=0,
-                unreadable='', image_size=0, center_share=0.0, center_order=''),
+                unreadable='', image_size=0, center_share=0.0, center_order='',
+                # Where the data of the pretraining lie, if elsewhere than there:
+                # 'train=FOLDER,test=FOLDER2', by the options of its data set. No other data
+                # set heeds it.
+                locations='',
+                # Files that have changed since the pretraining, if dataset is '': 'stop' says
+                # which, or 'accept' evaluates with them.
+                changed_files='stop'),
       # Modules of byol_jax/evaluators and the options of their fit functions.
       evaluators=dict(),
       supervised=supervised(),

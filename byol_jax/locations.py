@@ -1,0 +1,60 @@
+"""Options of a data set that say only where its data lie: its module's LOCATION_OPTIONS."""
+
+from collections.abc import Mapping
+import inspect
+import re
+from typing import Any
+
+from byol_jax import plugins
+from byol_jax.errors import InputError
+
+PREFIX = 'data.options.'
+# In place of a path where it only counts that there is one.
+GIVEN = '(a path)'
+
+
+def options(dataset: str) -> tuple[str, ...]:
+  """The names; none for '' and for modules that do not say them."""
+  if not dataset:
+    return ()
+  return tuple(getattr(plugins.load('datasets', dataset), 'LOCATION_OPTIONS', ()))
+
+
+def left_out(keys: Mapping[str, Any]) -> dict[str, Any]:
+  """A flat config without where the data lie.
+
+  Of options without a default it counts whether they are given: there may be no such data.
+  """
+  dataset, result = keys.get('data.dataset', ''), dict(keys)
+  names = options(dataset)
+  parameters = inspect.signature(plugins.load('datasets', dataset).load).parameters if names else {}
+  for name in names:
+    key = PREFIX + name
+    if name in parameters and parameters[name].default is not inspect.Parameter.empty:
+      result.pop(key, None)
+    elif result.get(key) is not None:
+      result[key] = GIVEN
+  return result
+
+
+def text(dataset: str, values: Mapping[str, Any]) -> str:
+  """The paths among a data set's options as `given` takes them."""
+  return ','.join(f'{name}={values[name]}' for name in options(dataset)
+                  if isinstance(values.get(name), str))
+
+
+def given(dataset: str, values: Mapping[str, Any], moved: str) -> dict[str, Any]:
+  """A data set's options with the paths that `moved` says, as 'train=FOLDER,test=FOLDER2'.
+
+  Raises:
+    InputError: no such text, or an option that is no path.
+  """
+  result = dict(values)
+  known = [name for name in options(dataset) if not isinstance(values.get(name), bool)]
+  for part in filter(None, re.split(r',(?=\w+=)', moved)):
+    name, equals, path = part.partition('=')
+    if name not in known or not equals:
+      raise InputError(f'data.locations has {part!r}; data set {dataset!r} takes '
+                       f'{",".join(f"{one}=PATH" for one in known) or "no paths"}.')
+    result[name] = path
+  return result
