@@ -70,6 +70,9 @@ class Split(NamedTuple):
   num_examples: records in the split over all hosts.
   num_classes: classes in the data set; 0 for unlabelled data.
   subset: the balanced subset of the training images that it holds; None for all of them.
+  class_names: of the classes 0 ... num_classes - 1; () where they have none.
+  summary: a line on what the split holds, printed as it is opened; '' for none.
+  left_out: a line on the files beside its images that are not used; '' for none.
   """
 
   sample_id: np.ndarray
@@ -78,6 +81,9 @@ class Split(NamedTuple):
   num_examples: int
   num_classes: int
   subset: Subset | None = None
+  class_names: tuple[str, ...] = ()
+  summary: str = ''
+  left_out: str = ''
 
   @property
   def multi_label(self) -> bool:
@@ -104,6 +110,11 @@ class Stream(NamedTuple):
   files: that hold the records.
   identity: a digest of which records of these files it holds, in which order, and of labels
     that do not stand in the files; '' where the module gives none.
+  class_names: as in `Split`, as are the next two.
+  summary: likewise.
+  left_out: likewise.
+  decode: encoded, a scalar string -> uint8 [H, W, 3]; None for `preprocess.decode`.
+  reason: sample_id -> why its image cannot be read; None where that cannot be told.
   """
 
   records: Callable[..., Any]
@@ -117,6 +128,21 @@ class Stream(NamedTuple):
   subset: Subset | None = None
   files: Sequence[str] = ()
   identity: str = ''
+  class_names: tuple[str, ...] = ()
+  summary: str = ''
+  left_out: str = ''
+  decode: Callable[[Any], Any] | None = None
+  reason: Callable[[int], str] | None = None
+
+  def unreadable(self, sample_id: int) -> str:
+    """A part of a sentence: which image cannot be read, and why as far as that is known."""
+    because = self.reason(sample_id) if self.reason else ''
+    return f'{self.source(sample_id)} cannot be read as an image' + (because and f': {because}')
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+  """As pages call a class: its name, or 'class 3' where classes have none."""
+  return names[label] if names else f'class {label}'
 
 
 def read(
@@ -207,5 +233,5 @@ def one_host(index: int, count: int, total: int) -> Shards:
 
 
 __all__: Sequence[str] = (
-    'DataError', 'SPLITS', 'Shards', 'Split', 'Stream', 'Subset', 'TOGETHER', 'check_labels',
+    'DataError', 'SPLITS', 'Shards', 'Split', 'Stream', 'Subset', 'TOGETHER', 'check_labels', 'class_name',
     'one_host', 'out_of_range', 'read')

@@ -15,7 +15,9 @@ import numpy as np
 from byol_jax import balanced, hashing
 from byol_jax.datasets import DataError, Shards, Split
 
-SIDE, CLASSES = 96, 10
+SIDE = 96
+CLASS_NAMES = ('airplane', 'bird', 'car', 'cat', 'deer', 'dog', 'horse', 'monkey', 'ship', 'truck')
+CLASSES = len(CLASS_NAMES)
 SOURCE = 'https://cs.stanford.edu/~acoates/stl10 (stl10_binary.tar.gz)'
 
 
@@ -64,7 +66,8 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
   ids = shards.sample_ids(len(rows))
   return Split(ids, np.ascontiguousarray(images[rows[ids]]),
                None if labels is None else labels[rows[ids]], len(rows),
-               0 if labels is None else CLASSES, subset)
+               0 if labels is None else CLASSES, subset,
+               () if labels is None else CLASS_NAMES)
 
 
 def check_split(split: str, *, folder: str, **_) -> None:

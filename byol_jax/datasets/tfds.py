@@ -88,7 +88,8 @@ def load(split: str, *, shards: Shards, name: str, data_dir: str | None, train_s
   read = prepared.parser(builder.info.features, *keys, form)
   return tfrecords.stream(chosen, shards, read=read, shuffle_buffer=shuffle_buffer,
                           cache_dir=cache_dir, num_classes=form.num_classes,
-                          multi_label=form.multi_label, subset=subset)
+                          multi_label=form.multi_label, subset=subset,
+                          class_names=prepared.class_names(builder.info.features, label_key))
 
 
 def check_split(split: str, *, name: str, data_dir: str | None, download: bool, test_split: str,
