@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from byol_jax import assembly, checkpoint, evaluate, input_pipeline, parallel
+from byol_jax import assembly, checkpoint, evaluate, folders, input_pipeline, parallel
 from byol_jax.datasets import Shards, image_folder
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, features
@@ -19,15 +19,15 @@ class Extracted(NamedTuple):
   output: the file.
   embedded: images in it.
   size: of an embedding.
-  unreadable: names of the files that end like images and are none.
-  other_files: files of other endings, or with a dot before their names or their folders'.
+  unreadable: {name: why} of the files that end like images and cannot be read.
+  left_out: a line on the files that are no images by their names; '' where there are none.
   """
 
   output: str
   embedded: int
   size: int
-  unreadable: tuple[str, ...]
-  other_files: int
+  unreadable: Mapping[str, str]
+  left_out: str
 
 
 def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: str | os.PathLike,
@@ -41,8 +41,8 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
     pretrained: workdir of a pretraining run, or of a conversion.
     images: folder of image files, at any depth.
     output: an .npz: `names` [N], the paths below the folder in their order; `embeddings`
-      float32 [N, D]; `unreadable`, the names that were skipped; `other_files` [], a count;
-      `digest`, the sha256 of the online network; `step`.
+      float32 [N, D]; `unreadable`, the names that were skipped, and `reasons`, why; `other_files`
+      [], a count of the files that are no images by their names; `digest`, the sha256 of the online network; `step`.
     step: of the checkpoint; the newest sound one where None.
     batch_size: images encoded at once.
 
@@ -54,22 +54,25 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
   folder = os.path.expanduser(os.fspath(images)).rstrip('/')
   encoder = evaluate.load_encoder(pretrained, step)
   meta = checkpoint.read_meta(pretrained, step)
-  paths, broken = _images(folder)
+  listing, paths, broken = _images(folder)
   found, skipped = embed(encoder, meta['config']['data'], paths, batch_size)
   name = lambda path: str(path)[len(folder) + 1:]
-  unreadable = tuple(sorted(map(name, [*paths[sorted(skipped)], *broken])))
+  unreadable = {str(paths[row]): reason for row, reason in skipped.items()} | dict.fromkeys(
+      broken, 'a link to a file that is not there')
+  unreadable = {name(path): unreadable[path] for path in sorted(unreadable)}
   result = Extracted(os.fspath(output), len(found.sample_id), encoder.embedding_size, unreadable,
-                     image_folder.other_files(folder))
+                     listing.left_out())
   _write(result.output, dict(
       names=np.array(list(map(name, paths[found.sample_id]))),
-      embeddings=found.embeddings, unreadable=np.array(unreadable, str),
-      other_files=np.array(result.other_files), digest=np.array(meta['digests']['online']),
+      embeddings=found.embeddings, unreadable=np.array(list(unreadable), str),
+      reasons=np.array(list(unreadable.values()), str),
+      other_files=np.array(sum(listing.others.values())), digest=np.array(meta['digests']['online']),
       step=np.array(meta['step'])))
   return result
 
 
 def embed(encoder: evaluate.Encoder, data: Mapping[str, Any], paths: np.ndarray, batch_size: int
-          ) -> tuple[Features, set[int]]:
+          ) -> tuple[Features, dict[int, str]]:
   """Embeddings of image files, prepared as for an evaluation.
 
   Args:
@@ -79,28 +82,40 @@ def embed(encoder: evaluate.Encoder, data: Mapping[str, Any], paths: np.ndarray,
     batch_size: images encoded at once.
 
   Returns:
-    The features, whose ids are places in `paths`, and the places of files that are no images.
+    The features, whose ids are places in `paths`, and {place: why} of files that cannot be read.
+
+  Raises:
+    InputError: none of them can; says why of the first.
   """
   data = assembly.plain(assembly.completed_data(data))
-  skipped = set()
+  skipped = {}
+  files = image_folder.stream(paths, None, 0, Shards(),
+                              exif_orientation=data['options'].get('exif_orientation', True))
   batches = input_pipeline.evaluation_batches(
-      image_folder.stream(paths, None, 0, Shards()), image_size=data['image_size'],
-      share=data['center_share'], order=data['center_order'], batch_size=batch_size,
-      shards=Shards(), workers=data['workers'], unreadable=skipped.update)
+      files, image_size=data['image_size'], share=data['center_share'],
+      order=data['center_order'], batch_size=batch_size, shards=Shards(), workers=data['workers'],
+      unreadable=lambda rows: skipped.update((row, files.reason(row)) for row in rows))
   views = assembly.center_views(data)
-  found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
-                           encoder.variables, batches, batch_size=batch_size,
-                           devices=jax.local_devices())
+  try:
+    found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
+                             encoder.variables, batches, batch_size=batch_size,
+                             devices=jax.local_devices())
+  except InputError as error:
+    if skipped:
+      raise InputError(f'There is no readable image among {len(paths)}; '
+                       f'{files.unreadable(min(skipped))}.') from error
+    raise
   return found, skipped
 
 
-def _images(folder: str) -> tuple[np.ndarray, list[str]]:
-  """The paths of the images, and those that are links to nothing."""
+def _images(folder: str) -> tuple[folders.Listing, np.ndarray, list[str]]:
+  """The files of a folder, the paths of the images, and those that are links to nothing."""
   if not parallel.folder(folder).is_dir():
     raise InputError(f'{folder}: no such folder (--images).')
-  paths = image_folder.images(folder)
+  listing = folders.read(folder)
+  paths = listing.paths
   there = np.array([parallel.in_object_store(path) or os.path.exists(path) for path in paths])
-  return paths[there], list(paths[~there])
+  return listing, paths[there], list(map(str, paths[~there]))
 
 
 def _write(output: str, arrays: dict[str, Any]) -> None:

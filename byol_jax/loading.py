@@ -163,6 +163,8 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
                        shards=shards(config), options=config['options'])
   if data.subset and parallel.is_first_process():
     _write_subset(data.subset, workdir)
+  for line in filter(None, (data.summary, data.left_out)):
+    parallel.say(f'{split}: {line}')
   if config['pipeline'] in ('memory', 'device') and isinstance(data, datasets.Stream):
     data = _in_memory(config, split)
   names = set()
@@ -227,11 +229,12 @@ def roles(config: Mapping[str, Any]):
 
 def _note_unreadable(action: str, data, names: set[str], workdir: pathlib.Path):
   def note(sample_ids):
-    for name in map(data.source, sample_ids):
+    for sample_id in sample_ids:
+      name = data.source(sample_id)
       if action == 'stop':
         raise datasets.DataError(
-            f'{name} cannot be read as an image. Replace or remove it, or set '
-            'data.unreadable=skip to go on without such images.')
+            f'{data.unreadable(sample_id)}. Replace or remove it, or set data.unreadable=skip to '
+            'go on without such images.')
       if name in names:
         continue
       names.add(name)
@@ -242,7 +245,7 @@ def _note_unreadable(action: str, data, names: set[str], workdir: pathlib.Path):
       with _unreadable_file(workdir).open('a') as file:
         file.write(json.dumps(name) + '\n')
       if len(known) < NAMED:
-        print(f'left out, cannot be read as an image: {name}', flush=True)
+        print(f'left out: {data.unreadable(sample_id)}', flush=True)
       elif len(known) == NAMED:
         print(f'more images that cannot be read: see {_unreadable_file(workdir)}', flush=True)
   return note

@@ -101,6 +101,15 @@ def form(builder, image_key: str, label_key: str, ignored_label_key: str) -> For
   return Form(found.num_classes, multi_label)
 
 
+def class_names(features, label_key: str) -> tuple[str, ...]:
+  """The names of the classes; () for unlabelled data, and where TFDS knows numbers only."""
+  if not label_key:
+    return ()
+  label = getattr(features[label_key], 'feature', features[label_key])
+  names = tuple(label.names)
+  return () if names == tuple(map(str, range(len(names)))) else names
+
+
 def slices(builder, split: str, what: str) -> list[Slice]:
   """The records of a split in TFDS syntax, their rows numbered from 0.
 

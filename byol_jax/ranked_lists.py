@@ -1,6 +1,6 @@
 """The ranked lists of a retrieval: a file with a line per query, and a picture of some."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import json
 from typing import Any
 
@@ -30,9 +30,10 @@ def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[
     loaders: () -> the loader, by the name of the split.
     roles: of the test split, where the data set has lists.
   """
+  classes = loaders['test']().data.class_names
   if parallel.is_first_process():
     folder.mkdir(parents=True, exist_ok=True)
-    text = ''.join(json.dumps(line) + '\n' for line in _lines(result, roles))
+    text = ''.join(json.dumps(line) + '\n' for line in _lines(result, roles, classes))
     _replace(folder / QUERIES, text.encode())
   rows = [(kind, row) for kind, chosen in examples(result).items() for row in chosen]
   if not rows:
@@ -47,7 +48,7 @@ def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[
   if not parallel.is_first_process():
     return
   lines = [pictures.RankedLine(
-      _title(kind, result, row, roles), drawn['test'][result.query[row]],
+      _title(kind, result, row, roles, classes), drawn['test'][result.query[row]],
       [drawn[result.split][result.gallery[place]] for place in shown[row]],
       result.ranked.right[row, :len(shown[row])].tolist()) for kind, row in rows]
   _replace(folder / pictures.RANKED_LISTS, pictures.ranked_lists(lines))
@@ -69,10 +70,11 @@ def examples(result: Result) -> dict[str, list[int]]:
       ('evenly chosen', spread), ('best', best), ('worst', worst))}
 
 
-def _lines(result: Result, roles: Roles | None) -> Iterator[dict[str, Any]]:
+def _lines(result: Result, roles: Roles | None, classes: Sequence[str]
+           ) -> Iterator[dict[str, Any]]:
   """What is written of each query; scores are cosine similarities unless lists are re-ranked."""
   ranked = result.ranked
-  identity = lambda label: int(label) if roles is None else roles.identities[label]
+  identity = lambda label: classes[label] if classes else int(label)
   name = lambda number: int(number) if roles is None else roles.names[number]
   for row, number in enumerate(result.query):
     places = [place for place in ranked.nearest[row] if place >= 0]
@@ -89,8 +91,8 @@ def _lines(result: Result, roles: Roles | None) -> Iterator[dict[str, Any]]:
         score=[round(float(score), 6) for score in ranked.score[row, :len(places)]])
 
 
-def _title(kind: str, result: Result, row: int, roles: Roles | None) -> str:
-  label = result.identity[row] if roles is None else roles.identities[result.identity[row]]
+def _title(kind: str, result: Result, row: int, roles: Roles | None, classes: Sequence[str]) -> str:
+  label = classes[result.identity[row]] if classes else result.identity[row]
   camera = '' if roles is None else roles.cameras[result.query[row]]
   ranked = result.ranked
   return (f'{kind}: identity {label}{f", camera {camera}" if camera else ""}; average precision '
@@ -115,7 +117,8 @@ def _images(loader: loading.Loader, ids: set[int], roles: Roles | None) -> dict[
   if roles is not None:
     # Their ids are places in `numbers`.
     loader = loader._replace(data=image_folder.stream(
-        roles.names[numbers], None, 0, loading.shards(loader.config)))
+        roles.names[numbers], None, 0, loading.shards(loader.config),
+        exif_orientation=loader.config['options'].get('exif_orientation', True)))
   found, pixels, name = [np.zeros(0, np.int32)], [], ''
   for batch in loader.evaluation_batches(BATCH_SIZE):
     sample_id = batch['sample_id'] if roles is None else numbers[batch['sample_id']]

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from etils import epath
 import numpy as np
 
-from byol_jax.datasets import DataError, image_folder
+from byol_jax import folders
+from byol_jax.datasets import DataError
 
 FORMATS = ('csv', 'folders', 'veri', 'veri_wild')
 PARTS = ('query', 'gallery', 'train')
@@ -35,12 +36,18 @@ class Listed(NamedTuple):
   identities: object [N] of str; '' where not known.
   cameras: object [N] of str; '' where not known.
   places: object [N] of str, where each is listed, for messages.
+  left_out: a line on the files that are no images, of a folder.
   """
 
   paths: np.ndarray
   identities: np.ndarray
   cameras: np.ndarray
   places: np.ndarray
+  left_out: str = ''
+
+  def chosen(self, rows: np.ndarray) -> 'Listed':
+    """Some of the images."""
+    return Listed(*(field[rows] for field in self[:4]), self.left_out)
 
 
 class Roles(NamedTuple):
@@ -51,7 +58,6 @@ class Roles(NamedTuple):
   image: int32 [N], equal for an image that is in both lists.
   names: object [N] of str, as a reader finds the images.
   cameras: object [N] of str, as the lists call them; '' where not known.
-  identities: object [num_classes] of str, as the lists call the labels.
   """
 
   query: np.ndarray
@@ -59,7 +65,6 @@ class Roles(NamedTuple):
   image: np.ndarray
   names: np.ndarray
   cameras: np.ndarray
-  identities: np.ndarray
 
 
 def read(part: str, *, format: str, root: str | None, query: str | None, gallery: str | None,
@@ -176,27 +181,30 @@ def _records(file: str, lines: list[str]) -> list[tuple[int, list[str]]]:
 def _folders(part: str, folder: str) -> Listed:
   """A subfolder for each identity; training images can lie anywhere."""
   root = os.path.expanduser(folder).rstrip('/')
+  listing = folders.read(folder)
+  if part == 'train':
+    folders.check_one_split(listing, labelled=False, options=('train',))
   rows = []
-  for path in image_folder.images(folder):
+  for path in listing.paths:
     inside = path[len(root) + 1:].split('/')
     if len(inside) == 1 and part != 'train':
       raise DataError(f'{path} lies in no folder of an identity; the {part} folder must have one '
                       'subfolder for each.')
     rows.append((path, inside[0] if len(inside) > 1 else '', '', folder))
-  return _listed(folder, rows)
+  return _listed(folder, rows)._replace(left_out=listing.left_out())
 
 
 def _veri(part: str, root: str) -> Listed:
   """VeRi-776: identity and camera stand in the images' names."""
   folder = posixpath.join(os.path.expanduser(root), VERI_FOLDERS[part])
-  rows = []
-  for path in image_folder.images(folder):
+  rows, listing = [], folders.read(folder)
+  for path in listing.paths:
     found = VERI_NAME.match(posixpath.basename(path))
     if not found:
       raise DataError(f'{path}: the names of VeRi-776 are <id>_c<camera>_<...>.jpg, such as '
                       '0002_c002_00030600_0.jpg.')
     rows.append((path, str(int(found[1])), str(int(found[2])), folder))
-  return _listed(folder, rows)
+  return _listed(folder, rows)._replace(left_out=listing.left_out())
 
 
 def _veri_wild(part: str, root: str, test_size: int) -> Listed:

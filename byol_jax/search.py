@@ -60,7 +60,7 @@ def search(pretrained: str | os.PathLike, index: str | os.PathLike, query: str |
   try:
     features, _ = extract.embed(encoder, meta['config']['data'], np.array([path], object), 1)
   except InputError as error:
-    raise InputError(f'{query} cannot be read as an image (--query).') from error
+    raise InputError(f'--query: {error}') from error
   similarity = next(ranking.similarities(features.embeddings, found.embeddings,
                                          block_bytes=BLOCK_BYTES))[1][0]
   order = np.argsort(-similarity, kind='stable')[:count]

@@ -111,8 +111,10 @@ def _cropped(records: tf.data.Dataset, stream: Stream, crop: Crop, workers: int,
   Without `careful` an image that is none is an error. The care takes about a fifth of the
   time of an image, so that it is taken only where there are such images.
   """
+  decode = stream.decode or preprocess.decode
+
   def good(encoded, record):
-    return dict(record, **crop(preprocess.decode(encoded), record), readable=True)
+    return dict(record, **crop(decode(encoded), record), readable=True)
 
   def blank(_, record):
     return dict(record, **crop(tf.zeros([1, 1, 3], tf.uint8), record), readable=False)
@@ -204,8 +206,8 @@ def in_memory(stream: Stream, *, shards: Shards, workers: int) -> Split:
   for batch in host_batches(records, stream):
     sample_id, image = int(batch['sample_id'][0]), batch['image'][0]
     if not batch['readable'][0]:
-      raise DataError(f'{stream.source(sample_id)} cannot be read as an image; data.pipeline '
-                      'memory needs every image: remove it, or set data.pipeline=tf_data and '
+      raise DataError(f'{stream.unreadable(sample_id)}. data.pipeline memory needs every image: '
+                      'replace or remove it, or set data.pipeline=tf_data and '
                       'data.unreadable=skip.')
     rows[sample_id] = image, batch.get('labels', [0])[0]
     first = next(iter(rows.values()))[0]
@@ -218,5 +220,6 @@ def in_memory(stream: Stream, *, shards: Shards, workers: int) -> Split:
   if stream.num_classes:
     check_labels('The data set', labels, stream.num_classes)
   return Split(ids, np.stack([rows[i][0] for i in ids]), labels, stream.num_examples,
-               stream.num_classes)
+               stream.num_classes, class_names=stream.class_names, summary=stream.summary,
+               left_out=stream.left_out)
 

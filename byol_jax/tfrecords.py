@@ -121,8 +121,8 @@ def column(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
 
 
 def stream(chosen: Chosen, shards: Shards, *, read: Callable[..., Any], shuffle_buffer: int,
-           cache_dir: str | None, num_classes: int, multi_label: bool, subset: Subset | None
-           ) -> Stream:
+           cache_dir: str | None, num_classes: int, multi_label: bool, subset: Subset | None,
+           class_names: tuple[str, ...]) -> Stream:
   """The chosen records as a `Stream`.
 
   Args:
@@ -134,6 +134,7 @@ def stream(chosen: Chosen, shards: Shards, *, read: Callable[..., Any], shuffle_
     num_classes: as in `Stream`, as are the next two.
     multi_label: several classes for an image.
     subset: the balanced subset that the records hold.
+    class_names: as in `Stream`.
   """
   slices, rows = chosen
   bounds = [len(rows) * v // shards.total for v in range(shards.total + 1)]
@@ -152,7 +153,8 @@ def stream(chosen: Chosen, shards: Shards, *, read: Callable[..., Any], shuffle_
   records = _sharded(table, np.cumsum([0, *map(len, per_shard)]), _numbered(rows), shuffle_buffer)
   return Stream(records, read, np.diff(bounds), source, lambda: damaged_file(table), len(rows),
                 num_classes, multi_label, subset,
-                sorted({s.file for s in chosen.slices}), _identity(chosen))
+                sorted({s.file for s in chosen.slices}), _identity(chosen),
+                class_names=class_names)
 
 
 def _identity(chosen: Chosen) -> str:

@@ -155,7 +155,7 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
   if first_step < last_step and stopping:
     raise preemption.Preempted(step, last_step)
   if parallel.is_first_process():
-    _conclude(workdir)
+    _conclude(workdir, job.loader)
   return parallel.fetch(state)
 
 
@@ -218,13 +218,15 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
                                    steps=_dispatches(job, first_step, last_step))
 
 
-def _conclude(workdir) -> None:
+def _conclude(workdir, loader: loading.Loader) -> None:
   """What was left out, and what can be done next."""
   if not parallel.in_object_store(workdir):
     print(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
     print(f'{len(unreadable)} images could not be read and were left out: '
           f'{workdir / loading.UNREADABLE}')
+  if loader.data.left_out:
+    print(loader.data.left_out)
 
 
 def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, float]]:

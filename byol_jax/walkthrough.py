@@ -28,6 +28,7 @@ from byol_jax import (
   train,
 )
 from byol_jax import train_step as byol
+from byol_jax.datasets import class_name
 from byol_jax.errors import InputError
 from byol_jax.report import compare, diagnosis, pictures, runs
 from byol_jax.report.tables import Table, markdown, mean_and_spread
@@ -49,6 +50,7 @@ class Trace(NamedTuple):
   gradients: of the online parameters.
   new_state: after the step.
   scalars: of the step.
+  class_names: of the data set.
   """
 
   state: byol.TrainState
@@ -60,6 +62,7 @@ class Trace(NamedTuple):
   gradients: byol.Params
   new_state: byol.TrainState
   scalars: Mapping[str, np.ndarray]
+  class_names: tuple[str, ...]
 
 
 def trace(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, step: int) -> Trace:
@@ -100,7 +103,7 @@ def trace(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, step: 
   one = jax.local_devices()[:1]
   parts = parallel.pmap_step(taken_apart, one)(
       parallel.replicate(state, one), next(input_pipeline.to_devices(iter([batch]), one)))
-  return Trace(state, batch, *parallel.fetch(parts))
+  return Trace(state, batch, *parallel.fetch(parts), loader.data.class_names)
 
 
 def numbers(found: Trace, config: ml_collections.ConfigDict, tensor: tuple[str, str]
@@ -122,7 +125,8 @@ def numbers(found: Trace, config: ml_collections.ConfigDict, tensor: tuple[str, 
   decayed = gradient + config.train.weight_decay * theta
   return dict(
       step=int(found.state.step), batch_size=len(found.losses),
-      sample_id=int(found.batch['sample_id'][ROW]), label=int(found.batch['labels'][ROW]),
+      sample_id=int(found.batch['sample_id'][ROW]),
+      label=class_name(found.class_names, int(found.batch['labels'][ROW])),
       side=found.views[0].shape[1], colours=[vector(v[ROW].mean(axis=(0, 1))) for v in found.views],
       embedding=vector(embedding[ROW]), embedding_size=embedding.shape[1],
       projection=vector(projection[ROW]), projection_size=projection.shape[1],

@@ -3,6 +3,8 @@
   python -m experiments.extract --checkpoint=DIR --images=FOLDER --output=FILE.npz
 """
 
+import itertools
+
 from absl import flags
 
 from byol_jax import extract
@@ -19,10 +21,12 @@ def main() -> None:
   given = flags.FLAGS
   done = extract.extract(given.checkpoint, given.images, given.output, step=given.step,
                          batch_size=given.batch_size)
-  for name in done.unreadable[:NAMED]:
-    print(f'left out, cannot be read as an image: {name}')
+  for name, reason in itertools.islice(done.unreadable.items(), NAMED):
+    print(f'left out: {name} cannot be read as an image: {reason}')
   print(f'{done.embedded} images, embeddings of {done.size} numbers: {done.output}\n'
-        f'{len(done.unreadable)} images could not be read, {done.other_files} files are no images')
+        f'{len(done.unreadable)} images could not be read')
+  if done.left_out:
+    print(done.left_out)
 
 
 if __name__ == '__main__':

@@ -13,20 +13,21 @@ LAYERS = [
      'plugins', 'preemption', 'processes', 'tensors'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'normalization', 'encoders', 'objectives'},
     {'model', 'multi_crop', 'train_step'},
-    {'balanced', 'checkpoint', 'metric_log', 'monitor', 'datasets', 'local_copies', 'preprocess',
-     'prepare', 'prepared', 'retrieval_lists', 'tf_pipeline', 'tfrecords', 'input_pipeline'},
+    {'balanced', 'checkpoint', 'folders', 'image_files', 'metric_log', 'monitor', 'datasets',
+     'local_copies', 'preprocess', 'prepare', 'prepared', 'retrieval_lists', 'tf_pipeline',
+     'tfrecords', 'input_pipeline'},
     {'convert', 'evaluators'},
     {'assembly', 'baselines', 'benchmark', 'changed_files', 'config_checks', 'evaluate', 'extract',
      'fingerprint', 'loading', 'locations', 'ranked_lists', 'report', 'results', 'scaling',
      'search', 'sweep', 'train', 'walkthrough'},
 ]
 MAY_USE = dict(
-    tensorflow={'prepare', 'preprocess', 'tf_pipeline', 'tfrecords', 'datasets', 'local_copies',
-                'prepared', 'benchmark'},
+    tensorflow={'folders', 'prepare', 'preprocess', 'tf_pipeline', 'tfrecords', 'datasets',
+                'local_copies', 'prepared', 'benchmark'},
     tensorflow_datasets={'prepared'},
     ml_collections={'assembly', 'benchmark', 'config_checks', 'train', 'evaluate', 'scaling',
                     'sweep', 'walkthrough'},
-    matplotlib={'report'}, sklearn={'report'}, PIL={'report'},
+    matplotlib={'report'}, sklearn={'report'}, PIL={'image_files', 'report'},
     jinja2={'report', 'scaling', 'walkthrough'}, orbax={'checkpoint'}, tensorboardX={'metric_log'},
     torch={'convert'}, safetensors={'convert'})
 FILES = sorted((ROOT / 'byol_jax').rglob('*.py'))

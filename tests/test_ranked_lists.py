@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 from etils import epath
 import numpy as np
@@ -204,7 +205,8 @@ def test_which_queries_are_drawn():
 def test_no_picture_of_an_earlier_evaluation_stays(tmp_path):
   folder = epath.Path(tmp_path)
   (folder / 'ranked_lists.png').write_bytes(b'of other lists')
-  ranked_lists.keep(make_result([.5], pictured=0), folder=folder, loaders={}, roles=None)
+  ranked_lists.keep(make_result([.5], pictured=0), folder=folder, roles=None, loaders=dict(
+      test=lambda: SimpleNamespace(data=SimpleNamespace(class_names=('ant', 'bee')))))
   assert [path.name for path in folder.iterdir()] == ['queries.jsonl']
 
 

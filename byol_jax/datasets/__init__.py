@@ -91,6 +91,9 @@ class Split(NamedTuple):
   subset: the balanced subset of the training images that it holds; None for all of them.
   origin: of the training split, the files of training and held-out images; None where the
     images come from no files, or the module does not name them.
+  class_names: of the classes 0 ... num_classes - 1; () where they have none.
+  summary: a line on what the split holds, printed as it is opened; '' for none.
+  left_out: a line on the files beside its images that are not used; '' for none.
   """
 
   sample_id: np.ndarray
@@ -100,6 +103,9 @@ class Split(NamedTuple):
   num_classes: int
   subset: Subset | None = None
   origin: Files | None = None
+  class_names: tuple[str, ...] = ()
+  summary: str = ''
+  left_out: str = ''
 
   @property
   def multi_label(self) -> bool:
@@ -127,6 +133,11 @@ class Stream(NamedTuple):
   identity: a digest of which records of these files it holds, in which order, and of labels
     that do not stand in the files; '' where the module gives none.
   origin: () -> what it is in `Split`: names of many files are made when they are needed.
+  class_names: as in `Split`, as are the next two.
+  summary: likewise.
+  left_out: likewise.
+  decode: encoded, a scalar string -> uint8 [H, W, 3]; None for `preprocess.decode`.
+  reason: sample_id -> why its image cannot be read; None where that cannot be told.
   """
 
   records: Callable[..., Any]
@@ -141,6 +152,21 @@ class Stream(NamedTuple):
   files: Sequence[str] = ()
   identity: str = ''
   origin: Callable[[], Files] | None = None
+  class_names: tuple[str, ...] = ()
+  summary: str = ''
+  left_out: str = ''
+  decode: Callable[[Any], Any] | None = None
+  reason: Callable[[int], str] | None = None
+
+  def unreadable(self, sample_id: int) -> str:
+    """A part of a sentence: which image cannot be read, and why as far as that is known."""
+    because = self.reason(sample_id) if self.reason else ''
+    return f'{self.source(sample_id)} cannot be read as an image' + (because and f': {because}')
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+  """As pages call a class: its name, or 'class 3' where classes have none."""
+  return names[label] if names else f'class {label}'
 
 
 def read(
@@ -232,4 +258,4 @@ def one_host(index: int, count: int, total: int) -> Shards:
 
 __all__: Sequence[str] = (
     'DataError', 'Files', 'SPLITS', 'Shards', 'Split', 'Stream', 'Subset', 'TOGETHER',
-    'check_labels', 'one_host', 'out_of_range', 'read')
+    'check_labels', 'class_name', 'one_host', 'out_of_range', 'read')

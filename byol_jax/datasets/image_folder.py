@@ -1,12 +1,12 @@
 """Folders of image files: one subfolder per class, or unlabelled images at any depth.
 
-Read through TensorFlow's file system layer, so that `gs://` paths work like local ones.
-JPEG, PNG, GIF (first frame), BMP and WebP; gray, CMYK, 16-bit and transparent images
-become RGB. Files with other endings, and files and folders whose names start with a
-dot, are left out.
+JPEG, PNG, GIF, BMP, WebP and TIFF, of animations and of several pages the first; AVIF and HEIC
+where the installed Pillow reads them. Gray, CMYK, 16-bit and transparent images become RGB, and
+photographs are turned upright. Files with other endings, and files and folders whose names start
+with a dot, are left out and counted (folders.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 import functools
 import hashlib
 import itertools
@@ -17,17 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import balanced, hashing
+from byol_jax import balanced, folders, hashing, image_files
 from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, Subset
 
-ENDINGS = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp')
 LABELS = ('folders', 'none')
 LOCATION_OPTIONS = ('train', 'validation', 'test')
 
 
 def load(split: str, *, shards: Shards, train: str, validation: str | None, test: str | None,
-         labels: str, validation_share: float, subset_share: float = 1., subset_seed: int = 0
-         ) -> Stream:
+         labels: str, validation_share: float, subset_share: float = 1., subset_seed: int = 0,
+         exif_orientation: bool = True) -> Stream:
   """Lists a split; no image is opened yet.
 
   Args:
@@ -44,10 +43,11 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
     subset_share: of the training images that are not held out; below 1 a class-balanced
       subset (balanced.py), which the Stream names.
     subset_seed: draws the subset; the held-out images do not depend on it.
+    exif_orientation: images are turned as their EXIF says; otherwise they are as stored.
 
   Raises:
-    DataError: a folder is missing or has no images, a class has none, the classes of two
-      folders differ, or a subset cannot be balanced.
+    DataError: a folder is missing, has no images or holds several splits, a class has no
+      images, the classes of two folders differ, or a subset cannot be balanced.
   """
   if labels not in LABELS:
     raise DataError(f"data.options.labels is {labels!r}; it can be 'folders' or 'none'.")
@@ -57,10 +57,12 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
   if split == 'test' and not test:
     raise DataError('There is no test split: set data.options.test to its folder.')
   classes = _subfolders(train) if labels == 'folders' else None
-  parts, subset, origin = [], None, None
+  parts, subset, left_out, origin = [], None, [], None
   if split in ('train', TOGETHER) or split == 'validation' and not validation:
-    paths, numbers = _listed(train, classes)
+    paths, numbers, others = _listed(train, classes, classes)
     origin = functools.partial(_files, train, paths, validation)
+    # Those of the folder, once.
+    left_out += [others] if split != 'validation' else []
     share = 0. if validation else validation_share
     held = hashing.permutation(len(paths), 0)[:math.ceil(share * len(paths))]
     rows, subset = balanced.of_training(
@@ -70,33 +72,47 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
       raise DataError(f'{train}: the {split} split is empty with {len(paths)} images and '
                       f'data.options.validation_share {validation_share}.')
     parts.append((paths[rows], None if numbers is None else numbers[rows]))
-  if validation and split in ('validation', TOGETHER):
-    parts.append(_listed(validation, classes))
-  if split == 'test':
-    parts.append(_listed(test, classes))
+  apart = [test] if split == 'test' else [validation] if split in ('validation', TOGETHER) else []
+  for folder in filter(None, apart):
+    *part, others = _listed(folder, classes, None)
+    parts.append(part)
+    left_out.append(others)
   paths, numbers = zip(*parts)
-  return stream(np.concatenate(paths), None if classes is None else np.concatenate(numbers),
-                len(classes or ()), shards, subset)._replace(origin=origin)
+  numbers = None if classes is None else np.concatenate(numbers)
+  where = apart[0] if apart and apart[0] and split != TOGETHER else train
+  return stream(np.concatenate(paths), numbers, len(classes or ()), shards, subset,
+                exif_orientation=exif_orientation)._replace(
+                    class_names=tuple(classes or ()), left_out='; '.join(filter(None, left_out)),
+                    summary=folders.summary(where, numbers, classes or ()), origin=origin)
 
 
 def _files(train: str, paths: np.ndarray, validation: str | None) -> Files:
   """The files of the training folder, which are listed already, and of the held-out folder."""
   found = named('train', train, paths)
   if validation:
-    found |= named('validation', validation, images(validation))
+    found |= named('validation', validation, folders.read(validation).paths)
   return Files(list(found), list(found.values()))
 
 
 def named(role: str, folder: str, paths: Iterable[str]) -> dict[str, str]:
   """{'train/cat/1.jpg': path} for the paths, most of them below the folder."""
-  root = _root(folder) + '/'
+  root = folders.root(folder) + '/'
   return {f'{role}/{path.removeprefix(root)}': path for path in paths}
 
 
-def _listed(folder: str, classes: list[str] | None) -> tuple[np.ndarray, np.ndarray | None]:
-  """Paths and class numbers of a folder's images; None for unlabelled ones."""
-  paths = images(folder)
-  return paths, None if classes is None else _labels(folder, paths, classes)
+def _listed(folder: str, classes: list[str] | None, own: list[str] | None
+            ) -> tuple[np.ndarray, np.ndarray | None, str]:
+  """Paths and class numbers of a folder's images, None for unlabelled ones; what is left out.
+
+  Where the folder is not the one whose classes they are, `own` is None: a class `test` of the
+  training images is one here too.
+  """
+  listing = folders.read(folder)
+  inside = listing.inside()
+  if own or not classes or not {parts[0] for parts in inside} <= set(classes):
+    folders.check_one_split(listing, labelled=classes is not None)
+  labels = None if classes is None else _labels(folder, listing.paths, inside, classes)
+  return listing.paths, labels, listing.left_out()
 
 
 def check_split(split: str, *, train: str, test: str | None, labels: str, **_) -> None:
@@ -106,72 +122,20 @@ def check_split(split: str, *, train: str, test: str | None, labels: str, **_) -
          validation_share=0.)
 
 
-def _check_apart(**folders: str | None) -> None:
-  given = [name for name, folder in folders.items() if folder]
+def _check_apart(**options: str | None) -> None:
+  given = {name: folder for name, folder in options.items() if folder}
   for one, other in itertools.permutations(given, 2):
-    inner, outer = (os.path.realpath(_root(folders[name])) + '/' for name in (one, other))
+    inner, outer = (os.path.realpath(folders.root(given[name])) + '/' for name in (one, other))
     if inner.startswith(outer):
-      raise DataError(f'data.options.{one} is {folders[one]}, which lies in data.options.{other} '
-                      f'{folders[other]}; the same images would be in two splits.')
-
-
-def _root(folder: str) -> str:
-  return os.path.expanduser(folder).rstrip('/')
-
-
-def other_files(folder: str) -> int:
-  """How many files below a folder are left out: other endings, or a dot before a name."""
-  import tensorflow as tf
-
-  total = sum(len(files) for _, files, _ in _folders(_root(folder), tf))
-  return total - len(images(folder))
-
-
-def _folders(root: str, tf) -> Iterator[tuple[str, list[str], bool]]:
-  """(path, names of files, hidden by a dot) of a folder and those below it, each once."""
-  seen = set()
-  for parent, _, files in tf.io.gfile.walk(root):
-    hidden = '/.' in parent[len(root):]
-    # A link to a folder above would give every image again and again.
-    place = hidden, parent if '://' in parent else os.path.realpath(parent)
-    if place not in seen:
-      seen.add(place)
-      yield parent, files, hidden
-
-
-def images(folder: str) -> np.ndarray:
-  """The paths of all images below a folder, sorted, as an object array of str.
-
-  Raises:
-    DataError: there is no such folder, or no image in it.
-  """
-  import tensorflow as tf
-
-  root = _root(folder)
-  if not tf.io.gfile.isdir(root):
-    raise DataError(f'{folder}: no such folder (data.options).')
-  found, others = [], 0
-  try:
-    for parent, files, hidden in _folders(root, tf):
-      if hidden:
-        continue
-      own = [file for file in files
-             if file.lower().endswith(ENDINGS) and not file.startswith('.')]
-      found += [posixpath.join(parent, file) for file in own]
-      others += len(files) - len(own)
-  except UnicodeDecodeError as error:
-    raise DataError(f'{folder} has a file whose name is not UTF-8 ({error}); rename it.') from error
-  if not found:
-    raise DataError(f'{folder} has no images: {others} files, none with the ending '
-                    f'{", ".join(ENDINGS)}.')
-  return np.array(sorted(found), object)
+      raise DataError(f'data.options.{one} is {given[one]}, which lies in data.options.{other} '
+                      f'{given[other]}; the same images would be in two splits.')
 
 
 def _subfolders(folder: str) -> list[str]:
   """The classes: names of the folders in `folder`, sorted."""
   import tensorflow as tf
 
-  root = _root(folder)
+  root = folders.root(folder)
   if not tf.io.gfile.isdir(root):
     raise DataError(f'{folder}: no such folder (data.options.train).')
   names = [name.rstrip('/') for name in tf.io.gfile.listdir(root)]
@@ -179,10 +143,9 @@ def _subfolders(folder: str) -> list[str]:
                 if not n.startswith('.') and tf.io.gfile.isdir(posixpath.join(root, n)))
 
 
-def _labels(folder: str, paths: np.ndarray, classes: list[str]) -> np.ndarray:
-  """The class number of each path, int32 [N]."""
-  root = _root(folder) + '/'
-  names = [path[len(root):].split('/') for path in paths]
+def _labels(folder: str, paths: np.ndarray, names: list[list[str]], classes: list[str]
+            ) -> np.ndarray:
+  """The class number of each path, whose parts below the folder are `names`, int32 [N]."""
   loose = [path for path, parts in zip(paths, names) if len(parts) == 1]
   if loose:
     raise DataError(f'{loose[0]} and {len(loose) - 1} more images lie outside of the class '
@@ -194,16 +157,18 @@ def _labels(folder: str, paths: np.ndarray, classes: list[str]) -> np.ndarray:
                     'the training folder has not.')
   empty = sorted(set(_subfolders(folder)) - own)
   if empty:
-    raise DataError(f'{posixpath.join(root, empty[0])} has no images, and {len(empty) - 1} more '
+    raise DataError(f'{folders.root(folder)}/{empty[0]} has no images, and {len(empty) - 1} more '
                     'class folders have none; add images or remove the folders.')
   number = {name: i for i, name in enumerate(classes)}
   return np.array([number[parts[0]] for parts in names], np.int32)
 
 
 def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shards: Shards,
-           subset: Subset | None = None) -> Stream:
+           subset: Subset | None = None, *, exif_orientation: bool) -> Stream:
   """The image files of these paths; labels int32 [N], None for unlabelled ones."""
   import tensorflow as tf
+
+  from byol_jax import preprocess
 
   total = len(paths)
   all_paths = tf.constant(paths)
@@ -221,13 +186,19 @@ def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shard
       result['labels'] = tf.gather(tf.constant(labels), record['sample_id'])
     return result
 
+  def reason(sample_id: int) -> str:
+    return image_files.reason(tf.io.gfile.GFile(paths[sample_id], 'rb').read())
+
   sizes = np.array([len(range(v, total, shards.total)) for v in range(shards.total)])
   return Stream(records, read, sizes, lambda sample_id: str(paths[sample_id]), lambda: '', total,
-                num_classes, subset=subset, files=paths, identity=_identity(paths, labels))
+                num_classes, subset=subset, files=paths,
+                identity=_identity(paths, labels, exif_orientation), reason=reason,
+                decode=functools.partial(preprocess.decode_file, upright=exif_orientation))
 
 
-def _identity(paths: np.ndarray, labels: np.ndarray | None) -> str:
-  """A digest of the files in their order and of their labels."""
+def _identity(paths: np.ndarray, labels: np.ndarray | None, exif_orientation: bool) -> str:
+  """A digest of the files in their order, of their labels, and of what is made of them."""
   digest = hashlib.sha256('\n'.join(paths).encode())
   digest.update(b'' if labels is None else labels.tobytes())
+  digest.update(b'' if exif_orientation else b'as stored')
   return digest.hexdigest()

@@ -21,7 +21,7 @@ LOCATION_OPTIONS = ('root', 'query', 'gallery', 'train')
 
 def load(split: str, *, shards: Shards, format: str, root: str | None, query: str | None,
          gallery: str | None, train: str | None, test_size: int, labels: str,
-         validation_share: float) -> Stream:
+         validation_share: float, exif_orientation: bool = True) -> Stream:
   """Lists a split; no image is opened yet.
 
   Args:
@@ -36,6 +36,7 @@ def load(split: str, *, shards: Shards, format: str, root: str | None, query: st
     labels: 'identities', or 'none' for pretraining, which reads the training list alone.
     validation_share: in [0, 1); ceil(share * N) training images, drawn by a hash of their
       place in the list, are held out.
+    exif_orientation: images are turned as their EXIF says; otherwise they are as stored.
 
   Raises:
     DataError: a list that cannot be read, an image that is missing, or one for training that
@@ -67,7 +68,9 @@ def load(split: str, *, shards: Shards, format: str, root: str | None, query: st
   known = numbers and all(identities) and (split == 'test' or train != retrieval_lists.GALLERY)
   return image_folder.stream(
       paths, np.array([numbers[name] for name in identities], np.int32) if known else None,
-      len(numbers), shards)._replace(
+      len(numbers), shards, exif_orientation=exif_orientation)._replace(
+          class_names=tuple(numbers), left_out='; '.join(dict.fromkeys(
+              part.left_out for part in own if part.left_out and split != 'validation')),
           origin=(lambda: _files(found['train'], lists, numbers)) if 'train' in found else None)
 
 
@@ -87,9 +90,9 @@ def check_split(split: str, **options) -> None:
   load(split, shards=Shards(), **options)
 
 
-def roles(*, labels: str, validation_share: float, **lists) -> Roles:
+def roles(*, labels: str, validation_share: float, exif_orientation: bool = True, **lists) -> Roles:
   """Which images of the test split are queries, and from which cameras they are."""
-  del labels, validation_share
+  del labels, validation_share, exif_orientation
   found = _all(lists)
   query, gallery = found['query'], found['gallery']
   paths, cameras = (np.concatenate([getattr(query, field), getattr(gallery, field)])
@@ -100,7 +103,7 @@ def roles(*, labels: str, validation_share: float, **lists) -> Roles:
       camera=np.where(cameras == '', -1, camera).astype(np.int32),
       image=np.unique(list(map(retrieval_lists.location, paths)), return_inverse=True)[1].astype(
           np.int32),
-      names=paths, cameras=cameras, identities=np.array(list(_numbers(found)), object))
+      names=paths, cameras=cameras)
 
 
 def _all(lists) -> dict[str, Listed]:
@@ -140,4 +143,4 @@ def _rows(listed: Listed, split: str, validation_share: float) -> Listed:
   if not len(rows):
     raise DataError(f'The {split} split is empty with {count} training images and '
                     f'data.options.validation_share {validation_share}.')
-  return Listed(*(field[rows] for field in listed))
+  return listed.chosen(rows)

@@ -92,7 +92,8 @@ def load(
     rows = slice(start, start + CHUNK)
     draws = _uniforms(ids[rows], seed, stream + 1, DRAWS + image_size ** 2)
     images[rows] = _draw(labels[rows], draws, image_size)
-  return datasets.Split(ids, images, labels, num_examples, len(CLASSES))
+  return datasets.Split(ids, images, labels, num_examples, len(CLASSES),
+                        class_names=CLASS_NAMES)
 
 
 def _together(train, validation, shards):
@@ -101,7 +102,8 @@ def _together(train, validation, shards):
   ids = shards.sample_ids(num_examples)
   images, labels = (np.concatenate([getattr(part, name) for part in (train, validation)])[ids]
                     for name in ('images', 'labels'))
-  return datasets.Split(ids, images, labels, num_examples, len(CLASSES))
+  return datasets.Split(ids, images, labels, num_examples, len(CLASSES),
+                        class_names=CLASS_NAMES)
 
 
 def _check_integer(name, value, least):

@@ -15,7 +15,9 @@ import numpy as np
 from byol_jax import balanced, hashing
 from byol_jax.datasets import DataError, Files, Shards, Split
 
-SIDE, CLASSES = 96, 10
+SIDE = 96
+CLASS_NAMES = ('airplane', 'bird', 'car', 'cat', 'deer', 'dog', 'horse', 'monkey', 'ship', 'truck')
+CLASSES = len(CLASS_NAMES)
 LOCATION_OPTIONS = ('folder',)
 SOURCE = 'https://cs.stanford.edu/~acoates/stl10 (stl10_binary.tar.gz)'
 
@@ -65,7 +67,8 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
   ids = shards.sample_ids(len(rows))
   return Split(ids, np.ascontiguousarray(images[rows[ids]]),
                None if labels is None else labels[rows[ids]], len(rows),
-               0 if labels is None else CLASSES, subset, _files(folder, name, fold))
+               0 if labels is None else CLASSES, subset, origin=_files(folder, name, fold),
+               class_names=() if labels is None else CLASS_NAMES)
 
 
 def _files(folder: str, name: str, fold: int | None) -> Files:

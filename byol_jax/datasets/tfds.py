@@ -91,7 +91,8 @@ def load(split: str, *, shards: Shards, name: str, train_split: str, validation_
   read = prepared.parser(builder.info.features, *keys, form)
   return tfrecords.stream(chosen, shards, read=read, shuffle_buffer=shuffle_buffer,
                           cache_dir=cache_dir, num_classes=form.num_classes,
-                          multi_label=form.multi_label, subset=subset)._replace(
+                          multi_label=form.multi_label, subset=subset, class_names=prepared.class_names(
+                              builder.info.features, label_key))._replace(
                               origin=lambda: _files((builder, train_split, 'train'),
                                                     (holder, validation_split, 'validation')))
 

@@ -61,8 +61,9 @@ def curves(title: str, found: Sequence[Line], *, bottom: float | None = 0.,
   return _svg(figure, title)
 
 
-def points(title: str, positions: np.ndarray, labels: np.ndarray) -> str:
-  """A map of [N, 2] positions, coloured by labels [N], as SVG."""
+def points(title: str, positions: np.ndarray, labels: np.ndarray,
+           class_names: Sequence[str] = ()) -> str:
+  """A map of [N, 2] positions, coloured by labels [N], as SVG; the classes' names beside it."""
   figure, axes = _axes(title, 6.5, 6.5)
   axes.grid(False)
   axes.set(xticks=[], yticks=[], aspect='equal')
@@ -75,10 +76,16 @@ def points(title: str, positions: np.ndarray, labels: np.ndarray) -> str:
                   bbox=dict(boxstyle='circle,pad=.2', facecolor=PAPER, edgecolor=GRID))
   if len(np.unique(labels)) <= len(SERIES):
     handles = [lines.Line2D([], [], marker='o', linestyle='', color=SERIES[label % len(SERIES)],
-                            label=f'class {label}') for label in np.unique(labels)]
+                            label=f'{label}: {_short(class_names[label])}' if class_names
+                            else f'class {label}') for label in np.unique(labels)]
     axes.legend(handles=handles, labelcolor=INK, facecolor='none', edgecolor=GRID, fontsize=8,
                 loc='upper center', bbox_to_anchor=(.5, 0), ncols=5)
   return _svg(figure, title)
+
+
+def _short(name: str) -> str:
+  """A name for a legend; a dollar sign would begin a formula."""
+  return (name if len(name) <= 16 else f'{name[:15]}…').replace('$', r'\$')
 
 
 def _axes(title: str, width: float, height: float):

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 
 from byol_jax import assembly, checkpoint
+from byol_jax.datasets import class_name
 from byol_jax.errors import InputError
 from byol_jax.report import compare, diagnosis, figures, pictures, sample, sections
 from byol_jax.report.runs import Run
@@ -208,7 +209,8 @@ def _pictures(run: Run, images: int, chosen: bool, number: int, pictured: int) -
   labels = found.labels
   return drawn | dict(
       picture=pictures.picture_map(found.images, places),
-      chart='' if labels is None else figures.points(f'classes, run {number + 1}', places, labels))
+      chart='' if labels is None else figures.points(
+          f'classes, run {number + 1}', places, labels, found.class_names))
 
 
 def _right(found: pictures.Sample) -> str:
@@ -223,7 +225,7 @@ def _right(found: pictures.Sample) -> str:
 def _neighbours(found: pictures.Sample) -> list[Neighbours]:
   queries = pictures.examples(found.labels, len(found.images), QUERIES)
   caption: Callable[[int], str] = lambda row: (
-      '' if found.labels is None else f'class {found.labels[row]}')
+      '' if found.labels is None else class_name(found.class_names, found.labels[row]))
   mark = lambda query, row: '' if found.labels is None else (
       'right' if found.labels[row] == found.labels[query] else 'wrong')
   return [Neighbours(pictures.tile(found.images[query]), caption(query),

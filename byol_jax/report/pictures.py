@@ -33,12 +33,14 @@ class Sample(NamedTuple):
   embeddings: float32 [N, D].
   labels: int32 [N]; None for unlabelled data.
   step: of the checkpoint.
+  class_names: of the labels; () where they have none.
   """
 
   images: np.ndarray
   embeddings: np.ndarray
   labels: np.ndarray | None
   step: int
+  class_names: tuple[str, ...] = ()
 
 
 class RankedLine(NamedTuple):

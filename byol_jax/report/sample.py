@@ -42,4 +42,5 @@ def draw(run: Run, count: int) -> pictures.Sample:
   found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
                            encoder.variables, chosen(), batch_size=BATCH_SIZE,
                            devices=jax.local_devices()[:1])
-  return pictures.Sample(np.stack(images), found.embeddings, found.labels, step)
+  return pictures.Sample(np.stack(images), found.embeddings, found.labels, step,
+                         loader.data.class_names)

@@ -117,6 +117,7 @@ def image_folder_options() -> ml_collections.ConfigDict:
       test=ml_collections.config_dict.placeholder(str),  # of test images
       labels='folders',  # 'folders': one subfolder per class; 'none': unlabelled
       validation_share=0.1,  # of the images in `train`, unless `validation` is given
+      exif_orientation=True,  # turn images as their EXIF says; False: as they are stored
       subset_share=1.0,  # of the other training images; below 1 a class-balanced subset
       subset_seed=0,  # draws the subset
   ))
@@ -135,6 +136,7 @@ def retrieval_options() -> ml_collections.ConfigDict:
       train=ml_collections.config_dict.placeholder(str),
       test_size=3000,  # identities in the test of VERI-Wild: 3000, 5000 or 10000
       labels='identities',  # 'none' for pretraining
+      exif_orientation=True,  # turn images as their EXIF says; False: as they are stored
       validation_share=0.1,  # of the training images, held out
   ))
 

@@ -9,6 +9,7 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 
+from byol_jax import image_files
 from byol_jax.datasets import DataError, Shards, image_folder
 
 OPTIONS = dict(validation=None, test=None, labels='folders', validation_share=0.)
@@ -27,7 +28,7 @@ KINDS = {'.jpg': 'JPEG'}
 def write(path, value=0):
   """An image of one colour; other files get text."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  if path.suffix.lower() not in image_folder.ENDINGS or path.name.startswith('.'):
+  if path.suffix.lower() not in image_files.ENDINGS or path.name.startswith('.'):
     path.write_text('no image')
   else:
     file = io.BytesIO()
@@ -69,7 +70,7 @@ def images(*folders):
   """The images below the folders in the order of their ids."""
   return [path for folder in folders for path in sorted(
       str(path) for path in pathlib.Path(folder).rglob('*')
-      if path.suffix.lower() in image_folder.ENDINGS and not path.name.startswith('.'))]
+      if path.suffix.lower() in image_files.ENDINGS and not path.name.startswith('.'))]
 
 
 def label_of(path, root):
@@ -217,7 +218,7 @@ def test_paths_may_start_at_the_home_folder_and_end_with_a_slash(root, monkeypat
   assert [record['labels'] for record in records] == [2] * 6 + [3] * 6
 
 
-ENDINGS = r'\.jpg, \.jpeg, \.png, \.gif, \.bmp, \.webp'
+ENDINGS = r'\.jpg, \.jpeg, \.jpe, \.jfif, \.png, \.gif, \.bmp, \.webp, \.tif, \.tiff'
 
 
 @pytest.mark.parametrize('options, message', [

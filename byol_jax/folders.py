@@ -1,0 +1,180 @@
+"""What lies in a folder of image files: images, files that are left out, splits of a data set.
+
+Read through TensorFlow's file system layer, so that `gs://` paths work like local ones.
+"""
+
+import collections
+from collections.abc import Iterator, Mapping, Sequence
+import os
+import posixpath
+import re
+import shlex
+from typing import NamedTuple
+
+import numpy as np
+
+from byol_jax import image_files
+from byol_jax.datasets import DataError
+
+HIDDEN, BARE = 'hidden', 'without an ending'
+# Classes that are all named on the screen, and endings that are.
+NAMED = 12
+SPLIT = re.compile(r'(?:images?[-_ ])?(train|val|dev|test)(?:ing|id|idation)?'
+                   r'(?:[-_ ]?(?:set|split|data|images?|imgs?|\d+))*')
+SPLITS = dict(train='train', val='validation', dev='validation', test='test')
+
+
+class Listing(NamedTuple):
+  """The files below a folder.
+
+  folder: as it was given.
+  paths: object [N] of str, the images, sorted.
+  others: how many files are left out, by their ending in small letters, by HIDDEN (a dot before
+    their name or that of a folder above them), or by BARE.
+  """
+
+  folder: str
+  paths: np.ndarray
+  others: Mapping[str, int]
+
+  def inside(self) -> list[list[str]]:
+    """The path of each image below the folder, in its parts."""
+    length = len(root(self.folder)) + 1
+    return [path[length:].split('/') for path in self.paths]
+
+  def left_out(self) -> str:
+    """A line that counts the files that are no images; '' where there are none."""
+    if not self.others:
+      return ''
+    counts = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
+    named = [f'{count} {_printable(ending)}' + _remedy(ending) for ending, count in counts[:NAMED]]
+    if counts[NAMED:]:
+      named.append(f'{sum(count for _, count in counts[NAMED:])} with other endings')
+    return (f'{sum(self.others.values())} files in {self.folder} are left out, beside '
+            f'{len(self.paths)} images: {", ".join(named)}')
+
+
+def _remedy(ending: str) -> str:
+  return f' ({image_files.OPTIONAL[ending]})' if ending in image_files.OPTIONAL else ''
+
+
+def root(folder: str) -> str:
+  """The folder as its files' paths begin."""
+  return os.path.expanduser(folder).rstrip('/')
+
+
+def read(folder: str) -> Listing:
+  """Lists a folder; no image is opened.
+
+  Raises:
+    DataError: there is no such folder, or no image in it.
+  """
+  import tensorflow as tf
+
+  top, endings = root(folder), image_files.endings()
+  if not tf.io.gfile.isdir(top):
+    raise DataError(f'{folder}: no such folder (data.options).')
+  found, others = [], collections.Counter()
+  try:
+    for parent, files, hidden in _folders(top, tf):
+      for file in files:
+        ending = posixpath.splitext(file)[1].lower()
+        if hidden or file.startswith('.'):
+          others[HIDDEN] += 1
+        elif ending in endings:
+          found.append(posixpath.join(parent, file))
+        else:
+          others[ending or BARE] += 1
+  except UnicodeDecodeError as error:
+    raise DataError(f'{folder} has a file whose name is not UTF-8 ({error}); rename it.') from error
+  listing = Listing(folder, np.array(sorted(found), object), others)
+  if not found:
+    raise DataError(f'{folder} has no images: {sum(others.values())} files, none with the ending '
+                    f'{", ".join(endings)}. {listing.left_out()}'.strip())
+  return listing
+
+
+def _folders(top: str, tf) -> Iterator[tuple[str, list[str], bool]]:
+  """(path, names of files, hidden by a dot) of a folder and those below it, each once."""
+  seen = set()
+  for parent, _, files in tf.io.gfile.walk(top):
+    hidden = '/.' in parent[len(top):]
+    # A link to a folder above would give every image again and again.
+    place = hidden, parent if '://' in parent else os.path.realpath(parent)
+    if place not in seen:
+      seen.add(place)
+      yield parent, files, hidden
+
+
+def summary(folder: str, labels: np.ndarray | None, names: Sequence[str]) -> str:
+  """A line on the images of a split: how many of each class.
+
+  Args:
+    folder: of the images.
+    labels: int [N]; None for N unlabelled ones, which need no line.
+    names: of the classes.
+  """
+  if labels is None:
+    return ''
+  counts = np.bincount(labels, minlength=len(names))
+  text = lambda row: f'{_printable(names[row])} {counts[row]}'
+  if len(names) <= NAMED:
+    listed = ', '.join(map(text, range(len(names))))
+  else:
+    low, high = int(counts.argmin()), int(counts.argmax())
+    listed = (f'{", ".join(map(text, range(5)))}, ..., {text(len(names) - 1)}; fewest: {text(low)}, '
+              f'most: {text(high)}; {len(names)} classes')
+  return f'images of {folder} by class: {listed}'
+
+
+def _printable(name: str) -> str:
+  return name if name.isprintable() else repr(name)
+
+
+def check_one_split(listing: Listing, *, labelled: bool,
+                    options: Sequence[str] = ('train', 'validation', 'test')) -> None:
+  """Raises DataError where a folder holds the splits of a data set, and not one of them.
+
+  That is: folders such as `train` and `val` of two splits or more, which are half of all folders
+  with images at least; or, for classes, one such folder alone. A class `train` among `cat` and
+  `dog` is a class. Splits within one folder, or within each of several, are found too.
+
+  Args:
+    listing: of the folder.
+    labelled: its subfolders are to be the classes.
+    options: of `data.options`, to which the splits could be given.
+  """
+  parts, top = listing.inside(), root(listing.folder)
+  while True:
+    names = sorted({one[0] for one in parts if len(one) > 1})
+    splits = _splits(names)
+    alone = labelled and top == root(listing.folder) and len(names) == 1 == len(splits)
+    if len(splits) > 1 and 2 * sum(map(bool, map(_split, names))) >= len(names) or alone:
+      given = ' '.join(f'--config.data.options.{split}={shlex.quote(f"{top}/{name}")}'
+                       for split, name in splits.items() if split in options)
+      raise DataError(
+          f'{top} holds the splits of a data set ({", ".join(splits.values())}), which are not '
+          f'{"classes" if labelled else "all for training"}. Give each of them: {given}. If they '
+          'are one set, give the folders other names.')
+    if len(names) != 1 or any(len(one) == 1 for one in parts):
+      break
+    top, parts = f'{top}/{names[0]}', [one[1:] for one in parts]
+  inner = {one[1] if len(one) > 2 else '' for one in parts}
+  if all(map(_split, inner)) and len(_splits(sorted(inner))) > 1:
+    raise DataError(
+        f'Each folder in {top} holds the splits of a data set ({", ".join(sorted(inner))}). Make '
+        f'a folder for each split, with the folders of {top} in it, or links to them.')
+
+
+def _split(name: str) -> str:
+  """The split that a folder's name stands for; '' for other names."""
+  found = SPLIT.fullmatch(name.casefold())
+  return SPLITS[found[1]] if found else ''
+
+
+def _splits(names: Sequence[str]) -> dict[str, str]:
+  """The first folder of each split, in the order of SPLITS."""
+  found = {}
+  for name in names:
+    found.setdefault(_split(name), name)
+  return {split: found[split] for split in dict.fromkeys(SPLITS.values()) if split in found}

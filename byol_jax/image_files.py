@@ -1,0 +1,224 @@
+"""Image files by their content, through Pillow: those that TensorFlow does not decode.
+
+Which files of a folder are images is decided by their endings; how one is decoded, by what it
+holds. Where nothing can decode it, `reason` says what it holds instead.
+"""
+
+import contextlib
+import io
+import math
+import struct
+import threading
+from types import MappingProxyType
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+with contextlib.suppress(ImportError):
+  import pillow_heif
+  pillow_heif.register_heif_opener()
+
+ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff')
+_HEIF = 'pip install pillow-heif reads them, or convert them to JPEG'
+# Of images that only some installations read: what makes this one read them.
+OPTIONAL = MappingProxyType({
+    '.avif': 'pip install "pillow>=11.3" reads them, or convert them to JPEG',
+    '.heic': _HEIF, '.heif': _HEIF, '.hif': _HEIF})
+FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'AVIF', 'HEIF')
+# Of one image: what TensorFlow decodes of a JPEG, 2 ** 29 bytes of RGB, and half a gigabyte.
+MOST_PIXELS = 2 ** 29 // 3
+# EXIF stands before the data of a JPEG; more than these bytes are not searched for it.
+SEARCHED = 2 ** 18
+EXIF = b'Exif\0\0'
+# Of EXIF's fields: BYTE, SHORT, LONG.
+_KINDS = {1: 'B', 3: 'H', 4: 'I'}
+
+# How files begin that are no images here.
+_SIGNS = ((b'%PDF', 'a PDF'), (b'8BPS', 'a Photoshop file'), (b'PK\3\4', 'a ZIP archive'),
+          (b'\x1f\x8b', 'gzip data'), (b'\0\0\0\x0cjP  ', 'JPEG 2000'),
+          (b'\xff\x4f\xff\x51', 'JPEG 2000'), (b'\xff\x0a', 'JPEG XL'),
+          (b'\0\0\0\x0cJXL ', 'JPEG XL'),
+          (b'version https://git-lfs', 'a Git LFS pointer; git lfs pull fetches the file'),
+          (b'\x1aE\xdf\xa3', 'a video'), (b'\x93NUMPY', 'a NumPy array'))
+# How those begin that are, where they go on.
+_BEGINNINGS = ((b'\xff\xd8\xff', 'JPEG'), (b'\x89PNG', 'PNG'), (b'GIF8', 'GIF'), (b'BM', 'BMP'),
+               (b'RIFF', 'WebP'), (b'II*\0', 'TIFF'), (b'MM\0*', 'TIFF'))
+_HEIF_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
+_UNDO = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+         4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+         6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_270}
+_LIMIT = threading.Lock()
+
+
+def endings() -> tuple[str, ...]:
+  """The endings, in small letters, of the files that can be decoded in this installation."""
+  known = Image.registered_extensions()
+  return ENDINGS + tuple(ending for ending in OPTIONAL if ending in known)
+
+
+def decode(content: bytes, *, upright: bool) -> np.ndarray:
+  """The first frame of an image file, uint8 [H, W, 3].
+
+  Transparency is dropped. Of 16 bits the upper 8 stay. Floats, and integers of 32 bits, have no
+  range of their own: floats up to 1 are taken times 255, other values up to 255 as they are,
+  integers up to 65,535 as 16 bits.
+
+  Args:
+    content: of the file.
+    upright: turned as its EXIF orientation says; otherwise as it is stored.
+
+  Raises:
+    ValueError: it cannot be decoded; says why.
+  """
+  if not content:
+    raise ValueError('the file is empty')
+  try:
+    image = _opened(content)
+  # Pillow's readers raise errors of many kinds, also struct.error and SyntaxError.
+  except Exception as error:
+    raise ValueError(_what_else(content)) from error
+  width, height = image.size
+  found = f'{image.format} of {width} x {height} pixels'
+  if width * height > MOST_PIXELS:
+    raise ValueError(f'{found}, {width * height / 1e6:.0f} million; an image can have '
+                     f'{MOST_PIXELS / 1e6:.0f} million, resize it')
+  try:
+    return _rgb(_turned(image, upright))
+  except Exception as error:
+    raise ValueError(f'{found} that cannot be decoded: {error or type(error).__name__}') from error
+
+
+def orientation(content: bytes) -> int:
+  """The EXIF orientation of an image file, 1 ... 8; 1, upright, where it has none."""
+  try:
+    return _orientation(_opened(content))
+  # Broken EXIF is no broken image.
+  except Exception:
+    return 1
+
+
+def jpeg_orientation(head: bytes) -> int:
+  """The EXIF orientation of a JPEG by its first bytes, 1 ... 8: in a tenth of Pillow's time."""
+  at = 2
+  # From segment to segment, up to the first one that is neither APPn nor a comment.
+  while head[at:at + 1] == b'\xff' and head[at + 1:at + 2] >= b'\xe0':
+    size = int.from_bytes(head[at + 2:at + 4])
+    if head[at + 1] == 0xE1 and head[at + 4:at + 10] == EXIF:
+      return _tiff_orientation(head[at + 10:at + 2 + size])
+    at += 2 + size
+  return 1
+
+
+def route(content: bytes) -> int:
+  """How a file is decoded that is neither JPEG nor PNG.
+
+  Returns:
+    0: by Pillow, that is as `decode` does; or by TensorFlow: its EXIF orientation, 1 ... 8.
+  """
+  kind, size = content[12:16], len(content)
+  if content[:4] == b'RIFF' and content[8:12] == b'WEBP' and size > 30:
+    # What is animated can end TensorFlow, and of transparency it makes a fourth channel.
+    animated = kind == b'VP8X' and content[20] & 2
+    transparent = kind == b'VP8X' and content[20] & 16 or kind == b'VP8L' and content[24] & 16
+    has_exif = kind == b'VP8X' and content[20] & 8
+    return 0 if animated or transparent else orientation(content) if has_exif else 1
+  area = 0
+  if content[:4] == b'GIF8' and size > 10:
+    area = math.prod(struct.unpack_from('<HH', content, 6))
+  if content[:2] == b'BM' and size > 34:
+    header, width, height, _, bits, packed = struct.unpack_from('<IiiHHI', content, 14)
+    area = abs(width * height) if header >= 40 and bits == 24 and not packed else 0
+  return int(0 < area <= MOST_PIXELS)
+
+
+def reason(content: bytes) -> str:
+  """Why a file could not be decoded, as a part of a sentence."""
+  try:
+    decode(content, upright=False)
+  except ValueError as error:
+    return str(error)
+  return f'{_opened(content).format} in a form that TensorFlow does not decode; save it again'
+
+
+def _opened(content: bytes) -> Image.Image:
+  """The image, of which only the header has been read."""
+  Image.init()
+  # Pillow's own limit would hide the size; `decode` has one.
+  with _LIMIT:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+      return Image.open(io.BytesIO(content), formats=[f for f in FORMATS if f in Image.OPEN])
+    finally:
+      Image.MAX_IMAGE_PIXELS = limit
+
+
+def _orientation(image: Image.Image) -> int:
+  found = image.getexif().get(ExifTags.Base.Orientation, 1)
+  return found if found in range(1, 9) else 1
+
+
+def _tiff_orientation(payload: bytes) -> int:
+  """The tag in the first directory of TIFF data, 1 ... 8; 1 where there is none."""
+  order, found = {b'II*\0': '<', b'MM\0*': '>'}.get(payload[:4], ''), 1
+  with contextlib.suppress(struct.error):
+    (start,) = struct.unpack_from(f'{order}I', payload, 4)
+    (count,) = struct.unpack_from(f'{order}H', payload, start)
+    for at in range(start + 2, start + 2 + 12 * count, 12) if order else ():
+      tag, kind, values = struct.unpack_from(f'{order}HHI', payload, at)
+      if tag == ExifTags.Base.Orientation and values == 1 and kind in _KINDS:
+        (found,) = struct.unpack_from(order + _KINDS[kind], payload, at + 8)
+  return found if 1 <= found <= 8 else 1
+
+
+def _turned(image: Image.Image, upright: bool) -> Image.Image:
+  stored = _orientation(image)
+  image.load()
+  if upright:
+    return ImageOps.exif_transpose(image)
+  # Some versions of Pillow turn TIFF as they load it.
+  done = stored != 1 and _orientation(image) == 1
+  return image.transpose(_UNDO[stored]) if done else image
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+  if image.mode not in ('I', 'F') and not image.mode.startswith('I;16'):
+    return np.asarray(image.convert('RGB'))
+  values = np.asarray(image)
+  low, high = values.min(), values.max()
+  if not (low >= 0 and high <= (255 if image.mode == 'F' else 65_535)):
+    raise ValueError(f'its values run from {low:g} to {high:g}; floats must lie in 0 ... 1 or '
+                     '0 ... 255, integers in 0 ... 65535')
+  if image.mode == 'F':
+    gray = np.rint(values * 255 if high <= 1 else values)
+  else:
+    gray = values if image.mode == 'I' and high <= 255 else values >> 8
+  return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _what_else(content: bytes) -> str:
+  """What a file holds that Pillow takes for no image."""
+  if content[4:8] == b'ftyp':
+    return _of_boxes(content[8:12])
+  for sign, name in _SIGNS:
+    if content.startswith(sign):
+      return f'its content is {name}'
+  for beginning, name in _BEGINNINGS:
+    if content.startswith(beginning):
+      return f'it begins as {name} and is truncated or damaged, {len(content)} bytes'
+  if not any(content):
+    return f'it holds {len(content)} zero bytes'
+  # A character may be cut off at the end.
+  text = content[:1000].decode('utf-8', 'replace').rstrip('\ufffd')
+  if all(c.isprintable() and c != '\ufffd' or c.isspace() for c in text):
+    return f'its content is text: {" ".join(text.split())[:40]!r}'
+  return f'its first bytes, {content[:8].hex(" ")}, are of no image format that is read here'
+
+
+def _of_boxes(brand: bytes) -> str:
+  """What a file of the MP4 family is, to which HEIC and AVIF belong."""
+  if brand in _HEIF_BRANDS:
+    return 'its content is HEIC, which needs: pip install pillow-heif; or convert it to JPEG'
+  if brand in (b'avif', b'avis'):
+    return 'its content is AVIF, damaged or not known to this Pillow (11.3 or newer reads it)'
+  return f'its content is a video or another file of the MP4 family ({brand.decode("latin-1")!r})'
