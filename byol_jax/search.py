@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from byol_jax import checkpoint, evaluate, extract, parallel
+from byol_jax import checkpoint, evaluate, extract, file_kinds, parallel
 from byol_jax.errors import InputError
 from byol_jax.evaluators import ranking
 
@@ -60,7 +60,8 @@ def search(pretrained: str | os.PathLike, index: str | os.PathLike, query: str |
   try:
     features, _ = extract.embed(encoder, meta['config']['data'], np.array([path], object), 1)
   except InputError as error:
-    raise InputError(f'{query} cannot be read as an image (--query).') from error
+    raise InputError(f'{query} is {file_kinds.kind(path)} and cannot be read as an image (--query).'
+                     ) from error
   similarity = next(ranking.similarities(features.embeddings, found.embeddings,
                                          block_bytes=BLOCK_BYTES))[1][0]
   order = np.argsort(-similarity, kind='stable')[:count]
@@ -76,6 +77,10 @@ def read_index(path: str | os.PathLike) -> Index:
   file = parallel.folder(path)
   if not file.exists():
     raise InputError(f'{path}: no such file (--index); make it: python -m experiments.extract.')
+  kind = file_kinds.kind(file)
+  if kind != file_kinds.NPZ:
+    raise InputError(f'{path} is {kind}. --index takes the .npz that experiments.extract has '
+                     'written.')
   try:
     with file.open('rb') as opened, np.load(opened) as arrays:
       names, embeddings, digest, step = (arrays[name] for name in NEEDED)
