@@ -56,6 +56,8 @@ def search(pretrained: str | os.PathLike, index: str | os.PathLike, query: str |
   path = os.path.expanduser(os.fspath(query))
   if not parallel.folder(path).exists():
     raise InputError(f'{query}: no such file (--query).')
+  if parallel.folder(path).is_dir():
+    raise InputError(f'{query} is a folder; --query takes one image file.')
   encoder = evaluate.load_encoder(pretrained, found.step)
   try:
     features, _ = extract.embed(encoder, meta['config']['data'], np.array([path], object), 1)
