@@ -14,7 +14,7 @@ from typing import NamedTuple
 from etils import epath
 import numpy as np
 
-from byol_jax import folders
+from byol_jax import file_kinds, folders
 from byol_jax.datasets import DataError
 
 FORMATS = ('csv', 'folders', 'veri', 'veri_wild')
@@ -136,8 +136,10 @@ def _lines(path: str) -> list[str]:
   file = epath.Path(os.path.expanduser(path))
   if not file.exists():
     raise DataError(f'{path}: no such file (data.options).')
-  if file.is_dir():
-    raise DataError(f'{path} is a folder and not a file (data.options).')
+  kind = file_kinds.kind(path)
+  if kind not in (file_kinds.TEXT, file_kinds.EMPTY, file_kinds.UNKNOWN):
+    raise DataError(f'{path} is {kind}. A list of images is needed, a text file in UTF-8 '
+                    '(data.options).')
   try:
     # Spreadsheets put a byte order mark first.
     return file.read_text().removeprefix('\ufeff').splitlines()

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from byol_jax import checkpoint, evaluate, extract, parallel
+from byol_jax import checkpoint, evaluate, extract, file_kinds, parallel
 from byol_jax.errors import InputError
 from byol_jax.evaluators import ranking
 
@@ -56,6 +56,8 @@ def search(pretrained: str | os.PathLike, index: str | os.PathLike, query: str |
   path = os.path.expanduser(os.fspath(query))
   if not parallel.folder(path).exists():
     raise InputError(f'{query}: no such file (--query).')
+  if parallel.folder(path).is_dir():
+    raise InputError(f'{query} is a folder; --query takes one image file.')
   encoder = evaluate.load_encoder(pretrained, found.step)
   try:
     features, _ = extract.embed(encoder, meta['config']['data'], np.array([path], object), 1)
@@ -76,6 +78,10 @@ def read_index(path: str | os.PathLike) -> Index:
   file = parallel.folder(path)
   if not file.exists():
     raise InputError(f'{path}: no such file (--index); make it: python -m experiments.extract.')
+  kind = file_kinds.kind(file)
+  if kind != file_kinds.NPZ:
+    raise InputError(f'{path} is {kind}. --index takes the .npz that experiments.extract has '
+                     'written.')
   try:
     with file.open('rb') as opened, np.load(opened) as arrays:
       names, embeddings, digest, step = (arrays[name] for name in NEEDED)

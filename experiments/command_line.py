@@ -8,6 +8,7 @@ import pathlib
 import sys
 import traceback
 from types import ModuleType
+from typing import Any
 
 # TensorFlow's start-up notices say nothing about a run; set before it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -103,6 +104,21 @@ def _leave(message: str, code: int = 1) -> None:
   os._exit(code)
 
 
+class _OrNone(flags.ArgumentParser):
+  """Reads None as a config file writes it, and anything else as the given parser does."""
+
+  def __init__(self, parser: flags.ArgumentParser):
+    super().__init__()
+    self.parser = parser
+    self.syntactic_help = parser.syntactic_help
+
+  def parse(self, argument: Any) -> Any:
+    return None if argument in (None, 'None') else self.parser.parse(argument)
+
+  def flag_type(self) -> str:
+    return self.parser.flag_type()
+
+
 def _parse(arguments: list[str]) -> list[str]:
   """absl's parser, after a look at the overrides that says more than its own errors."""
   try:
@@ -111,7 +127,12 @@ def _parse(arguments: list[str]) -> list[str]:
       path = arguments[arguments.index('--config') + 1]
     if path:
       _check_overrides(path, arguments)
-    return app.parse_flags_with_usage(arguments)
+    for kind, parser in ((str, flags.ArgumentParser()), (int, flags.IntegerParser())):
+      config_flags.register_flag_parser_for_type(kind, _OrNone(parser))
+    rest = app.parse_flags_with_usage(arguments)
+    if path:
+      _check_nones(path)
+    return rest
   except InputError as error:
     sys.exit(f'error: {error}')
 
@@ -132,6 +153,24 @@ def _check_overrides(path: str, arguments: list[str]) -> None:
                  or difflib.get_close_matches(key, known, n=1, cutoff=0.))
       raise InputError(f'{file} has no key {key!r}; the nearest is {nearest[0]!r} '
                        f'(--config.{nearest[0]}=...).')
+
+
+def _check_nones(path: str) -> None:
+  """Raises InputError where a key is set to None that is not a placeholder in its file."""
+  given = config_flags.get_override_values(flags.FLAGS['config'])
+  without = {key for key, value in given.items() if value is None}
+  if without and (wrong := sorted(without - set(_optional(_parsed(path))))):
+    raise InputError(f'{wrong[0]} cannot be None (--config.{wrong[0]}); without the flag it is '
+                     f'what {path.split(":")[0]} says.')
+
+
+def _optional(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[str]:
+  """The keys that can be None: those that were declared by a placeholder."""
+  for key, value in config.items(preserve_field_references=True):
+    if isinstance(value, ml_collections.FieldReference):
+      yield f'{prefix}{key}'
+    elif isinstance(value, ml_collections.ConfigDict):
+      yield from _optional(value, f'{prefix}{key}.')
 
 
 def _parsed(path: str) -> ml_collections.ConfigDict:

@@ -3,14 +3,14 @@
   python -m experiments.convert from_deepmind --input=FILE.pkl --workdir=DIR
   python -m experiments.convert from_deepmind --input=FILE.pkl --scan    only look into it
   python -m experiments.convert to_torch --checkpoint=DIR --output=FILE.safetensors [--step=N]
-  python -m experiments.convert from_torch --input=FILE.safetensors --workdir=DIR [--prefix=TEXT]
+  python -m experiments.convert from_torch --input=FILE --workdir=DIR [--prefix=TEXT]
   python -m experiments.convert export --checkpoint=DIR --output=FILE.stablehlo [--step=N]
 """
 
 from absl import flags
 
 from byol_jax import assembly
-from byol_jax.convert import deepmind, export, from_torch, pickles, to_torch
+from byol_jax.convert import deepmind, export, from_torch, to_torch
 from byol_jax.errors import InputError
 from experiments import command_line
 from experiments.configs import imagenet_r50
@@ -27,7 +27,7 @@ flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one wher
 flags.DEFINE_integer('image_size', 224, 'Side in pixels of the images that the encoder is to '
                      'see, where a file does not say.', lower_bound=1)
 flags.DEFINE_string('prefix', None, 'Of the names of the encoder in a file for from_torch, such as '
-                    'module.encoder_q. ; found where there is one ResNet.')
+                    'module.encoder_q. or teacher.backbone. ; found where there is one ResNet.')
 flags.DEFINE_bool('scan', False, 'Print what the file names and holds, and load nothing.')
 
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
   paper = assembly.as_json(imagenet_r50.get_config())
   paper['data']['image_size'] = given.image_size
   if kind == 'scan':
-    print(pickles.scan(given.input))
+    print(deepmind.scan(given.input))
   elif kind == 'from_deepmind':
     print(deepmind.convert(given.input, given.workdir, paper))
   elif kind == 'from_torch':

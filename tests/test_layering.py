@@ -9,8 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {'convolution', 'crops', 'devices', 'errors', 'files', 'hashing', 'hyper', 'loops', 'parallel',
-     'plugins', 'preemption', 'processes', 'tensors'},
+    {'convolution', 'crops', 'devices', 'errors', 'file_kinds', 'files', 'hashing', 'hyper',
+     'loops', 'parallel', 'plugins', 'preemption', 'processes', 'tensors'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'normalization', 'encoders', 'objectives'},
     {'model', 'multi_crop', 'train_step'},
     {'balanced', 'checkpoint', 'folders', 'image_files', 'metric_log', 'monitor', 'datasets',

@@ -134,7 +134,7 @@ def test_loose_images_of_a_gallery_have_no_identity(tmp_path):
     ('query', 'csv', dict(query=None), 'data.options.query is not given; set it to a CSV file'),
     ('train', 'folders', dict(train=None), "train is not given; set it to a folder of .*'gallery'"),
     ('query', 'csv', {}, 'query.csv: no such file'),
-    ('query', 'csv', dict(query='/'), '/ is a folder and not a file')])
+    ('query', 'csv', dict(query='/'), '/ is a folder. A list of images is needed, a text file')])
 def test_what_is_not_given(tmp_path, part, format, options, message):
   with pytest.raises(DataError, match=message):
     read(part, format, tmp_path, **options)

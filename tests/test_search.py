@@ -73,9 +73,12 @@ def test_errors(workdir, index, tmp_path):
   (tmp_path / 'damaged.npz').write_bytes(damaged)
   for own, query, message in (
       (index / 'index.npz', 'nowhere.jpg', 'nowhere.jpg: no such file .--query'),
-      (index / 'index.npz', tmp_path / 'bad.jpg', 'cannot be read as an image .--query'),
+      (index / 'index.npz', tmp_path / 'bad.jpg',
+       'bad.jpg is a text file and cannot be read as an image .--query'),
+      (index / 'index.npz', tmp_path, 'is a folder; --query takes one image file'),
       (tmp_path / 'none.npz', image, 'no such file .--index'),
-      (tmp_path / 'bad.npz', image, 'bad.npz is no index'),
+      (tmp_path, image, 'is a folder. --index takes the .npz that'),
+      (tmp_path / 'bad.npz', image, 'bad.npz is a text file. --index takes the .npz that'),
       (tmp_path / 'other.npz', image, 'other.npz is no index'),
       (tmp_path / 'short.npz', image, 'short.npz is no index .* or it is damaged'),
       (tmp_path / 'flat.npz', image, 'flat.npz is no index'),

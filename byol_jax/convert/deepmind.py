@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from byol_jax import checkpoint, tensors
+from byol_jax import checkpoint, file_kinds, tensors
 from byol_jax.convert import architecture, imported, pickles
 from byol_jax.convert.stand_ins import Record
 from byol_jax.errors import InputError
@@ -76,7 +76,29 @@ def convert(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping
   return found
 
 
+def scan(path: str | os.PathLike) -> pickles.Scan:
+  """What a file names and holds, without loading it.
+
+  Raises:
+    InputError: there is no such file, or it is no pickle.
+  """
+  _check_kind(path)
+  return pickles.scan(path)
+
+
+def _check_kind(path: str | os.PathLike) -> None:
+  """Raises InputError for a file that is known to be something else than a pickle."""
+  kind = file_kinds.kind(path) if os.path.exists(path) else file_kinds.UNKNOWN
+  if kind in (file_kinds.TORCH, file_kinds.TORCHSCRIPT, file_kinds.SAFETENSORS):
+    raise InputError(f'{os.fspath(path)} is {kind}, which another command reads: python -m '
+                     'experiments.convert from_torch.')
+  if kind not in (file_kinds.PICKLE, file_kinds.UNKNOWN):
+    raise InputError(f'{os.fspath(path)} is {kind}. A pickled checkpoint is needed, as DeepMind '
+                     'published them (--input).')
+
+
 def _read(path, defaults: Mapping[str, Any]) -> tuple[TrainState, Imported]:
+  _check_kind(path)
   step, trees, momentum = _parts(pickles.load(path), path)
   section, num_classes = _model(trees, defaults, path)
   state, notes = _state(step, trees, momentum, architecture.shapes(section, num_classes), path)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import json
 import os
 import pathlib
-import re
 from typing import Any
 
 import jax
@@ -18,14 +17,17 @@ import numpy as np
 import optax
 
 from byol_jax import checkpoint
-from byol_jax.convert import architecture, imported, to_torch, torch_names
+from byol_jax.convert import (
+  architecture,
+  imported,
+  to_torch,
+  torch_encoder,
+  torch_files,
+  torch_names,
+)
 from byol_jax.encoders import resnet
 from byol_jax.errors import InputError
 from byol_jax.train_step import TrainState
-
-ENDINGS = ('.safetensors', '.pth', '.pt', '.bin', '.tar', '.ckpt')
-# Names of an encoder's tensors; other parts of a file, such as heads, are not used.
-OF_ENCODER = re.compile(r'(conv1|bn1|layer\d+)\.')
 
 Weights = dict[str, np.ndarray]
 
@@ -38,11 +40,12 @@ def read(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping[st
   none in the file. The target network begins as the online one.
 
   Args:
-    path: .safetensors, or a file of torch.save, which torch's weights-only loader reads.
+    path: a safetensors file, or one of torch.save, which torch's weights-only loader reads;
+      whatever its name.
     workdir: gets the checkpoint; it may not hold one already.
     config: a pretraining config as JSON has it, whose `model` section is adapted.
-    prefix: what stands before the encoder's names, 'module.encoder_q.'; None finds it
-      where the file holds one ResNet.
+    prefix: what stands before the encoder's names, 'module.encoder_q.' or, with the key of
+      its state dict, 'teacher.backbone.'; None finds it where the file holds one ResNet.
 
   Returns:
     What was read, in words.
@@ -53,8 +56,14 @@ def read(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping[st
   """
   if checkpoint.steps(workdir):
     raise InputError(f'{os.fspath(workdir)} already holds checkpoints; give a new --workdir.')
-  weights, metadata = _read(pathlib.Path(path))
-  weights, left_out = _without_prefix(weights, prefix, path)
+  path = pathlib.Path(path).expanduser()
+  state_dicts, metadata = torch_files.read(path)
+  tensors, left_out = torch_encoder.find(state_dicts, prefix, path)
+  size = path.stat().st_size
+  weights = {name: torch_files.to_numpy(tensor, f'{path}, {name[:100]!a}', size)
+             for name, tensor in tensors.items()}
+  if reason := torch_encoder.unlike(weights):
+    raise InputError(f'{path}: {reason}.')
   said = _said(metadata, weights, path)
   params, state, unknown = torch_names.from_torch(weights, 'resnet', said.get('hidden'))
   section = _section(said, params, config['model'], path)
@@ -83,80 +92,6 @@ def _words(section, data, left_out, of_ours: bool) -> str:
       'initialised',
       f'images of {data["image_size"]} pixels are taken minus {section["image_mean"]}, divided by '
       f'{section["image_std"]}' + ('' if of_ours else ', which the file does not say')])
-
-
-def _read(path: pathlib.Path) -> tuple[Weights, dict[str, str]]:
-  """(tensors, metadata) of a file; floats as float32."""
-  if not path.is_file():
-    raise InputError(f'{path}: no such file (--input).')
-  if path.suffix not in ENDINGS:
-    raise InputError(f'{path}: files that end in {", ".join(ENDINGS)} are read.')
-  if path.suffix != '.safetensors':
-    return _read_torch(path), {}
-  safetensors = torch_names.safetensors_library()
-  try:
-    with safetensors.safe_open(path, 'np') as file:
-      names, metadata = list(file.keys()), file.metadata() or {}
-      weights = {name: file.get_tensor(name) for name in names}
-  except (safetensors.SafetensorError, TypeError, OSError) as error:
-    raise InputError(f'{path} cannot be read as safetensors ({error}).') from error
-  # bfloat16 is a dtype of ml_dtypes, of no kind of numpy's own.
-  return {name: array if array.dtype.kind in 'biu' else np.asarray(array, np.float32)
-          for name, array in weights.items()}, metadata
-
-
-def _read_torch(path: pathlib.Path) -> Weights:
-  try:
-    import torch
-  except ImportError as error:
-    raise InputError(f'{path}: reading it needs PyTorch (pip install torch); a safetensors file '
-                     'needs none.') from error
-  try:
-    found = torch.load(path, map_location='cpu', weights_only=True)
-  # Damaged and hostile files surface as many kinds of error.
-  except Exception as error:
-    reason = ascii((str(error).splitlines() or [''])[0][:200])
-    raise InputError(f'{path} was refused by torch.load(weights_only=True): '
-                     f'{type(error).__name__}: {reason}') from error
-  for key in ('state_dict', 'model'):
-    if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-      found = found[key]
-  if not isinstance(found, Mapping):
-    raise InputError(f'{path} holds no state dict.')
-  size = path.stat().st_size
-  return {str(name): _as_numpy(array, f'{path}, {str(name)[:100]!a}', size)
-          for name, array in found.items() if isinstance(array, torch.Tensor)
-          # Sparse, quantized and empty-device tensors are of no ResNet.
-          and array.layout == torch.strided and not array.is_quantized and not array.is_meta}
-
-
-def _as_numpy(tensor, where: str, size: int) -> np.ndarray:
-  # A tensor can repeat one number of its file without end.
-  if tensor.numel() * tensor.element_size() > size:
-    raise InputError(f'{where}: a tensor of {tensor.numel():,} numbers, which is larger than the '
-                     f'file of {size:,} bytes.')
-  tensor = tensor.detach()
-  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-
-
-def _without_prefix(weights: Weights, prefix: str | None, path) -> tuple[Weights, list[str]]:
-  """The encoder's tensors without what stands before their names, and the other names."""
-  inner, outer = 'layer1.0.conv1.weight', 'conv1.weight'
-  prefixes = [name.removesuffix(inner) for name in weights if name.endswith(inner)]
-  prefixes = [found for found in prefixes if found + outer in weights]
-  if prefix is None and len(prefixes) != 1:
-    choice = f'; choose with --prefix: {", ".join(map(ascii, prefixes))}' if prefixes else ''
-    raise InputError(f'{path}: {len(prefixes)} ResNets with torchvision\'s names are in it, where '
-                     f'one is needed{choice}. It has {", ".join(map(ascii, list(weights)[:5]))} '
-                     '...')
-  if prefix is not None and prefix not in prefixes:
-    raise InputError(f'{path}: no ResNet with the prefix {prefix!r} is in it; there are '
-                     f'{", ".join(map(ascii, prefixes)) or "none"}.')
-  prefix = prefixes[0] if prefix is None else prefix
-  own = {name.removeprefix(prefix): array for name, array in weights.items()
-         if name.startswith(prefix) and OF_ENCODER.match(name.removeprefix(prefix))}
-  return own, sorted(name for name in weights
-                     if not name.startswith(prefix) or name.removeprefix(prefix) not in own)
 
 
 def _said(metadata: Mapping[str, str], weights: Weights, path) -> dict[str, Any]:

@@ -1,15 +1,36 @@
 """Images from NumPy files: an .npz archive, or a pair of .npy files."""
 
+import functools
 import pathlib
+from typing import NamedTuple
 import zipfile
 import zlib
 
 import numpy as np
 
-from byol_jax import hashing
+from byol_jax import file_kinds, hashing, parallel
 from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Split
 
 LOCATION_OPTIONS = ('images', 'labels', 'test_images', 'test_labels')
+
+# As `labels`: the set is read as unlabelled, whatever its files hold.
+UNLABELLED = 'none'
+NEEDED = ('Give an .npz with `images` and, if there are any, `labels`; or an .npy of images and '
+          'one of labels (data.options).')
+NUMBERING = 'np.unique(labels, return_inverse=True)[1] numbers them'
+
+
+class _Labels(NamedTuple):
+  """Labels as a file has them.
+
+  values: whole numbers [N], of any dtype.
+  num_classes: that the file says by the width of its one-hot labels; 0 where it does not.
+  file: for messages.
+  """
+
+  values: np.ndarray
+  num_classes: int
+  file: str
 
 
 def load(split: str, *, shards: Shards, images: str, labels: str | None,
@@ -23,33 +44,41 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
     shards: the records this host owns.
     images: path of an .npz with `images` and, optionally, `labels`; or of an .npy of
       images, uint8 [N, H, W, 3].
-    labels: path of an .npy of integer labels [N]; None for unlabelled data or an .npz.
+    labels: path of an .npy (or .npz) of labels [N], which has precedence over those in
+      `images`; None takes those of `images`, if there are any; 'none' reads training, validation
+      and test images as unlabelled. Labels are whole numbers from 0, as [N], [N, 1] or one-hot
+      [N, num_classes]; where all are -1 the images are unlabelled.
     test_images: the same for the test split; None where there is none.
     test_labels: the same for the test split.
     validation_share: in [0, 1); ceil(share * N) images of `images`, drawn by a hash
       of their number, are the validation split, the others the training split.
-    num_classes: number of classes; 0 takes the largest training label + 1.
+    num_classes: number of classes; 0 takes the largest training label + 1 (or the width of
+      one-hot labels), which can be at most the number of images.
 
   Raises:
-    DataError: a file is missing, unreadable, empty or of the wrong shape.
+    DataError: a file is missing, is something else, or is damaged; the images are not uint8
+      [N, H, W, 3]; the labels are not one class per image, or out of their range.
   """
   if not 0 <= validation_share < 1:
     raise DataError(f'validation_share is {validation_share}, outside [0, 1).')
   if split == 'test':
     check_split(split, test_images=test_images)
-    if num_classes == 0 and _has_labels(test_images, test_labels):
-      num_classes = _count_classes(_read(images, labels)[1], images)
-    all_images, all_labels = _read(test_images, test_labels)
+    all_images, found = _read(test_images, UNLABELLED if labels == UNLABELLED else test_labels)
     rows = np.arange(len(all_images))
   else:
-    all_images, all_labels = _read(images, labels)
+    all_images, found = _read(images, labels)
     held_out = int(np.ceil(validation_share * len(all_images)))
     # Drawn, since the last images of a file are often those of the last classes.
     order = hashing.permutation(len(all_images), 0)
     rows = np.sort({'train': order[held_out:], 'validation': order[:held_out],
                     TOGETHER: order}[split])
-    if num_classes == 0 and all_labels is not None:
-      num_classes = _count_classes(all_labels, images)
+  all_labels = None
+  if found is not None:
+    inferred = not num_classes
+    if inferred:
+      num_classes = _count_classes(_read(images, labels)[1] if split == 'test' else found, images)
+    _check_range(found, num_classes, f'of the training labels of {images}' if inferred else '')
+    all_labels = found.values
   if not len(rows):
     raise DataError(f'{images}: the {split} split is empty with {len(all_images)} images '
                     f'and data.options.validation_share {validation_share}.')
@@ -58,7 +87,7 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
                None if all_labels is None else all_labels[rows[ids]].astype(np.int32),
                num_examples=len(rows),
                num_classes=0 if all_labels is None else num_classes,
-               origin=_files(images=images, labels=labels))
+               origin=_files(images=images, labels=None if labels == UNLABELLED else labels))
 
 
 def _files(**paths: str | None) -> Files:
@@ -70,55 +99,155 @@ def check_split(split: str, *, test_images: str | None, **_) -> None:
   """Raises DataError if a split cannot exist, without reading it."""
   if split == 'test' and test_images is None:
     raise DataError('There is no test split: set data.options.test_images.')
-  if split == 'test' and not pathlib.Path(test_images).expanduser().is_file():
+  if split == 'test' and not pathlib.Path(test_images).expanduser().exists():
     raise DataError(f'{test_images}: no such file (data.options.test_images).')
 
 
-def _read(images: str, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _read(images: str, labels: str | None) -> tuple[np.ndarray, _Labels | None]:
   """Images and labels of one file pair, checked against each other."""
   arrays = _open(images, 'images')
   if 'images' not in arrays:
-    raise DataError(f'{images} has no array `images`; it has {", ".join(arrays) or "none"}.')
+    raise DataError(f'{images} has no array `images`; it has {", ".join(arrays) or "none"}. Save '
+                    "them under these names: np.savez('FILE.npz', images=..., labels=...).")
   image_array = arrays['images']
-  label_array = arrays.get('labels') if labels is None else _open(labels, 'labels').get('labels')
-  if image_array.ndim != 4 or image_array.shape[-1] != 3 or image_array.dtype != np.uint8:
-    raise DataError(f'{images}: images must be uint8 [N, H, W, 3], not {image_array.dtype} '
-                    f'{list(image_array.shape)}.')
-  if not len(image_array):
-    raise DataError(f'{images} has no images.')
-  if labels is not None and label_array is None:
-    raise DataError(f'{labels} has no array `labels`.')
-  if label_array is not None and (label_array.shape != image_array.shape[:1]
-                                  or label_array.dtype.kind not in 'iu'):
-    raise DataError(f'{labels or images}: labels must be integers [{len(image_array)}], one per '
-                    f'image, not {label_array.dtype} {list(label_array.shape)}.')
-  if label_array is not None and np.abs(label_array).max() > np.iinfo(np.int32).max:
-    raise DataError(f'{labels or images}: label {label_array.max()} does not fit 32 bits.')
-  return image_array, label_array
+  _check_images(image_array, images)
+  if labels == UNLABELLED:
+    return image_array, None
+  given = arrays if labels is None else _open(labels, 'labels')
+  if labels is not None and 'labels' not in given:
+    raise DataError(f'{labels} has no array `labels`; it has {", ".join(given) or "none"} '
+                    '(data.options.labels).')
+  if 'labels' not in given:
+    return image_array, None
+  return image_array, _classes(given['labels'], len(image_array), labels or images)
 
 
 def _open(path: str, name: str) -> dict[str, np.ndarray]:
   """The arrays `images` and `labels` of an .npz, or an .npy under the given name."""
   file = pathlib.Path(path).expanduser()
-  if not file.is_file():
+  if not file.exists():
     raise DataError(f'{path}: no such file (data.options).')
+  kind = file_kinds.kind(file)
+  if kind == file_kinds.FOLDER:
+    raise DataError(f'{path} is a folder; folders of image files are read with '
+                    f'experiments/configs/image_folder.py. {NEEDED}')
+  if kind not in (file_kinds.NPY, file_kinds.NPZ):
+    raise DataError(f'{path} is {kind}. {NEEDED}')
+  key = name
   try:
     # Mapped, not read: a host that owns a part does not load the whole.
     content = np.load(file, mmap_mode='r', allow_pickle=False)
     if not isinstance(content, np.lib.npyio.NpzFile):
       return {name: content}
     with content:
-      wanted = [key for key in content if key in ('images', 'labels')]
-      return {key: content[key] for key in wanted or list(content)}
+      found = {}
+      for key in [key for key in content if key in ('images', 'labels')] or content:
+        found[key] = content[key]
+      return found
   except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-    raise DataError(f'{path} is no readable .npy or .npz file: {error}') from error
+    # NumPy has one error for all it cannot read, and advises to unpickle what it finds.
+    if isinstance(error, ValueError) and 'object' in str(error).lower():
+      raise DataError(f'{path}: `{key}` holds Python objects, which are not loaded from a file; '
+                      'save numbers: images of one size as uint8 [N, H, W, 3], labels as integers '
+                      '[N].') from error
+    raise DataError(f'{path} is damaged or cut off ({error}); write or fetch it again.') from error
 
 
-def _has_labels(images: str, labels: str | None) -> bool:
-  return _read(images, labels)[1] is not None
+def _check_images(images: np.ndarray, file: str) -> None:
+  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+    raise DataError(f'{file}: images must be uint8 [N, H, W, 3], not {images.dtype} '
+                    f'{list(images.shape)}{_conversion(images)}.')
+  if not images.size:
+    raise DataError(f'{file} has no images: {list(images.shape)}.')
 
 
-def _count_classes(labels: np.ndarray | None, where: str) -> int:
+def _conversion(images: np.ndarray) -> str:
+  """How to make images of an array that is none, as far as its shape and numbers say so."""
+  code = 'images'
+  if images.ndim == 4 and images.shape[1] == 1 and images.shape[-1] != 1:
+    code = f'np.repeat({code}, 3, axis=1).transpose(0, 2, 3, 1)'
+  elif images.ndim == 3 and images.shape[-1] == 3:
+    code += '[None]'
+  elif images.ndim == 3:
+    code = f'np.repeat({code}[..., None], 3, axis=-1)'
+  elif images.ndim == 4 and images.shape[-1] == 1:
+    code = f'np.repeat({code}, 3, axis=-1)'
+  elif images.ndim == 4 and images.shape[-1] == 4:
+    code += '[..., :3]'
+  elif images.ndim == 4 and images.shape[1] == 3 != images.shape[-1]:
+    code += '.transpose(0, 2, 3, 1)'
+  elif images.ndim != 4 or images.shape[-1] != 3:
+    return ''
+  if images.dtype == np.uint8:
+    return f'; {code} has that shape'
+  if not images.size or images.dtype.kind not in 'iuf':
+    return ''
+  low, high = images.min(), images.max()
+  numbers = f', from {low:.6g} to {high:.6g}'
+  if not (low >= 0 and high <= (65535 if images.dtype == np.uint16 else 255)):
+    return numbers
+  scale = ' * 255' if images.dtype.kind == 'f' and high <= 1 else ' / 257' if high > 255 else ''
+  return f'{numbers}; np.round({code}{scale}).astype(np.uint8) makes them of it'
+
+
+def _classes(labels: np.ndarray, count: int, file: str) -> _Labels | None:
+  """One class per image; None where all are -1, the sign of an image without a label."""
+  if labels.dtype.kind in 'US':
+    raise DataError(f'{file}: labels are text, such as {labels.flat[:1].tolist()}, and must be '
+                    f'integers [{count}]; {NUMBERING}.')
+  if labels.dtype.kind not in 'iufb' or labels.shape[:1] != (count,) or labels.ndim > 2:
+    raise DataError(f'{file}: labels must be integers [{count}], one per image, not '
+                    f'{labels.dtype} {list(labels.shape)}.')
+  values, width = labels, 0
+  if labels.ndim == 2 and labels.shape[1] == 1:
+    values = labels[:, 0]
+  elif labels.ndim == 2:
+    if not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
+      raise DataError(f'{file}: labels {labels.dtype} {list(labels.shape)} are not one-hot, one 1 '
+                      f'in each row; give integers [{count}], one class per image.')
+    values, width = labels.argmax(axis=1), labels.shape[1]
+  if values.dtype.kind == 'f':
+    broken = values[~(np.isfinite(values) & (values == np.round(values)))]
+    if len(broken):
+      raise DataError(f'{file}: {len(broken)} of {count} labels are no whole numbers, {broken[0]} '
+                      'the first.')
+  missing = int((values == -1).sum())
+  if missing == count:
+    _note(f'{file}: all labels are -1, so the images are read as unlabelled.')
+    return None
+  if missing:
+    raise DataError(f'{file}: {missing} of {count} labels are -1, the sign of an image without a '
+                    'label. Leave those images out, or read the set as unlabelled with '
+                    f'--config.data.options.labels={UNLABELLED}.')
+  return _Labels(values, width, file)
+
+
+def _count_classes(labels: _Labels | None, images: str) -> int:
+  """The number of classes that training labels show; names those that no image has."""
   if labels is None:
-    raise DataError(f'{where} has no labels, the test split has: set data.options.num_classes.')
-  return int(labels.max()) + 1
+    raise DataError(f'{images} has no labels, the test split has: set data.options.num_classes.')
+  found = labels.num_classes or int(labels.values.max()) + 1
+  count = len(labels.values)
+  if found > count and not labels.num_classes:
+    raise DataError(f'{labels.file}: the largest label is {found - 1:,}, which would make '
+                    f'{found:,} classes of {count:,} images. If labels are ids or time stamps, '
+                    f'{NUMBERING}; if there are so many classes, set data.options.num_classes.')
+  unused = np.setdiff1d(np.arange(found), labels.values)
+  if len(unused):
+    shown = ', '.join(map(str, unused[:10])) + (', ...' if len(unused) > 10 else '')
+    _note(f'{labels.file}: {len(unused)} of the {found} classes have no image: {shown}')
+  return found
+
+
+def _check_range(labels: _Labels, num_classes: int, source: str) -> None:
+  low, high = int(labels.values.min()), int(labels.values.max())
+  if low < 0 or high >= num_classes:
+    raise DataError(f'{labels.file}: labels run from {low:,} to {high:,}, outside of 0 ... '
+                    f'{num_classes - 1:,}, the classes {source or "of data.options.num_classes"}; '
+                    'number the classes from 0, or set data.options.num_classes.')
+
+
+@functools.cache
+def _note(text: str) -> None:
+  """Says a thing once, however many splits of a file are read."""
+  parallel.say(text)

@@ -3,7 +3,8 @@
   python -m experiments.pretrain --config=experiments/configs/arrays.py --workdir=DIR \
       --config.data.options.images=FILE.npz --config.data.image_size=32
 
-FILE.npz holds `images`, uint8 [N, H, W, 3], and optionally `labels`, integers [N].
+FILE.npz holds `images`, uint8 [N, H, W, 3], and optionally `labels`, integers [N];
+--config.data.options.labels=none reads it as unlabelled.
 ResNet-18 with the small stem, for images of about 32 pixels. A starting point, not a
 tuned recipe: the learning rate and tau are those of the paper's 300 epochs, no result
 is claimed for it, hardware and time are not measured.
@@ -19,11 +20,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.dataset = 'arrays'
   config.data.options = dict(
       images='images.npz',  # .npz with `images` and optionally `labels`, or an .npy
-      labels=ml_collections.config_dict.placeholder(str),  # .npy of integers, beside an .npy
+      # .npy of integers, beside an .npy; None: the labels in `images`, if there are any;
+      # 'none': the set, its test images too, is read as unlabelled.
+      labels=ml_collections.config_dict.placeholder(str),
       test_images=ml_collections.config_dict.placeholder(str),  # as `images`
       test_labels=ml_collections.config_dict.placeholder(str),  # as `labels`
       validation_share=0.1,  # of the images, held out of the training
-      num_classes=0,  # 0: the largest label + 1
+      num_classes=0,  # 0: the largest training label + 1, at most the number of images
   )
   config.data.image_size = 32
   config.data.center_share = 1.0  # small images are seen whole

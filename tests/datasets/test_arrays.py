@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def load(folder, tmp_path):
       if isinstance(options.get(key), np.ndarray):
         np.save(tmp_path / f'{key}.npy', options[key])
         options[key] = str(tmp_path / f'{key}.npy')
-      elif options.get(key) is not None:
+      elif options.get(key) not in (None, 'none'):
         options[key] = str(folder / options[key])
     return arrays.load(split, **(OPTIONS | options))
   return call
@@ -121,17 +123,13 @@ IMAGES, LABELS = draw(10)
 
 @pytest.mark.parametrize('options, message', [
     (dict(images='missing.npy'), r'missing\.npy: no such file'),
-    (dict(images='.'), 'no such file'),
+    (dict(images='.'), r'is a folder; folders of image files are read with experiments/configs/'),
     (dict(images='train.npy', labels='missing.npy'), r'missing\.npy: no such file'),
     (dict(images=IMAGES.astype(np.float32)),
-     r'images\.npy: images must be uint8 \[N, H, W, 3\], not float32 \[10, 4, 5, 3\]'),
-    (dict(images=IMAGES[..., 0]), r'images must be uint8 .*, not uint8 \[10, 4, 5\]'),
-    (dict(images=IMAGES[..., :1]), r'images must be uint8 .*, not uint8 \[10, 4, 5, 1\]'),
+     r'images\.npy: images must be uint8 \[N, H, W, 3\], not float32 \[10, 4, 5, 3\], from \d'),
     (dict(images=IMAGES[:0]), r'images\.npy has no images'),
     (dict(images='train.npy', labels=LABELS[:9]),
      r'labels\.npy: labels must be integers \[10\], one per image, not int64 \[9\]'),
-    (dict(images='train.npy', labels=LABELS[:, None]), r'not int64 \[10, 1\]'),
-    (dict(images='train.npy', labels=LABELS.astype(np.float64)), r'not float64 \[10\]'),
     (dict(images='train.npy', split='test'), 'no test split: set data.options.test_images'),
     (dict(images='train.npy', split='test', test_images='test.npz'),
      r'train\.npy has no labels, the test split has: set data.options.num_classes'),
@@ -148,6 +146,35 @@ def test_unusable_options_say_what_is_wrong(load, options, message):
     load(**options)
 
 
+@pytest.mark.parametrize('images, advice', [
+    (IMAGES / np.float32(255), r'np\.round\(images \* 255\)\.astype\(np\.uint8\) makes them'),
+    (IMAGES.astype(np.float32), r'np\.round\(images\)\.astype\(np\.uint8\) makes them'),
+    (IMAGES.astype(np.uint16) * 257, r'np\.round\(images / 257\)\.astype\(np\.uint8\) makes them'),
+    (IMAGES.astype(np.int64), r'np\.round\(images\)\.astype\(np\.uint8\) makes them'),
+    (IMAGES.transpose(0, 3, 1, 2), r'images\.transpose\(0, 2, 3, 1\) has that shape'),
+    (IMAGES[..., 0], r'np\.repeat\(images\[\.\.\., None\], 3, axis=-1\) has that shape'),
+    (IMAGES[..., :1], r'np\.repeat\(images, 3, axis=-1\) has that shape'),
+    (IMAGES[..., :1].transpose(0, 3, 1, 2), r'axis=1\)\.transpose\(0, 2, 3, 1\) has that shape'),
+    (np.concatenate([IMAGES, IMAGES[..., :1]], -1), r'images\[\.\.\., :3\] has that shape'),
+    (IMAGES[0], r'images\[None\] has that shape')])
+def test_the_advice_for_other_images_makes_images_of_them(load, images, advice):
+  with pytest.raises(DataError, match=advice) as error:
+    load(images=np.ascontiguousarray(images))
+  code = str(error.value).partition('; ')[2].rpartition(' makes')[0]
+  code = code or str(error.value).partition('; ')[2].rpartition(' has that')[0]
+  found = eval(code, dict(np=np, images=images))
+  assert found.dtype == np.uint8 and found.shape[1:] == (4, 5, 3)
+  np.testing.assert_array_equal(found[..., 0], IMAGES[:len(found), ..., 0])
+
+
+@pytest.mark.parametrize('images, shown', [
+    (IMAGES.astype(np.float32) - 100, r'float32 \[10, 4, 5, 3\], from -100 to 1\d\d\.$'),
+    (IMAGES > 99, r'not bool \[10, 4, 5, 3\]\.$'), (IMAGES.ravel(), r'not uint8 \[600\]\.$')])
+def test_no_advice_where_the_meaning_is_not_plain(load, images, shown):
+  with pytest.raises(DataError, match=shown):
+    load(images=images)
+
+
 OBJECTS = np.array([[1], None], object)
 
 
@@ -158,17 +185,122 @@ def save_damaged(path):
   path.write_bytes(content)
 
 
-@pytest.mark.parametrize('name, save', [
-    ('text.npy', lambda path: path.write_text('not an array')),
-    ('empty.npy', lambda path: path.write_bytes(b'')),
-    ('torn.npz', lambda path: path.write_bytes(b'PK\x03\x04 and no more')),
-    ('objects.npy', lambda path: np.save(path, OBJECTS)),
-    pytest.param('objects.npz', lambda path: np.savez(path, images=OBJECTS)),
-    pytest.param('damaged.npz', save_damaged)])
-def test_unreadable_files_are_named_and_nothing_is_unpickled(load, tmp_path, name, save):
+def save_short(path):
+  np.save(path, IMAGES)
+  path.write_bytes(path.read_bytes()[:400])
+
+
+class Executed:
+
+  def __reduce__(self):
+    return exec, ('raise SystemExit("executed")',)
+
+
+HOSTILE = np.array([Executed()], object)
+
+
+@pytest.mark.parametrize('name, save, message', [
+    ('text.npy', lambda path: path.write_text('no array'), r'is a text file\. Give an \.npz with'),
+    ('a.npz', lambda path: path.write_bytes(b'\xff\xd8\xff\xe0' + bytes(20)), 'is a JPEG image'),
+    ('empty.npy', lambda path: path.write_bytes(b''), 'is an empty file'),
+    ('folder.npz', lambda path: path.mkdir(), 'is a folder; folders of image files'),
+    ('pickle.npz', lambda path: path.write_bytes(pickle.dumps(Executed())), 'is a Python pickle'),
+    ('torn.npz', lambda path: path.write_bytes(b'PK\x03\x04 cut'), 'is a zip archive whose end'),
+    ('short.npy', save_short, 'is damaged or cut off'),
+    ('damaged.npz', save_damaged, 'is damaged or cut off'),
+    ('objects.npy', lambda path: np.save(path, OBJECTS), '`images` holds Python objects'),
+    ('objects.npz', lambda path: np.savez(path, images=OBJECTS), '`images` holds Python objects'),
+    ('labels.npz', lambda path: np.savez(path, images=IMAGES, labels=HOSTILE),
+     '`labels` holds Python objects')])
+def test_other_files_are_named_and_nothing_is_unpickled(load, tmp_path, name, save, message):
   save(tmp_path / name)
-  with pytest.raises(DataError, match=f'{name} is no readable .npy or .npz file'):
+  with pytest.raises(DataError, match=rf'{name}:? {message}') as error:
     load(images=tmp_path / name)
+  assert 'allow_pickle' not in str(error.value) and '\n' not in str(error.value)
+
+
+CLASSES = np.arange(10) % 3
+
+
+@pytest.mark.parametrize('labels, classes', [
+    (CLASSES[:, None], 3), (CLASSES.astype(np.float64), 3), (CLASSES.astype(np.uint64), 3),
+    (CLASSES.astype('>i2'), 3), (np.eye(3)[CLASSES], 3), (np.eye(3, dtype=bool)[CLASSES], 3),
+    (np.eye(12, dtype=np.int64)[CLASSES], 12)])
+def test_labels_of_a_plain_meaning(load, labels, classes):
+  data = load(images='train.npy', labels=labels)
+  np.testing.assert_array_equal(data.labels, CLASSES)
+  assert data.labels.dtype == np.int32 and data.num_classes == classes
+
+
+def test_true_and_false_are_two_classes(load):
+  data = load(images='train.npy', labels=CLASSES > 0)
+  assert data.labels.tolist() == [0, 1, 1] * 3 + [0] and data.num_classes == 2
+
+
+@pytest.mark.parametrize('labels, message', [
+    (np.arange(10) * 3_000_000_000,
+     r'labels\.npy: the largest label is 27,000,000,000, which would make 27,000,000,001 classes '
+     r'of 10 images\. If .* np\.unique\(.* numbers them; if .* set data\.options\.num_classes\.$'),
+    (np.full(10, 1.7e9), '1,700,000,001 classes of 10 images'),
+    (np.full(10, 2 ** 64 - 1, np.uint64), '18,446,744,073,709,551,616 classes of 10 images'),
+    (CLASSES * 5, '11 classes of 10 images'),
+    (np.where(CLASSES == 1, -1, CLASSES),
+     r'3 of 10 labels are -1, .*unlabelled with --config\.data\.options\.labels=none\.'),
+    (CLASSES - 2, r'3 of 10 labels are -1'),
+    (CLASSES - 5, r'labels run from -5 to -3, outside of 0 \.\.\. '),
+    (np.array(['a', 'b'])[CLASSES % 2], r"labels are text, such as \['a'\], and must be integers"),
+    (np.array([b'a', b'b'])[CLASSES % 2], r"labels are text, such as \[b'a'\]"),
+    (np.where(CLASSES == 1, np.nan, CLASSES), '3 of 10 labels are no whole numbers, nan the first'),
+    (CLASSES + .25, '10 of 10 labels are no whole numbers, 0.25 the first'),
+    (np.ones((10, 3), np.int64), r'labels int64 \[10, 3\] are not one-hot'),
+    (np.eye(3)[CLASSES] * 2, r'labels float64 \[10, 3\] are not one-hot'),
+    (np.zeros((10, 2, 2), np.int64), r'not int64 \[10, 2, 2\]'),
+    (CLASSES.astype('M8[s]'), r'not datetime64\[s\] \[10\]')])
+def test_labels_that_are_no_classes(load, labels, message):
+  with pytest.raises(DataError, match=message) as error:
+    load(images='train.npy', labels=labels)
+  assert '\n' not in str(error.value)
+
+
+def test_a_given_number_of_classes_may_exceed_the_images(load):
+  data = load(images='train.npy', labels=CLASSES * 50, num_classes=101)
+  assert data.num_classes == 101 and data.labels.max() == 100
+  with pytest.raises(DataError, match=r'labels\.npy: labels run from 0 to 100, outside of '
+                                      r'0 \.\.\. 99, the classes of data\.options\.num_classes;'):
+    load(images='train.npy', labels=CLASSES * 50, num_classes=100)
+
+
+def test_unused_classes_are_said_once_and_accepted(load, capsys):
+  gapped = np.where(CLASSES == 2, 7, CLASSES)
+  for split in ('train', 'validation'):
+    assert load(split, images='train.npy', labels=gapped, validation_share=.1).num_classes == 8
+  said = capsys.readouterr().out.splitlines()
+  assert len(said) == 1
+  assert said[0].endswith('labels.npy: 5 of the 8 classes have no image: 2, 3, 4, 5, 6')
+
+
+def test_where_all_labels_are_minus_one_there_are_none(load, capsys):
+  data = load(images='train.npy', labels=np.full(10, -1))
+  assert data.labels is None and data.num_classes == 0
+  assert capsys.readouterr().out.endswith(
+      'labels.npy: all labels are -1, so the images are read as unlabelled.\n')
+
+
+@pytest.mark.parametrize('split', ['train', 'validation', 'train+validation', 'test'])
+def test_a_labelled_set_can_be_read_as_unlabelled(load, split):
+  data = load(split, **ARCHIVES, labels='none', validation_share=.2)
+  assert data.labels is None and data.num_classes == 0
+
+
+def test_test_labels_outside_of_the_training_classes(load):
+  options = dict(images='train.npy', labels=CLASSES, test_images='test.npy')
+  with pytest.raises(DataError, match=r'test_labels\.npy: labels run from 0 to 9, outside of '
+                     r'0 \.\.\. 2, the classes of the training labels of .*train\.npy; number'):
+    load('test', **options, test_labels=np.array([0, 1, 9, 2]))
+  data = load('test', **options, test_labels=np.array([0, 1, 9, 2]), num_classes=10)
+  assert data.labels.tolist() == [0, 1, 9, 2] and data.num_classes == 10
+  with pytest.raises(DataError, match='1 of 4 labels are -1'):
+    load('test', **options, test_labels=np.array([0, 1, -1, 2]))
 
 
 def test_an_archive_without_images_lists_what_it_has(load, tmp_path):

@@ -1,0 +1,150 @@
+"""Files of PyTorch's weights -> tensors by name; nothing of a file is executed.
+
+safetensors holds nothing but tensors. A file of torch.save is a pickle, which torch's
+weights-only loader follows; what else such files name, such as the options of the run, gets
+inert stand-ins from `torch_globals`.
+"""
+
+from collections.abc import Mapping
+import json
+import pathlib
+import re
+import shlex
+from typing import Any
+
+import numpy as np
+
+from byol_jax import file_kinds
+from byol_jax.convert import torch_globals, torch_names
+from byol_jax.errors import InputError
+
+# {keys that lead to it: {name: tensor of NumPy or torch}}, of every dict with tensors.
+StateDicts = dict[tuple[str, ...], dict[str, Any]]
+MAX_DEPTH = 8
+# A dict of tensors alone, at any depth, and modules as their state dicts.
+KEEP = ('keep = lambda x: keep(x.state_dict()) if hasattr(x, "state_dict") else {k: keep(v) for k, '
+        'v in x.items() if isinstance(v, (dict, torch.Tensor)) or hasattr(v, "state_dict")} '
+        'if isinstance(x, dict) else x')
+
+
+def read(path: pathlib.Path) -> tuple[StateDicts, dict[str, str]]:
+  """The state dicts of a file, and its metadata, which safetensors alone has.
+
+  Raises:
+    InputError: there is no such file, it is something else, or it cannot be read.
+  """
+  if not path.exists():
+    raise InputError(f'{path}: no such file (--input).')
+  kind = file_kinds.kind(path)
+  if kind == file_kinds.SAFETENSORS:
+    return _read_safetensors(path)
+  if kind == file_kinds.TORCH:
+    found: StateDicts = {}
+    loaded = _load(path)
+    _collect(loaded, (), found, set())
+    if not found:
+      raise InputError(f'{path} holds no tensors by name, but {_described(loaded)}. '
+                       'torch.save(model.state_dict(), FILE) writes what is read here.')
+    return found, {}
+  if kind == file_kinds.TORCHSCRIPT:
+    code = (f'import torch; torch.save(torch.jit.load({json.dumps(str(path))}, "cpu").state_dict(),'
+            f' {_new(path)})')
+    raise InputError(f'{path} is {kind}, which is a program. Save its weights alone, where you '
+                     f'trust it: python -c {shlex.quote(code)}')
+  hint = ('; a checkpoint of DeepMind\'s is read by: python -m experiments.convert from_deepmind'
+          if kind == file_kinds.PICKLE else '')
+  raise InputError(f'{path} is {kind}. Weights are read from safetensors files and files of '
+                   f'torch.save (--input){hint}.')
+
+
+def to_numpy(tensor: Any, where: str, size: int) -> np.ndarray:
+  """A tensor of `read` as an array, floats as float32.
+
+  Args:
+    tensor: of NumPy or torch.
+    where: file and name, for messages.
+    size: of the file in bytes, which no tensor can exceed.
+
+  Raises:
+    InputError: the tensor is larger than the file.
+  """
+  if isinstance(tensor, np.ndarray):
+    # bfloat16 is a dtype of ml_dtypes, of no kind of numpy's own.
+    return tensor if tensor.dtype.kind in 'biu' else np.asarray(tensor, np.float32)
+  # A tensor can repeat one number of its file without end.
+  if tensor.numel() * tensor.element_size() > size:
+    raise InputError(f'{where}: a tensor of {tensor.numel():,} numbers, which is larger than the '
+                     f'file of {size:,} bytes.')
+  tensor = tensor.detach()
+  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _read_safetensors(path: pathlib.Path) -> tuple[StateDicts, dict[str, str]]:
+  safetensors = torch_names.safetensors_library()
+  try:
+    with safetensors.safe_open(path, 'np') as file:
+      names = list(file.keys())
+      return {(): {name: file.get_tensor(name) for name in names}}, file.metadata() or {}
+  except AttributeError as error:
+    # The library asks numpy for a dtype of the tensor's name.
+    raise InputError(f'{path} holds numbers of a kind that NumPy does not have ({error}); save its '
+                     'tensors as float32 or float16.') from error
+  except (safetensors.SafetensorError, TypeError, OSError) as error:
+    raise InputError(f'{path} cannot be read as safetensors ({error}); fetch it again.') from error
+
+
+def _load(path: pathlib.Path) -> Any:
+  try:
+    import torch
+  except ImportError as error:
+    raise InputError(f'{path} is {file_kinds.TORCH}; reading it needs PyTorch (pip install '
+                     '"torch>=2.6"); a safetensors file needs none.') from error
+  stand_ins = torch_globals.stand_ins(torch_globals.names(path))
+  try:
+    # By its name torch would take a file for another kind than it is.
+    with (open(path, 'rb') as file,
+          torch.serialization.safe_globals([(one, name) for name, one in stand_ins.items()])):
+      return torch.load(file, map_location='cpu', weights_only=True)
+  # Damaged and hostile files surface as many kinds of error.
+  except Exception as error:
+    raise InputError(f'{path} {_refusal(str(error), path)}') from error
+
+
+def _refusal(message: str, path: pathlib.Path) -> str:
+  named = re.search(r'GLOBAL (\S+) (?:was not an allowed|whose module)', message)
+  if not named:
+    # torch's own advice, in bold letters, is how to execute the file.
+    reason = message.rpartition('WeightsUnpickler error: ')[2].strip()
+    reason = re.sub(r'\x1b\[[0-9;]*m', '', (reason.splitlines() or [''])[0])
+    return f'cannot be read by torch.load ({ascii(reason[:200])[1:-1]}); fetch it again.'
+  code = (f'import torch; {KEEP}; torch.save(keep(torch.load({json.dumps(str(path))}, "cpu", '
+          f'weights_only=False)), {_new(path)})')
+  return (f'names {ascii(named[1][:200])[1:-1]} beside the weights, which could be any code; '
+          'nothing of the file was executed. Where you trust it and have the libraries that wrote '
+          f'it, save its tensors alone: python -c {shlex.quote(code)}')
+
+
+def _new(path: pathlib.Path) -> str:
+  return json.dumps(f'{path.name.split(".")[0]}_tensors.pth')
+
+
+def _collect(value: Any, keys: tuple[str, ...], found: StateDicts, met: set[int]) -> None:
+  """Adds the tensors of a mapping and of those in it; each mapping is looked at once."""
+  import torch
+
+  if not isinstance(value, Mapping) or len(keys) > MAX_DEPTH or id(value) in met:
+    return
+  met.add(id(value))
+  # Sparse, quantized and empty-device tensors are of no ResNet.
+  tensors = {str(name): one for name, one in value.items() if isinstance(one, torch.Tensor)
+             and one.layout == torch.strided and not one.is_quantized and not one.is_meta}
+  if tensors:
+    found[keys] = tensors
+  for name, inner in value.items():
+    _collect(inner, (*keys, str(name)), found, met)
+
+
+def _described(value: Any) -> str:
+  if isinstance(value, Mapping):
+    return f'a dict with {", ".join(ascii(str(key)[:50]) for key in list(value)[:10]) or "nothing"}'
+  return ascii(getattr(value, 'name_in_file', f'a {type(value).__name__}'))[1:-1]

@@ -1,0 +1,117 @@
+"""What a file is, told by its bytes and not by its name, for messages that help."""
+
+import codecs
+from collections.abc import Sequence
+import os
+import zipfile
+
+from etils import epath
+
+FOLDER = 'a folder'
+EMPTY = 'an empty file'
+LFS = 'a Git LFS pointer; `git lfs pull` fetches the file that it stands for'
+TEXT = 'a text file'
+NPY = 'a NumPy array (.npy)'
+NPZ = 'a NumPy archive (.npz)'
+SAFETENSORS = 'a safetensors file'
+TORCH = 'a file of torch.save'
+TORCHSCRIPT = 'a TorchScript archive'
+PICKLE = 'a Python pickle'
+UNKNOWN = 'a file of a kind that is not known here'
+
+HEAD = 4096
+# Longer headers than this exist in no safetensors file (the library's own limit).
+LONGEST_HEADER = 100_000_000
+# torch.save before PyTorch 1.6: a pickle of this number comes first.
+TORCH_MAGIC = 0x1950a86a20f9469cfc6c.to_bytes(10, 'little')
+
+STARTS = (
+    (b'\x93NUMPY', NPY), (b'\xff\xd8\xff', 'a JPEG image'), (b'\x89PNG\r\n', 'a PNG image'),
+    (b'GIF8', 'a GIF image'), (b'BM', 'a BMP image'), (b'II*\0', 'a TIFF image'),
+    (b'MM\0*', 'a TIFF image'), (b'\x89HDF\r\n', 'an HDF5 file, as of Keras or MATLAB 7.3'),
+    (b'MATLAB 5.0 MAT-file', 'a MATLAB file'), (b'PAR1', 'a Parquet file'),
+    (b'ARROW1', 'an Arrow file'), (b'\x1f\x8b', 'a gzip archive; unpack it first'),
+    (b'BZh', 'a bzip2 archive; unpack it first'), (b'\xfd7zXZ\0', 'an xz archive; unpack it first'),
+    (b'(\xb5/\xfd', 'a zstd archive; unpack it first'),
+    (b'7z\xbc\xaf\x27\x1c', 'a 7z archive; unpack it first'),
+    (b'Rar!', 'a RAR archive; unpack it first'), (b'%PDF', 'a PDF file'),
+    (b'SQLite format 3\0', 'an SQLite database'), (b'\x7fELF', 'a program'),
+    (b'\xff\xfe', 'a text file in UTF-16'), (b'\xfe\xff', 'a text file in UTF-16'))
+TEXT_STARTS = (
+    ('version https://git-lfs', LFS), ('%pdf', 'a PDF file'),
+    *((start, 'an HTML page, as a server sends it in the place of a file')
+      for start in ('<!doctype html', '<html', '<head', '<body')),
+    ('<', 'an XML file'), ('model_checkpoint_path:', 'the list of TensorFlow checkpoints'))
+# A table of keys to tensors, at its end, is what a TensorFlow checkpoint's .index file is.
+TABLE_END = 0xdb4775248b80fb57.to_bytes(8, 'little')
+
+
+def kind(path: str | os.PathLike) -> str:
+  """What a path is, in words that follow 'is': 'a JPEG image', 'a folder'.
+
+  Args:
+    path: of a file or folder that exists, local or in an object store.
+
+  Raises:
+    OSError: it cannot be read.
+  """
+  file = epath.Path(os.path.expanduser(os.fspath(path)))
+  if file.is_dir():
+    return FOLDER
+  with file.open('rb') as opened:
+    head = opened.read(HEAD)
+    size = opened.seek(0, os.SEEK_END)
+    if head.startswith((b'PK\x03\x04', b'PK\x05\x06')):
+      return _zip(opened)
+    opened.seek(max(size - 8, 0))
+    return _of_bytes(head, size, opened.read(8))
+
+
+def _of_bytes(head: bytes, size: int, end: bytes) -> str:
+  # First, as a list of BMW's images begins like a bitmap.
+  text = _text(head, size)
+  if text is not None:
+    start = text.removeprefix('\ufeff').lstrip()[:100].lower()
+    return next((words for first, words in TEXT_STARTS if start.startswith(first)),
+                TEXT if head else EMPTY)
+  header = int.from_bytes(head[:8], 'little')
+  pickled = head[:1] == b'\x80' and 2 <= head[1] <= 5
+  tests = (
+      *((head.startswith(start), words) for start, words in STARTS),
+      (head[:4] == b'RIFF' and head[8:12] == b'WEBP', 'a WebP image'),
+      (head[8:9] == b'{' and header <= min(size - 8, LONGEST_HEADER), SAFETENSORS),
+      (pickled and TORCH_MAGIC in head[:32], TORCH), (pickled, PICKLE),
+      (head[257:262] == b'ustar', 'a tar archive; unpack it first'),
+      (end == TABLE_END, 'the index of a TensorFlow checkpoint'),
+      # The version of the format, then the program that wrote it.
+      (head[:1] == b'\x08' and head[2:3] in (b'\x12', b':'), 'an ONNX model'))
+  return next((words for found, words in tests if found), UNKNOWN)
+
+
+def _text(head: bytes, size: int) -> str | None:
+  """The bytes as text; None where they are none."""
+  try:
+    # The head of a longer file can end within a character.
+    text = codecs.getincrementaldecoder('utf-8')().decode(head, final=size <= HEAD)
+  except UnicodeDecodeError:
+    return None
+  return None if any(ord(c) < 32 and c not in '\t\n\r\f' for c in text) else text
+
+
+def _zip(opened) -> str:
+  try:
+    names = zipfile.ZipFile(opened).namelist()
+  except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    return 'a zip archive whose end is missing or damaged; fetch it again'
+  return _of_members(names)
+
+
+def _of_members(names: Sequence[str]) -> str:
+  last = [name.rpartition('/')[2] for name in names]
+  if names and all(name.endswith('.npy') for name in names):
+    return NPZ
+  if 'data.pkl' in last:
+    return TORCHSCRIPT if 'constants.pkl' in last else TORCH
+  if any(name.lower().endswith(('.jpg', '.jpeg', '.png')) for name in last):
+    return 'a zip archive of images; unpack it first'
+  return f'a zip archive with {names[0]!a} in it' if names else 'an empty zip archive'
