@@ -131,9 +131,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   load = functools.partial(loading.load, data, workdir=workdir)
   loading.check_test_split(data)
   train, validation = load('train', purpose='fitting'), load('validation', purpose='choosing')
-  if not config.data.dataset:
-    loading.check_pretrained(train, parallel.folder(pretrained))
-  _check_labels(config, train, data['dataset'])
+  _check_data(config, train, data['dataset'], parallel.folder(pretrained))
   encoders = baselines.make(config, trees, meta, train)
   test = functools.cache(lambda: load('test', purpose='final scores'))
   loaders = dict(train=lambda: train, validation=lambda: validation, test=test)
@@ -181,8 +179,10 @@ def _data_name(data: Mapping[str, Any]) -> str:
   return options.get('name') or options.get('format') or folder or data['dataset']
 
 
-def _check_labels(config, train: loading.Loader, name: str) -> None:
-  """Raises InputError for data that are unlabelled, or have more labels than evaluators take."""
+def _check_data(config, train: loading.Loader, name: str, pretrained: epath.Path) -> None:
+  """Raises InputError for data that have changed, no labels, or more than evaluators take."""
+  if not config.data.dataset:
+    loading.check_pretrained(train, pretrained)
   if not train.data.num_classes:
     raise InputError(f'Data set {name!r} has no labels, which every evaluator needs; name a '
                      'labelled one in config.data, for retrieval a format of lists, as in '

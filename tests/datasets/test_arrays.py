@@ -329,3 +329,10 @@ def test_a_test_split_that_cannot_exist_is_said_without_reading():
     arrays.check_split('test', images='anything', test_images=None)
   with pytest.raises(DataError, match='none.npz: no such file'):
     arrays.check_split('test', test_images='none.npz')
+
+
+def test_the_files_of_the_training_images_have_names_that_stay(load, folder):
+  files = load(**PAIR).origin
+  assert files.names == ['images', 'labels'] and not files.packed
+  assert files.paths == [f'{folder}/train.npy', f'{folder}/train_labels.npy']
+  assert load(**ARCHIVES).origin.names == ['images']

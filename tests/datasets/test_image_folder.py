@@ -335,3 +335,15 @@ def test_the_identity_changes_with_the_images_their_order_and_labels(load):
   same = [load(**options).identity for options in ({}, dict(subset_seed=3))]
   assert len({*same, load(validation_share=.2).identity, load('test', test='test').identity,
               load(labels='none').identity}) == 4 and same[0]
+
+
+def test_the_files_of_training_and_held_out_images_are_named_below_their_folders(load, root):
+  files = load(validation_share=.5).origin()
+  paths = images(root / 'train')
+  assert files.paths == paths and not files.packed
+  assert files.names == [str(pathlib.Path('train', pathlib.Path(path).relative_to(root / 'train')))
+                         for path in paths]
+  files = load(validation='held_out').origin()
+  assert files.paths == paths + images(root / 'held_out')
+  assert files.names[len(paths)].startswith('validation/')
+  assert load('test', test='test').origin is None

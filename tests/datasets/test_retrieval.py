@@ -118,3 +118,32 @@ def test_what_cannot_be_used_is_said(root, tmp_path):
       (dict(validation_share=.95), 'The train split is empty with 10 training images')):
     with pytest.raises(DataError, match=message):
       retrieval.load('train', shards=Shards(), **options(root, **changes))
+
+
+def origin(**changes):
+  return datasets.read('retrieval', 'train', purpose='a test', options=changes).origin()
+
+
+def test_the_files_of_the_training_list_are_named_below_its_folder(root, tmp_path, monkeypatch):
+  files = origin(**options(root))
+  assert len(files.names) == 10 and files.names[0] == 'train/train images/7-0.jpg'
+  assert files.paths[0] == f'{root}/train images/7-0.jpg'
+  monkeypatch.chdir(root)
+  assert origin(**options('.'))[::2] == files[::2]
+  veri = origin(**options(root, format='veri', root=f'{root}/veri', labels='none'))
+  assert veri.names[0] == 'train/image_train/0007_c001_00000000_0.jpg'
+  gallery = origin(**options(root, train='gallery'))
+  assert gallery.names[0] == 'train/gallery images/1-1.jpg'
+
+
+def test_another_order_or_identity_in_the_list_shows(root, tmp_path):
+  first, *lines = (root / 'train.csv').read_text().splitlines()
+  def order(lines, **changes):
+    (root / 'other.csv').write_text('\n'.join([first, *lines]) + '\n')
+    return origin(**options(root, train=f'{root}/other.csv', **changes)).order
+  same = order(lines)
+  assert order(['', *lines]) == same != order(lines[::-1])
+  renamed = ['v8' + lines[0].removeprefix('v7'), *lines[1:]]
+  assert order(renamed) != same
+  # Pretraining takes no identities.
+  assert order(renamed, labels='none') == order(lines, labels='none')

@@ -131,3 +131,12 @@ def test_a_subset_is_balanced_and_apart_from_the_held_out_images(load, arrays):
 def test_a_subset_that_cannot_be_balanced_is_said(load, changes, message):
   with pytest.raises(DataError, match=message):
     load('train', **dict(subset_share=.9) | changes)
+
+
+@pytest.mark.parametrize('changes, names', [
+    (dict(unlabelled=True), ['unlabeled_X.bin']), ({}, ['train_X.bin', 'train_y.bin']),
+    (dict(fold=0), ['train_X.bin', 'train_y.bin', 'fold_indices.txt'])])
+def test_the_files_of_the_training_images_are_those_that_are_read(load, folder, changes, names):
+  files = load('train', **changes).origin
+  assert files.names == names
+  assert files.paths == [str(folder / name) for name in names]

@@ -408,3 +408,12 @@ def test_a_test_split_that_cannot_exist_is_said_without_reading(data_dir, test_s
     tfds_set.check_split('test', **options)
   tfds_set.check_split('train', **options)
   tfds_set.check_split('test', **options | dict(test_split='test'))
+
+
+def test_the_files_of_training_and_held_out_images_are_named_by_set_and_version(load, data_dir):
+  files = load('train').origin()
+  names = [f'tiny/1.0.0/tiny-train.tfrecord-{number:05d}-of-00005' for number in (0, 2, 3, 4)]
+  assert files.names == names and files.packed
+  assert files.paths == [str(data_dir / name) for name in names]
+  both = load('train', validation_split='test', test_split='').origin()
+  assert both.names == names + [f'tiny/1.0.0/tiny-test.tfrecord-{i:05d}-of-00002' for i in (0, 1)]
