@@ -17,6 +17,7 @@ import os
 import pathlib
 import queue
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -157,21 +158,31 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
 
   Returns:
     The points that failed. They do not keep the others from running.
+
+  Raises:
+    Preempted: a signal asked to stop. The runs were told so, and have saved what they had.
   """
   free: queue.Queue = queue.Queue()
   for slot in slots:
     free.put(slot)
   running: set[subprocess.Popen] = set()
+  asked: list[int] = []
 
   def one(point):
     slot = free.get()
     try:
-      return _run_point(point, slot, running, progress)
+      if not asked:
+        _run_point(point, slot, running, asked, progress)
     finally:
       free.put(slot)
 
+  def stop(number):
+    asked.append(number)
+    for process in list(running):
+      process.terminate()
+
   todo = [point for point in found if state(point) != 'done']
-  with ThreadPoolExecutor(len(slots)) as pool:
+  with preemption.handling(stop), ThreadPoolExecutor(len(slots)) as pool:
     try:
       list(pool.map(one, todo))
     except BaseException:
@@ -179,11 +190,15 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
       for process in list(running):
         process.terminate()
       raise
+  if asked:
+    done = sum(state(point) == 'done' for point in found)
+    raise preemption.Preempted(f'Stopped by {signal.Signals(asked[0]).name} with {done} of '
+                               f'{len(found)} points done; the same command goes on.')
   return [point for point in todo if state(point) == 'failed']
 
 
 def _run_point(point: Point, slot: Mapping[str, str], running: set[subprocess.Popen],
-               progress: Callable[[], None]) -> None:
+               asked: Sequence[int], progress: Callable[[], None]) -> None:
   point.folder.mkdir(parents=True, exist_ok=True)
   # The children inherit the lock: a sweep that is killed does not leave a run behind
   # that the next sweep would start a second time.
@@ -196,22 +211,28 @@ def _run_point(point: Point, slot: Mapping[str, str], running: set[subprocess.Po
     print(f'{point.digest}: begins  {_named(point.overrides)}', flush=True)
     progress()
     for stage in point.stages:
-      if not stage.result.exists() and not _run_stage(point, stage, slot, lock, running):
+      if not stage.result.exists() and (
+          asked or not _run_stage(point, stage, slot, lock, running, asked)):
         break
     else:
       print(f'{point.digest}: done', flush=True)
   progress()
 
 
-def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, running) -> bool:
+def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, running, asked) -> bool:
   """Runs a command; on failure writes FAILURE with its last lines and prints them."""
   path, began = point.folder / LOG, time.time()
   with path.open('a') as log:
     start = log.tell()
+    # In a process group of its own, out of the terminal's reach: Ctrl-C would come twice, from
+    # the terminal and from the sweep, and a second one ends a run unsaved.
     process = subprocess.Popen(
-        [sys.executable, *stage.arguments], stdout=log, stderr=subprocess.STDOUT,
-        env={**os.environ, **slot}, pass_fds=[lock.fileno()])
+        [sys.executable, *stage.arguments], stdin=subprocess.DEVNULL, stdout=log,
+        stderr=subprocess.STDOUT, env={**os.environ, **slot}, pass_fds=[lock.fileno()],
+        process_group=0)
     running.add(process)
+    if asked:
+      process.terminate()
     code = process.wait()
     running.discard(process)
   _note_seconds(point.folder, stage.name, time.time() - began)
@@ -219,7 +240,7 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runnin
     if not stage.result.exists():
       stage.result.write_text(json.dumps(dict(seconds=round(time.time() - began, 1))) + '\n')
     return True
-  if code == preemption.EXIT_CODE:
+  if preemption.is_stop(code):
     print(f'{point.digest}: {stage.name} was asked to stop; the next sweep goes on', flush=True)
     return False
   with path.open() as log:

@@ -9,9 +9,9 @@ import sys
 
 from absl import flags
 
+from experiments import command_line
 from byol_jax import checkpoint, model
 from byol_jax.errors import InputError
-from experiments import command_line
 
 flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
 flags.DEFINE_bool('verify', False, 'Compare all files of all checkpoints with their digests.')
