@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from byol_jax import assembly, hyper, metric_log, parallel, preemption, results
+from byol_jax import assembly, files, hyper, metric_log, parallel, preemption, results
 from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK, SECONDS = 'log.txt', 'failure.json', 'lock', 'seconds.json'
@@ -79,7 +79,7 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
   """
   workdir = parallel.local_path(workdir)
   found = {}
-  for changes in get_hyper(hyper):
+  for changes in hyper.checked(get_hyper(hyper), config_path):
     own = {key.removeprefix('config.'): value for key, value in changes.items()}
     everything = {**overrides, **own}
     config = assembly.overridden(get_config(), everything)
@@ -227,9 +227,8 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runnin
     # In a process group of its own, out of the terminal's reach: Ctrl-C would come twice, from
     # the terminal and from the sweep, and a second one ends a run unsaved.
     process = subprocess.Popen(
-        [sys.executable, *stage.arguments], stdin=subprocess.DEVNULL, stdout=log,
-        stderr=subprocess.STDOUT, env={**os.environ, **slot}, pass_fds=[lock.fileno()],
-        process_group=0)
+        [sys.executable, *stage.arguments], stdout=log, stderr=subprocess.STDOUT,
+        env={**os.environ, **slot}, pass_fds=[lock.fileno()], process_group=0)
     running.add(process)
     if asked:
       process.terminate()
@@ -293,15 +292,13 @@ def write_table(found: Sequence[Point], path: pathlib.Path) -> list[dict[str, An
   columns = list(dict.fromkeys(name for row in rows for name in row))
   path.parent.mkdir(parents=True, exist_ok=True)
   for suffix in ('.json', '.csv'):
-    partial = path.with_suffix(suffix + '.partial')
-    with partial.open('w', newline='') as file:
+    with files.atomic_write(path.with_suffix(suffix), newline='') as file:
       if suffix == '.json':
         json.dump(rows, file, indent=2)
       else:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path.with_suffix(suffix))
   return rows
 
 

@@ -6,7 +6,7 @@ to a small process that drops these lines and passes on everything else. A proce
 outlives this one: what a crash writes last is passed on however the process ends. Python's own
 `sys.stderr` does not go through the pipe.
 
-TF_CPP_MIN_LOG_LEVEL below 3 in the environment lets everything through.
+TF_CPP_MIN_LOG_LEVEL=0 in the environment lets everything through.
 """
 
 import os
@@ -30,7 +30,7 @@ IMAGE_LINE = re.compile(
 
 def start() -> None:
   """Puts the filter behind file descriptor 2 of this process, once, before anything writes."""
-  if os.environ.get('TF_CPP_MIN_LOG_LEVEL', '3') != '3':
+  if os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '0' or sys.stderr is None:
     return
   # In a session of its own, so that Ctrl-C does not end it before the process.
   process = subprocess.Popen([sys.executable, '-I', '-S', __file__], stdin=subprocess.PIPE,

@@ -32,8 +32,12 @@ def main() -> None:
     raise InputError(f'{module.__file__} has no get_hyper(hyper), which says what is swept; '
                      'experiments/configs/demo_sweep.py is an example.')
   found = sweep.points(
-      lambda: module.get_config(*argument), lambda hyper: module.get_hyper(hyper, *argument),
+      lambda: module.get_config(*argument),
+      lambda hyper: config_files.guarded(path, module.get_hyper, hyper, *argument),
       config_path=path, overrides=config_flags.get_override_values(flag), workdir=arguments.workdir)
+  for evaluation in {stage.arguments[2].removeprefix('--config=') for point in found
+                     for stage in point.stages[1:]}:
+    config_files.read(evaluation, 'evaluation')
   table = parallel.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
   write = lambda: sweep.write_table(found, table)
   left = [point for point in found if sweep.state(point) != 'done']

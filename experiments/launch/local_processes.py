@@ -8,6 +8,7 @@ with an error the others are ended too; after that, or after a preemption, the j
 started again, at most --restarts times. SIGTERM, SIGINT and SIGHUP are passed on to all processes.
 """
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -51,6 +52,9 @@ def run_job(command: list[str], processes: int, grace: float, running: list, sta
 
 
 def main(arguments: list[str]) -> None:
+  if len(arguments) < 2 or not shutil.which(arguments[1]):
+    sys.exit(f'error: {arguments[1] if arguments[1:] else "nothing"} is no command; give one after '
+             '--, as in the first lines of experiments/launch/local_processes.py.')
   running: list[subprocess.Popen] = []
   asked = []
 
