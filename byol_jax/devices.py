@@ -1,14 +1,41 @@
-"""The accelerators of this machine, divided among processes, without starting JAX."""
+"""The accelerators of this machine: whether they are there, and divided among processes."""
 
 import os
 import shutil
 import subprocess
 
+import jax
+
 from byol_jax.errors import InputError
 
 
+def check_platforms() -> None:
+  """Checks that JAX finds a device of each kind that JAX_PLATFORMS asks for.
+
+  JAX itself goes on without a GPU where the variable is 'cuda,cpu' and there is none.
+
+  Raises:
+    InputError: it does not, with what to install.
+  """
+  for name in filter(None, (jax.config.jax_platforms or '').split(',')):
+    try:
+      jax.devices(name)
+    except Exception as error:
+      extra = dict(gpu='cuda12', cuda='cuda12', tpu='tpu').get(name)
+      # Without a GPU JAX has nothing to say but an assertion, or which others there are.
+      cause = ': ' + str(error).splitlines()[0].split(' (set JAX_')[0].rstrip('.') if (
+          str(error) and 'Unknown backend' not in str(error)) else ''
+      hidden = (' CUDA_VISIBLE_DEVICES is empty, which hides every GPU: unset it.'
+                if extra == 'cuda12' and os.environ.get('CUDA_VISIBLE_DEVICES') == '' else '')
+      install = f'Install its part of JAX (pip install byol_jax[{extra}]), or unset' if extra else (
+          'Unset')
+      raise InputError(f'JAX_PLATFORMS is {jax.config.jax_platforms}, and JAX finds no {name} '
+                       f'device here{cause}.{hidden} {install} JAX_PLATFORMS to take what there '
+                       'is.') from error
+
+
 def divided(parts: int) -> list[dict[str, str]]:
-  """Environment variables for each of `parts` processes that run at once.
+  """Environment variables for each of `parts` processes that run at once. Does not start JAX.
 
   GPUs are divided evenly. A TPU belongs to one process at a time. CPU cores are left
   to the system: a process that is pinned to other cores than its neighbour may round

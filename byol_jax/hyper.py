@@ -59,3 +59,11 @@ def _merged(points: Iterable[Point]) -> Point:
       raise InputError(f'{twice[0]} is set by two of the sweeps that are combined.')
     merged |= point
   return merged
+
+
+def checked(points: Any, path: str) -> Sequence[Point]:
+  """What the `get_hyper` of a file returned; raises InputError where it is no list of points."""
+  if not isinstance(points, list | tuple) or not all(isinstance(one, dict) for one in points):
+    raise InputError(f'get_hyper of {path} must return a list of points, as hyper.sweep and '
+                     f'hyper.product make it, not {str(points)[:60]}.')
+  return points

@@ -71,8 +71,8 @@ class MetricLog:
   def line(self, text: str) -> None:
     """Prints a line, above the progress bar where there is one."""
     if self._active:
-      self._bar.write(text, file=sys.stdout)
-      sys.stdout.flush()
+      with self._bar.external_write_mode(sys.stdout):
+        parallel.say(text)
 
   def progress(self, step: int) -> None:
     """Moves the progress bar."""

@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from byol_jax import files, preemption
 from byol_jax.errors import InputError
 
 AXIS = 'i'
@@ -233,7 +234,7 @@ def barrier(name: str) -> None:
 def say(text: str) -> None:
   """Prints a line, from the first process only."""
   if is_first_process():
-    print(text, flush=True)
+    preemption.say(text)
 
 
 def check_batch_size(batch_size: int, virtual_shards: int, name: str = 'train.batch_size',
@@ -257,8 +258,8 @@ def is_first_process() -> bool:
 
 def folder(path: str | os.PathLike) -> epath.Path:
   """An absolute path, local or of an object store such as gs://bucket/name."""
-  text = os.fspath(path)
-  return epath.Path(text if in_object_store(text) else os.path.abspath(os.path.expanduser(text)))
+  text = files.checked_path(path)
+  return epath.Path(text if in_object_store(text) else os.path.abspath(text))
 
 
 def in_object_store(path: str | os.PathLike) -> bool:
@@ -268,16 +269,19 @@ def in_object_store(path: str | os.PathLike) -> bool:
 
 def local_path(path: str | os.PathLike) -> pathlib.Path:
   """An absolute path; raises InputError for one of an object store."""
-  if in_object_store(path):
+  text = files.checked_path(path)
+  if in_object_store(text):
     raise InputError(f'{path} lies in an object store, which only pretraining, evaluation, '
                      'inspection and extraction read and write; copy the folder to this machine, '
                      'or give a local one.')
-  return pathlib.Path(path).expanduser().absolute()
+  return pathlib.Path(text).absolute()
 
 
 def writable_folder(workdir: str | os.PathLike) -> epath.Path:
   """Makes the folder, tries to write into it, and returns its absolute path."""
   path = folder(workdir)
+  if path.exists() and not path.is_dir():
+    raise InputError(f'The workdir {path} is a file; give a folder as --workdir.')
   try:
     path.mkdir(parents=True, exist_ok=True)
     probe = path / f'.writable.{jax.process_index()}.{os.getpid()}'

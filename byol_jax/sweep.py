@@ -17,6 +17,7 @@ import os
 import pathlib
 import queue
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from byol_jax import assembly, hyper, locations, metric_log, parallel, preemption, results
+from byol_jax import assembly, files, hyper, locations, metric_log, parallel, preemption, results
 from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK, SECONDS = 'log.txt', 'failure.json', 'lock', 'seconds.json'
@@ -78,7 +79,7 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
   """
   workdir = parallel.local_path(workdir)
   found = {}
-  for changes in get_hyper(hyper):
+  for changes in hyper.checked(get_hyper(hyper), config_path):
     own = {key.removeprefix('config.'): value for key, value in changes.items()}
     everything = {**overrides, **own}
     config = assembly.overridden(get_config(), everything)
@@ -164,21 +165,31 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
 
   Returns:
     The points that failed. They do not keep the others from running.
+
+  Raises:
+    Preempted: a signal asked to stop. The runs were told so, and have saved what they had.
   """
   free: queue.Queue = queue.Queue()
   for slot in slots:
     free.put(slot)
   running: set[subprocess.Popen] = set()
+  asked: list[int] = []
 
   def one(point):
     slot = free.get()
     try:
-      return _run_point(point, slot, running, progress)
+      if not asked:
+        _run_point(point, slot, running, asked, progress)
     finally:
       free.put(slot)
 
+  def stop(number):
+    asked.append(number)
+    for process in list(running):
+      process.terminate()
+
   todo = [point for point in found if state(point) != 'done']
-  with ThreadPoolExecutor(len(slots)) as pool:
+  with preemption.handling(stop), ThreadPoolExecutor(len(slots)) as pool:
     try:
       list(pool.map(one, todo))
     except BaseException:
@@ -186,11 +197,15 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
       for process in list(running):
         process.terminate()
       raise
+  if asked:
+    done = sum(state(point) == 'done' for point in found)
+    raise preemption.Preempted(f'Stopped by {signal.Signals(asked[0]).name} with {done} of '
+                               f'{len(found)} points done; the same command goes on.')
   return [point for point in todo if state(point) == 'failed']
 
 
 def _run_point(point: Point, slot: Mapping[str, str], running: set[subprocess.Popen],
-               progress: Callable[[], None]) -> None:
+               asked: Sequence[int], progress: Callable[[], None]) -> None:
   point.folder.mkdir(parents=True, exist_ok=True)
   # The children inherit the lock: a sweep that is killed does not leave a run behind
   # that the next sweep would start a second time.
@@ -203,22 +218,27 @@ def _run_point(point: Point, slot: Mapping[str, str], running: set[subprocess.Po
     print(f'{point.digest}: begins  {_named(point.overrides)}', flush=True)
     progress()
     for stage in point.stages:
-      if not stage.result.exists() and not _run_stage(point, stage, slot, lock, running):
+      if not stage.result.exists() and (
+          asked or not _run_stage(point, stage, slot, lock, running, asked)):
         break
     else:
       print(f'{point.digest}: done', flush=True)
   progress()
 
 
-def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, running) -> bool:
+def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, running, asked) -> bool:
   """Runs a command; on failure writes FAILURE with its last lines and prints them."""
   path, began = point.folder / LOG, time.time()
   with path.open('a') as log:
     start = log.tell()
+    # In a process group of its own, out of the terminal's reach: Ctrl-C would come twice, from
+    # the terminal and from the sweep, and a second one ends a run unsaved.
     process = subprocess.Popen(
         [sys.executable, *stage.arguments], stdout=log, stderr=subprocess.STDOUT,
-        env={**os.environ, **slot}, pass_fds=[lock.fileno()])
+        env={**os.environ, **slot}, pass_fds=[lock.fileno()], process_group=0)
     running.add(process)
+    if asked:
+      process.terminate()
     code = process.wait()
     running.discard(process)
   _note_seconds(point.folder, stage.name, time.time() - began)
@@ -226,7 +246,7 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runnin
     if not stage.result.exists():
       stage.result.write_text(json.dumps(dict(seconds=round(time.time() - began, 1))) + '\n')
     return True
-  if code == preemption.EXIT_CODE:
+  if preemption.is_stop(code):
     print(f'{point.digest}: {stage.name} was asked to stop; the next sweep goes on', flush=True)
     return False
   with path.open() as log:
@@ -279,15 +299,13 @@ def write_table(found: Sequence[Point], path: pathlib.Path) -> list[dict[str, An
   columns = list(dict.fromkeys(name for row in rows for name in row))
   path.parent.mkdir(parents=True, exist_ok=True)
   for suffix in ('.json', '.csv'):
-    partial = path.with_suffix(suffix + '.partial')
-    with partial.open('w', newline='') as file:
+    with files.atomic_write(path.with_suffix(suffix), newline='') as file:
       if suffix == '.json':
         json.dump(rows, file, indent=2)
       else:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path.with_suffix(suffix))
   return rows
 
 

@@ -40,7 +40,7 @@ from byol_jax.report import pictures
 class _Job(NamedTuple):
   """A run's parts, made from its config.
 
-  stop_asked: whether this process was asked to stop.
+  stop_asked: the signal by which this process was asked to stop, 0 while it was not.
   began: time at which the process began its work, in seconds.
   """
 
@@ -50,7 +50,7 @@ class _Job(NamedTuple):
   resolved: assembly.Resolved
   recipe: byol.Recipe
   meta: dict[str, Any]
-  stop_asked: Callable[[], bool]
+  stop_asked: Callable[[], int]
   began: float
 
 
@@ -70,7 +70,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
   Raises:
     InputError: what the user can mend, a loss that is not finite and another job in the
       workdir among it.
-    Preempted: SIGTERM came; the last step is saved.
+    Preempted: a signal asked to stop; the last step is saved.
   """
   began, workdir = time.perf_counter(), parallel.writable_folder(workdir)
   processes.check_shared(workdir)
@@ -153,7 +153,7 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
       if stopping:
         break
   if first_step < last_step and stopping:
-    raise preemption.Preempted(step, last_step)
+    raise preemption.after_step(step, last_step, job.stop_asked())
   if parallel.is_first_process():
     _conclude(workdir, job.loader)
   return parallel.fetch(state)
@@ -212,7 +212,7 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
     batches = ({name: array[order] for name, array in batch.items()}
                for batch in itertools.chain([first], batches))
     first = next(batches)
-  asking = (dict(batch, stop=np.full(len(batch['sample_id']), job.stop_asked(), np.float32))
+  asking = (dict(batch, stop=np.full(len(batch['sample_id']), bool(job.stop_asked()), np.float32))
             for batch in itertools.chain([first], batches))
   return input_pipeline.to_devices(asking, devices, resident=resident,
                                    steps=_dispatches(job, first_step, last_step))
@@ -221,12 +221,12 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
 def _conclude(workdir, loader: loading.Loader) -> None:
   """What was left out, and what can be done next."""
   if not parallel.in_object_store(workdir):
-    print(f'Curves and pictures: python -m experiments.report {workdir}')
+    parallel.say(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
-    print(f'{len(unreadable)} images could not be read and were left out: '
-          f'{workdir / loading.UNREADABLE}')
+    parallel.say(f'{len(unreadable)} images could not be read and were left out: '
+                 f'{workdir / loading.UNREADABLE}')
   if loader.data.left_out:
-    print(loader.data.left_out)
+    parallel.say(loader.data.left_out)
 
 
 def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, float]]:

@@ -12,19 +12,19 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
+from experiments import command_line, config_files
 from byol_jax import parallel, sweep
 from byol_jax.errors import InputError
 from byol_jax.report import ablations
-from experiments import command_line
 from experiments.configs.ablations import base
 
-flags.DEFINE_string('output', None, 'The page; ablations.md in the workdir, or here.')
+command_line.define_path('output', None, 'The page; ablations.md in the workdir, or here.')
 
 
 def main() -> None:
   arguments, flag = flags.FLAGS, flags.FLAGS['config']
   path = config_flags.get_config_filename(flag)
-  module, argument = command_line.config_module(path)
+  module, argument = config_files.module(path)
   if not hasattr(module, 'rows'):
     raise InputError(f'{module.__file__} has no rows(config); experiments/configs/ablations has '
                      'configs that do.')
@@ -42,4 +42,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, config="A sweep's, with rows(config).", workdir='Folder of the sweep.')
+  command_line.run(main, computes=False, config="A sweep's, with rows(config).",
+                   workdir='Folder of the sweep.')

@@ -13,14 +13,14 @@ import pathlib
 
 from absl import flags
 
+from experiments import command_line
 from byol_jax import benchmark, parallel
 from byol_jax.errors import InputError
-from experiments import command_line
 
 flags.DEFINE_bool('json', False, 'One JSON object per case and line.')
 flags.DEFINE_integer('repeats', 5, 'Timed runs of each case, after one that is not.',
                      lower_bound=1)
-flags.DEFINE_string('trace', None, 'Folder for a profile.')
+command_line.define_path('trace', None, 'Folder for a profile.')
 
 
 def main(arguments: list[str]) -> None:

@@ -1,47 +1,66 @@
 """What the commands share: their flags, and errors as one message on stderr."""
 
-from collections.abc import Callable, Iterator
-import difflib
-import importlib.util
+from collections.abc import Callable
+import contextlib
 import os
 import pathlib
+import signal
 import sys
 import traceback
-from types import ModuleType
 from typing import Any
 
-# TensorFlow's start-up notices say nothing about a run; set before it is imported.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-# One more notice; decoding and cropping use nothing of it.
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+from byol_jax import preemption
+
+if pathlib.Path(__file__).parent in pathlib.Path(
+    getattr(sys.modules['__main__'], '__file__', None) or '/').absolute().parents:
+  # In a command's process, before the imports that take seconds: until there is something to save
+  # a signal ends it at once.
+  _signals = contextlib.ExitStack()
+  _signals.enter_context(preemption.handling(preemption.leave))
 
 from absl import app, flags, logging
-import ml_collections
 from ml_collections import config_flags
-from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from byol_jax import parallel, preemption, processes
+from experiments import config_files, native_output
+from byol_jax import devices, files, parallel, processes
 from byol_jax.errors import InputError
 
 
+class _Path(flags.ArgumentParser):
+  """The parser of a flag that is a path."""
+
+  def __init__(self, name: str):
+    self._name = name
+
+  def parse(self, argument: str) -> str:
+    """The path with ~ expanded."""
+    return files.checked_path(argument, f'--{self._name}')
+
+
+def define_path(name: str, default: str | None, text: str) -> None:
+  """Defines a flag that takes a path, local or of an object store."""
+  flags.DEFINE(_Path(name), name, default, text, serializer=flags.ArgumentSerializer())
+
+
 def run(main: Callable[..., None], *, positional: bool = False, job: bool = False,
-        **help_texts: str) -> None:
+        computes: bool = True, kind: str = 'pretraining', **help_texts: str) -> None:
   """Defines a required flag per keyword, parses the command line and runs main.
 
-  With `positional`, main gets the arguments that are no flags; without, there may be none.
-  With `job`, there are flags for a job of several processes, which is joined before main.
+  With `positional`, main gets the arguments that are no flags, which are paths or names; without,
+  there may be none. With `job`, there are flags for a job of several processes, which is joined
+  before main. `computes` says whether main needs JAX's devices.
 
-  The flag `config` takes a config file and overrides of its keys; the others take
-  strings. Optional flags are defined by the module itself. An InputError ends the
+  The flag `config` takes a config file of a kind, `config_files.KINDS`, and overrides of its keys;
+  the others take paths. Optional flags are defined by the module itself. An InputError ends the
   process with its message and exit code 1, the loss of another process of the job with
-  `processes.EXIT_CODE`.
+  `processes.EXIT_CODE`, a request to stop with `preemption.EXIT_CODE` where something was saved,
+  otherwise with 128 + the number of the signal.
   """
   for name, text in help_texts.items():
     if name == 'config':
       config_flags.DEFINE_config_file('config', None, text, lock_config=True)
     else:
-      flags.DEFINE_string(name, None, text)
-  flags.mark_flags_as_required(list(help_texts))
+      define_path(name, None, text)
   if job:
     flags.DEFINE_bool('multihost', False, 'Join the other processes of this job: Cloud TPU, GKE, '
                       'Slurm or Open MPI are detected.')
@@ -54,36 +73,47 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
     # JAX tells at INFO of every accelerator that it does not find.
     logging.set_verbosity(logging.WARNING)
     rest = arguments[1:]
-    try:
+    with _one_line():
+      for name, text in help_texts.items():
+        if flags.FLAGS[name].value is None:
+          raise InputError(f'--{name} is missing. {text}')
       if rest and not positional:
         raise InputError(f'{rest[0]!r} is no flag; flags look like --workdir=DIR.')
+      if 'config' in help_texts:
+        config_files.check_paths(flags.FLAGS.config)
       if job:
         _join()
+      if computes:
+        devices.check_platforms()
       main(*[rest] * positional)
-    except preemption.Preempted as stop:
-      print(stop, file=sys.stderr)
-      sys.exit(preemption.EXIT_CODE)
-    except InputError as error:
-      _leave(f'error: {error}')
-    except OSError as error:
-      # A full disk or a folder that is gone; the traceback would hide the one line that helps.
-      _leave(f'error: {error}. What had been saved is whole; mend it and give the same command.')
-    except Exception as error:
-      if processes.has_lost_one(error):
-        _leave('error: another process of the job is gone; its own messages say why. '
-               f'({str(error).strip().splitlines()[0][:200]})', processes.EXIT_CODE)
-      _leave(traceback.format_exc())
+      # What is still in its buffer may have no reader any more.
+      sys.stdout.flush()
 
-  app.run(guarded, flags_parser=_parse)
+  native_output.start()
+  app.run(guarded, flags_parser=lambda arguments: _parse(
+      arguments, kind if 'config' in help_texts else None))
 
 
-def config_module(path: str) -> tuple[ModuleType, list[str]]:
-  """The module of a config's file and its argument, what follows the colon, as a list."""
-  file, _, argument = path.partition(':')
-  spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, file)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module, [argument] if argument else []
+@contextlib.contextmanager
+def _one_line():
+  """Ends the process with one line, and a code, for what goes wrong within."""
+  try:
+    yield
+  except preemption.Preempted as stop:
+    _leave(str(stop), preemption.EXIT_CODE)
+  except InputError as error:
+    _leave(f'error: {error}')
+  except BrokenPipeError:
+    # The reader of the output, such as `head`, has what it wants.
+    _leave('', 128 + signal.SIGPIPE)
+  except OSError as error:
+    # A full disk or a folder that is gone; the traceback would hide the one line that helps.
+    _leave(f'error: {error}. What had been saved is whole; mend it and give the same command.')
+  except Exception as error:
+    if processes.has_lost_one(error):
+      _leave('error: another process of the job is gone; its own messages say why. '
+             f'({str(error).strip().splitlines()[0][:200]})', processes.EXIT_CODE)
+    _leave(traceback.format_exc())
 
 
 def _join() -> None:
@@ -99,9 +129,34 @@ def _leave(message: str, code: int = 1) -> None:
   An ordinary exit would wait for the other processes of a job, which wait for this one,
   and for threads of a save that cannot succeed.
   """
-  print(message.rstrip(), file=sys.stderr, flush=True)
-  sys.stdout.flush()
+  for stream, text in ((sys.stdout, ''), (sys.stderr, message and message.rstrip() + '\n')):
+    # Both may be gone, with a terminal or `tee`.
+    with contextlib.suppress(OSError):
+      stream.write(text)
+      stream.flush()
   os._exit(code)
+
+
+def _parse(arguments: list[str], kind: str | None) -> list[str]:
+  """absl's parser, after a look at the config that says more than its own errors.
+
+  Its errors are one line too.
+  """
+  with _one_line():
+    path = _given(arguments, 'config') if kind else None
+    if path is not None:
+      config_files.check_overrides(path, kind, arguments)
+    for type_, parser in ((str, flags.ArgumentParser()), (int, flags.IntegerParser())):
+      config_flags.register_flag_parser_for_type(type_, _OrNone(parser))
+    try:
+      rest = flags.FLAGS(arguments)
+    except flags.Error as error:
+      own = error.__context__
+      raise InputError(str(own) if isinstance(own, InputError) else
+                       ' '.join(str(error).split())) from error
+    if path is not None:
+      config_files.check_nones(path, kind, config_flags.get_override_values(flags.FLAGS['config']))
+    return rest
 
 
 class _OrNone(flags.ArgumentParser):
@@ -119,83 +174,12 @@ class _OrNone(flags.ArgumentParser):
     return self.parser.flag_type()
 
 
-def _parse(arguments: list[str]) -> list[str]:
-  """absl's parser, after a look at the overrides that says more than its own errors."""
-  try:
-    path = next((a.removeprefix('--config=') for a in arguments if a.startswith('--config=')), '')
-    if '--config' in arguments[:-1]:
-      path = arguments[arguments.index('--config') + 1]
-    if path:
-      _check_overrides(path, arguments)
-    for kind, parser in ((str, flags.ArgumentParser()), (int, flags.IntegerParser())):
-      config_flags.register_flag_parser_for_type(kind, _OrNone(parser))
-    rest = app.parse_flags_with_usage(arguments)
-    if path:
-      _check_nones(path)
-    return rest
-  except InputError as error:
-    sys.exit(f'error: {error}')
-
-
-def _check_overrides(path: str, arguments: list[str]) -> None:
-  """Raises InputError for a missing config file or an override of a key that it has not."""
-  file = path.split(':')[0]
-  if not os.path.isfile(file):
-    raise InputError(f'No config file {file} (--config).')
-  known = list(_keys(_parsed(path)))
-  for argument in arguments:
-    if not argument.startswith('--config.'):
-      continue
-    key = argument.removeprefix('--config.').split('=')[0]
-    if key not in known:
-      # Compared by the last part first: a key under the wrong section is the commonest slip.
-      nearest = ([k for k in known if k.split('.')[-1] == key.split('.')[-1]]
-                 or difflib.get_close_matches(key, known, n=1, cutoff=0.))
-      raise InputError(f'{file} has no key {key!r}; the nearest is {nearest[0]!r} '
-                       f'(--config.{nearest[0]}=...).')
-
-
-def _check_nones(path: str) -> None:
-  """Raises InputError where a key is set to None that is not a placeholder in its file."""
-  given = config_flags.get_override_values(flags.FLAGS['config'])
-  without = {key for key, value in given.items() if value is None}
-  if without and (wrong := sorted(without - set(_optional(_parsed(path))))):
-    raise InputError(f'{wrong[0]} cannot be None (--config.{wrong[0]}); without the flag it is '
-                     f'what {path.split(":")[0]} says.')
-
-
-def _optional(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[str]:
-  """The keys that can be None: those that were declared by a placeholder."""
-  for key, value in config.items(preserve_field_references=True):
-    if isinstance(value, ml_collections.FieldReference):
-      yield f'{prefix}{key}'
-    elif isinstance(value, ml_collections.ConfigDict):
-      yield from _optional(value, f'{prefix}{key}.')
-
-
-def _parsed(path: str) -> ml_collections.ConfigDict:
-  """The config of a path with its argument; what its file raises becomes one line."""
-  try:
-    return ConfigFileFlagParser('config').parse(path)
-  except Exception as error:
-    # The parser raises what it meets once more, with a traceback for a text.
-    chain = [error]
-    while chain[-1].__context__ is not None:
-      chain.append(chain[-1].__context__)
-    own = [one for one in chain if isinstance(one, InputError)]
-    if own:
-      raise own[-1] from None
-    cause = chain[-1]
-    file, _, argument = path.partition(':')
-    if argument and isinstance(cause, TypeError):
-      raise InputError(f'{file} takes no argument such as {argument!r} after the colon.') from error
-    raise InputError(f'{file} cannot be read as a config: {type(cause).__name__}: '
-                     f'{str(cause).splitlines()[0]}') from error
-
-
-def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[str]:
-  for key, value in config.items():
-    if isinstance(value, ml_collections.ConfigDict):
-      yield from _keys(value, f'{prefix}{key}.')
-    else:
-      yield f'{prefix}{key}'
+def _given(arguments: list[str], name: str) -> str | None:
+  """The value that a flag is given, in any of the forms that absl takes."""
+  for argument, following in zip(arguments[1:], [*arguments[2:], None]):
+    flag, equals, value = argument.partition('=')
+    if argument == '--':
+      break
+    if flag in (f'--{name}', f'-{name}'):
+      return value if equals else following
+  return None

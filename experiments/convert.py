@@ -9,10 +9,10 @@
 
 from absl import flags
 
+from experiments import command_line
 from byol_jax import assembly
 from byol_jax.convert import deepmind, export, from_torch, to_torch
 from byol_jax.errors import InputError
-from experiments import command_line
 from experiments.configs import imagenet_r50
 
 FLAGS = dict(from_deepmind=('input', 'workdir'), scan=('input',),
@@ -22,7 +22,7 @@ FLAGS = dict(from_deepmind=('input', 'workdir'), scan=('input',),
 for name, text in (('input', 'File to read.'), ('workdir', 'New folder for the checkpoint.'),
                    ('checkpoint', 'Workdir of a pretraining run, or of a conversion.'),
                    ('output', 'File to write.')):
-  flags.DEFINE_string(name, None, text)
+  command_line.define_path(name, None, text)
 flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
 flags.DEFINE_integer('image_size', 224, 'Side in pixels of the images that the encoder is to '
                      'see, where a file does not say.', lower_bound=1)

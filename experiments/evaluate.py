@@ -6,9 +6,9 @@
 
 from absl import flags
 
+from experiments import command_line
 from byol_jax import evaluate, results
 from byol_jax.report import tables
-from experiments import command_line
 
 
 def main() -> None:
@@ -20,5 +20,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, job=True, config='File with get_config().',
+  command_line.run(main, job=True, kind='evaluation', config='File with get_config().',
                    checkpoint='Workdir of a pretraining run.', workdir='Folder for the results.')

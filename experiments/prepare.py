@@ -36,5 +36,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, input='Folder of the set, DATA/NAME/VERSION.',
+  command_line.run(main, computes=False, input='Folder of the set, DATA/NAME/VERSION.',
                    output='Folder of the copy.')

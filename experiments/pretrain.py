@@ -6,8 +6,8 @@
 
 from absl import flags
 
-from byol_jax import train
 from experiments import command_line
+from byol_jax import train
 
 
 def main() -> None:

@@ -7,12 +7,12 @@ import pathlib
 
 from absl import flags
 
+from experiments import command_line
 from byol_jax import assembly
 from byol_jax.report import page, runs
-from experiments import command_line
 from experiments.configs import imagenet_r50
 
-flags.DEFINE_string('output', None, 'The page; report.html in the folder of one DIR, or here.')
+command_line.define_path('output', None, 'The page; report.html in the folder of one DIR, or here.')
 flags.DEFINE_integer('images', 1000, 'Held-out images encoded for neighbours and map; 0: none.',
                      lower_bound=0)
 flags.DEFINE_integer('pictured', 3, 'Runs, at most, that have neighbours and a map.',

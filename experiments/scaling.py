@@ -14,14 +14,14 @@ import pathlib
 
 from absl import flags
 
+from experiments import command_line
 from byol_jax.errors import InputError
 from byol_jax.scaling import compiler, document, record
-from experiments import command_line
 from experiments.configs import imagenet_r50
 
-flags.DEFINE_string('output', 'docs/scaling.md', 'The page.')
+command_line.define_path('output', 'docs/scaling.md', 'The page.')
 flags.DEFINE_bool('measure', False, 'Time the input pipeline on this machine.')
-flags.DEFINE_string('data_dir', None, 'Folder of the prepared TFDS sets, for --measure.')
+command_line.define_path('data_dir', None, 'Folder of the prepared TFDS sets, for --measure.')
 flags.DEFINE_string('compile', None, 'A TPU topology for which the step is compiled.')
 flags.DEFINE_integer('batch_per_core', 8, 'Images per core, for --compile.')
 flags.DEFINE_integer('depth', 50, 'Of the ResNet, for --compile.')

@@ -13,27 +13,31 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from experiments import command_line, config_files
 from byol_jax import devices, parallel, sweep
 from byol_jax.errors import InputError
 from byol_jax.report import tables
-from experiments import command_line
 
 flags.DEFINE_integer('parallel', 1, 'Points that run at once.')
 flags.DEFINE_bool('status', False, 'Print the table and run nothing.')
 flags.DEFINE_bool('print', False, 'Print a command per point that is not done, and run nothing.')
-flags.DEFINE_string('slurm', None, 'Write an array job of these to this file and run nothing.')
+command_line.define_path('slurm', None, 'Write an array job of these to this file and run nothing.')
 
 
 def main() -> None:
   arguments, flag = flags.FLAGS, flags.FLAGS['config']
   path = config_flags.get_config_filename(flag)
-  module, argument = command_line.config_module(path)
+  module, argument = config_files.module(path)
   if not hasattr(module, 'get_hyper'):
     raise InputError(f'{module.__file__} has no get_hyper(hyper), which says what is swept; '
                      'experiments/configs/demo_sweep.py is an example.')
   found = sweep.points(
-      lambda: module.get_config(*argument), lambda hyper: module.get_hyper(hyper, *argument),
+      lambda: module.get_config(*argument),
+      lambda hyper: config_files.guarded(path, module.get_hyper, hyper, *argument),
       config_path=path, overrides=config_flags.get_override_values(flag), workdir=arguments.workdir)
+  for evaluation in {stage.arguments[2].removeprefix('--config=') for point in found
+                     for stage in point.stages[1:]}:
+    config_files.read(evaluation, 'evaluation')
   table = parallel.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
   write = lambda: sweep.write_table(found, table)
   left = [point for point in found if sweep.state(point) != 'done']
@@ -56,5 +60,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, config='File with get_config() and get_hyper(hyper).',
+  command_line.run(main, computes=False, config='File with get_config() and get_hyper(hyper).',
                    workdir='Folder of the sweep.')

@@ -5,9 +5,9 @@
 
 from absl import flags
 
+from experiments import command_line
 from byol_jax import results
 from byol_jax.report import tables
-from experiments import command_line
 
 
 def main() -> None:
@@ -16,4 +16,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, results='Workdirs of evaluations, separated by commas.')
+  command_line.run(main, computes=False, results='Workdirs of evaluations, separated by commas.')

@@ -7,11 +7,11 @@ What is there already in DIR is used: the run, and the short runs without a part
 
 from absl import flags
 
-from byol_jax import parallel, walkthrough
 from experiments import command_line
+from byol_jax import parallel, walkthrough
 from experiments.configs import collapse, demo
 
-flags.DEFINE_string('output', None, 'The text; walkthrough.md in the workdir where not given.')
+command_line.define_path('output', None, 'The text; walkthrough.md in the workdir where not given.')
 
 
 def main() -> None:

@@ -1,3 +1,8 @@
+"""Devices that are asked for, and their division among processes."""
+
+import re
+
+import jax
 import pytest
 
 from byol_jax import devices
@@ -25,3 +30,20 @@ def test_a_tpu_is_not_divided(monkeypatch):
   assert devices.divided(1) == [{}]
   with pytest.raises(InputError, match='one process at a time'):
     devices.divided(2)
+
+
+@pytest.mark.parametrize('asked, message', [
+    ('cuda,cpu', 'JAX_PLATFORMS is cuda,cpu, and JAX finds no cuda device here. Install its part '
+     'of JAX (pip install byol_jax[cuda12]), or unset JAX_PLATFORMS to take what there is.'),
+    ('gpu', 'finds no gpu device here. Install its part of JAX (pip install byol_jax[cuda12]), or'),
+    ('tpu', 'finds no tpu device here. Install its part of JAX (pip install byol_jax[tpu]), or'),
+    ('nonsense', 'finds no nonsense device here. Unset JAX_PLATFORMS to take what there is.')])
+def test_devices_that_are_asked_for_and_not_there(asked, message):
+  before = jax.config.jax_platforms
+  jax.config.update('jax_platforms', asked)
+  try:
+    with pytest.raises(InputError, match=re.escape(message)):
+      devices.check_platforms()
+  finally:
+    jax.config.update('jax_platforms', before)
+  devices.check_platforms()

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from byol_jax import preemption
+
 ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / 'experiments' / 'launch'
 
@@ -54,14 +56,26 @@ def test_a_job_is_started_again_until_it_succeeds(tmp_path):
   assert code == 75 and output.count('(preempted)') == 2
 
 
-def test_sigterm_is_passed_on_and_nothing_is_started_again():
-  code = ('import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n'
+@pytest.mark.parametrize('number', preemption.SIGNALS)
+def test_a_signal_is_passed_on_once_and_nothing_is_started_again(number):
+  # Each process is in a group of its own, which the signals of a terminal do not reach.
+  code = ('import os, signal, sys\nassert os.getpgid(0) == os.getpid()\n'
+          f'signal.signal({int(number)}, lambda *_: sys.exit(75))\n'
           'sys.stdout.write("ready\\n")\nsignal.pause()')
   with launch(code, '--processes=2', '--restarts=5') as process:
     ready = [process.stdout.readline() for _ in range(2)]
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     output = process.stdout.read()
   assert ready == ['ready\n'] * 2 and process.returncode == 75 and 'ready' not in output
+
+
+def test_a_command_that_is_none_is_one_line():
+  for command in ([], ['--', 'no-such-command']):
+    result = subprocess.run([sys.executable, '-m', 'experiments.launch.local_processes', *command],
+                            cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and result.stderr == (
+        f'error: {command[1] if command else "nothing"} is no command; give one after --, as in '
+        'the first lines of experiments/launch/local_processes.py.\n')
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""SIGTERM is noted, once."""
+"""Requests to stop are noted, once; what has nothing to save ends at once."""
 
 import os
 import signal
@@ -20,13 +20,86 @@ def wait_until(condition, seconds=60.):
   return condition()
 
 
-def test_a_signal_is_noted_and_the_old_handler_comes_back():
-  before = signal.getsignal(signal.SIGTERM)
+def start(body):
+  """A process in `body` within the imports; it has printed a line."""
+  process = subprocess.Popen(
+      [sys.executable, '-c', f'import os, signal, sys\nfrom byol_jax import preemption\n{body}'],
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  process.stdout.readline()
+  return process
+
+
+def ending(process):
+  output, error = process.communicate(timeout=60)
+  return process.returncode, output, error
+
+
+@pytest.mark.parametrize('number', preemption.SIGNALS)
+def test_a_signal_is_noted_and_the_old_handler_comes_back(number, capfd):
+  before = signal.getsignal(number)
   with preemption.listening() as asked:
-    assert not asked()
+    assert asked() == 0
+    os.kill(os.getpid(), number)
+    assert wait_until(asked) == number
+  assert signal.getsignal(number) is before
+  assert capfd.readouterr().out == (
+      f'{number.name}: the run saves a checkpoint and ends; once more ends it at once, unsaved.\n')
+
+
+@pytest.mark.parametrize('number', preemption.SIGNALS)
+def test_without_anything_to_save_a_signal_ends_the_process_with_a_line(number):
+  process = start('with preemption.handling(preemption.leave):\n'
+                  '  print("ready", flush=True)\n  while True: signal.pause()')
+  process.send_signal(number)
+  assert ending(process) == (128 + number, '', f'Stopped by {number.name}. The same command takes '
+                             'up again what had been finished.\n')
+
+
+def test_what_is_ignored_stays_ignored():
+  process = start('signal.signal(signal.SIGHUP, signal.SIG_IGN)\n'
+                  'with preemption.listening() as asked:\n'
+                  '  os.kill(os.getpid(), signal.SIGHUP)\n  print("ready", flush=True)\n'
+                  '  while not asked(): pass\n  print(asked())')
+  process.send_signal(signal.SIGTERM)
+  code, output, _ = ending(process)
+  assert (code, output.splitlines()[-1]) == (0, '15')
+
+
+def test_signals_that_come_together_and_hang_ups_are_one_request(monkeypatch, capfd):
+  left = []
+  monkeypatch.setattr(preemption, 'leave', left.append)
+  clock = [0.]
+  monkeypatch.setattr(preemption.time, 'monotonic', lambda: clock[0])
+  # The context ends when its thread has reacted to all signals.
+  with preemption.listening() as asked:
+    os.kill(os.getpid(), signal.SIGINT)
+    wait_until(asked)
     os.kill(os.getpid(), signal.SIGTERM)
-    assert wait_until(asked)
-  assert signal.getsignal(signal.SIGTERM) is before
+  assert left == []
+  with preemption.listening() as asked:
+    os.kill(os.getpid(), signal.SIGINT)
+    wait_until(asked)
+    clock[0] = 1.
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGINT)
+  assert left == [signal.SIGINT]
+  capfd.readouterr()
+
+
+def test_a_line_that_nobody_reads_is_a_request_to_stop():
+  process = start('with preemption.listening() as asked:\n'
+                  '  print("ready", flush=True)\n'
+                  '  while not asked(): preemption.say("a line")\n'
+                  '  preemption.say("another")\n  print(asked(), file=sys.stderr)')
+  process.stdout.close()
+  assert process.stderr.read() == '1\n' and process.wait() == 0
+
+
+@pytest.mark.parametrize('code, stop', [
+    (75, True), (130, True), (143, True), (129, True), (-15, True), (-2, True), (0, False),
+    (1, False), (-9, False), (137, False)])
+def test_the_code_of_a_process_says_whether_it_was_asked_to_stop(code, stop):
+  assert preemption.is_stop(code) == stop
 
 
 @pytest.mark.parametrize('busy', ['signal.pause()', 'ctypes.CDLL(None).pthread_mutex_lock(mutex)'])
@@ -53,8 +126,12 @@ def test_outside_of_the_main_thread_nothing_is_noted():
   thread = threading.Thread(target=run)
   thread.start()
   thread.join()
-  assert found == [False]
+  assert found == [0]
 
 
-def test_the_message_names_the_step():
-  assert 'after step 5 of 12' in str(preemption.Preempted(5, 12))
+@pytest.mark.parametrize('number, name', [(signal.SIGINT, 'SIGINT'),
+                                          (0, 'a signal to another process')])
+def test_the_message_names_the_signal_and_the_step(number, name):
+  assert str(preemption.after_step(5, 12, number)) == (
+      f'Stopped by {name} after step 5 of 12; a checkpoint is saved and the same command goes on '
+      'from it.')

@@ -7,11 +7,11 @@ import re
 import jax
 import pytest
 
+from experiments import scaling
 from byol_jax import parallel
 from byol_jax import train_step as byol
 from byol_jax.errors import InputError
 from byol_jax.scaling import arithmetic, compiler, document, input_rate, record, shapes
-from experiments import scaling
 from experiments.configs import default, imagenet_r50
 from tests import commands
 from tests.test_tf_pipeline import encode, noise, write_records

@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from byol_jax import sweep
+from byol_jax import preemption, sweep
 from byol_jax.errors import InputError
 from byol_jax.report import tables
 from tests import tiny
@@ -173,3 +174,39 @@ def test_printed_commands_and_the_slurm_script_hold_every_point(three):
   checked = subprocess.run(['bash', '-n'], input=script, text=True, capture_output=True,
                            env=os.environ)
   assert checked.returncode == 0, checked.stderr
+
+
+SAVES = """import signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+result.with_name("begun").write_text("")
+while True: signal.pause()"""
+
+
+@pytest.mark.parametrize('number', preemption.SIGNALS)
+def test_a_sweep_that_is_asked_to_stop_lets_its_runs_save(three, number):
+  found = [with_code(three[0], WORKS), *(with_code(point, SAVES) for point in three[1:])]
+  last = [point.folder / 'begun' for point in found[1:]]
+
+  def ask():
+    while not all(path.exists() for path in last):
+      pass
+    os.kill(os.getpid(), number)
+
+  thread = threading.Thread(target=ask)
+  thread.start()
+  with pytest.raises(preemption.Preempted) as stopped:
+    run(found, slots=({}, {}))
+  thread.join()
+  assert str(stopped.value) == (
+      f'Stopped by {number.name} with 1 of 3 points done; the same command goes on.')
+  assert [sweep.state(point) for point in found] == ['done', 'interrupted', 'interrupted']
+
+
+def test_a_run_is_out_of_the_reach_of_the_terminal(three):
+  found = with_code(three[0], 'result.write_text(str(os.getpgid(0) == os.getpid()))')
+  assert run([found]) == [] and found.stages[0].result.read_text() == 'True'
+
+
+def test_an_evaluation_that_is_asked_to_stop_has_not_failed(three):
+  found = with_code(three[0], 'sys.exit(143)')
+  assert run([found]) == [] and sweep.state(found) == 'interrupted'

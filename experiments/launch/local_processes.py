@@ -5,9 +5,10 @@
 
 Each process gets --coordinator_address, --num_processes and --process_id. When one ends
 with an error the others are ended too; after that, or after a preemption, the job is
-started again, at most --restarts times. SIGTERM is passed on to all processes.
+started again, at most --restarts times. SIGTERM, SIGINT and SIGHUP are passed on to all processes.
 """
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,7 +34,9 @@ def run_job(command: list[str], processes: int, grace: float, running: list, sta
   """Runs the job once; the first exit code that is not 0, or 0. Calls started() when it is."""
   port = free_port()
   running[:] = [subprocess.Popen([*command, f'--coordinator_address=127.0.0.1:{port}',
-                                  f'--num_processes={processes}', f'--process_id={i}'])
+                                  f'--num_processes={processes}', f'--process_id={i}'],
+                                 # Ctrl-C reaches them once, through this process.
+                                 process_group=0)
                 for i in range(processes)]
   started()
   code, deadline = 0, None
@@ -49,6 +52,9 @@ def run_job(command: list[str], processes: int, grace: float, running: list, sta
 
 
 def main(arguments: list[str]) -> None:
+  if len(arguments) < 2 or not shutil.which(arguments[1]):
+    sys.exit(f'error: {arguments[1] if arguments[1:] else "nothing"} is no command; give one after '
+             '--, as in the first lines of experiments/launch/local_processes.py.')
   running: list[subprocess.Popen] = []
   asked = []
 
@@ -58,10 +64,13 @@ def main(arguments: list[str]) -> None:
       if process.poll() is None:
         process.send_signal(number)
 
-  signal.signal(signal.SIGTERM, pass_on)
-  code = 128 + signal.SIGTERM
+  for number in preemption.SIGNALS:
+    if signal.getsignal(number) is not signal.SIG_IGN:
+      signal.signal(number, pass_on)
+  code = 0
   for _ in range(flags.FLAGS.restarts + 1):
     if asked:
+      code = 128 + asked[0]
       break
     code = run_job(arguments[1:], flags.FLAGS.processes, flags.FLAGS.grace, running,
                    lambda: asked and pass_on(asked[0], None))

@@ -2,16 +2,22 @@
 
   python -m experiments.inspect --checkpoint=DIR [--step=N]
   python -m experiments.inspect --checkpoint=DIR --verify   every checkpoint: sound or damaged
+
+A folder without __init__.py, because a module `inspect` would hide Python's own from scripts that
+are run in the folder above.
 """
 
 import json
 import sys
 
+if not __package__:
+  sys.exit('error: give the command as python -m experiments.inspect, in the folder of the clone.')
+
 from absl import flags
 
+from experiments import command_line
 from byol_jax import checkpoint, model
 from byol_jax.errors import InputError
-from experiments import command_line
 
 flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
 flags.DEFINE_bool('verify', False, 'Compare all files of all checkpoints with their digests.')

@@ -1,0 +1,193 @@
+"""Config files: read once before the flags are parsed, so that what is wrong is one line."""
+
+from collections.abc import Iterator, Mapping
+import difflib
+import importlib.util
+import inspect
+import os
+import pathlib
+from types import ModuleType
+from typing import Any
+
+import ml_collections
+
+from byol_jax import files
+from byol_jax.errors import InputError
+from experiments.configs import default
+from experiments.configs.eval import default as eval_default
+
+# Commands that take a kind of config, and the file that has all its keys.
+KINDS = dict(
+    pretraining=('experiments.pretrain, sweep and benchmark', default),
+    evaluation=('experiments.evaluate', eval_default))
+# Options of data sets that are paths.
+PATHS = ('data_dir', 'cache_dir', 'folder', 'root', 'query', 'gallery', 'train', 'validation',
+         'test', 'images', 'labels', 'test_images', 'test_labels')
+
+
+def module(path: str) -> tuple[ModuleType, list[str]]:
+  """The module of a config's file and its argument, what follows the colon, as a list.
+
+  Raises:
+    InputError: no such file, or it is no Python that can be run.
+  """
+  file, colon, argument = path.partition(':')
+  if not file:
+    raise InputError('--config is empty, as a shell variable is that is not set; give a file of '
+                     'experiments/configs or your own.')
+  if not os.path.isfile(file):
+    raise InputError(f'No config file {file} (--config).')
+  if pathlib.Path(file).suffix != '.py':
+    raise InputError(f'{file} is no Python file (--config): a config is one with a function '
+                     'get_config(), as those in experiments/configs are.')
+  if colon and not argument:
+    raise InputError(f'--config is {path} with nothing after the colon; leave the colon out, or '
+                     'give what the config takes there.')
+  spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, file)
+  found = importlib.util.module_from_spec(spec)
+  guarded(file, spec.loader.exec_module, found)
+  return found, [argument] if argument else []
+
+
+def read(path: str, kind: str) -> ml_collections.ConfigDict:
+  """The config that a file gives.
+
+  Args:
+    path: the file, with what follows its colon.
+    kind: of KINDS, that the command takes.
+
+  Raises:
+    InputError: there is none, or it is not of this kind.
+  """
+  found, argument = module(path)
+  file = path.partition(':')[0]
+  if not callable(getattr(found, 'get_config', None)):
+    raise InputError(f'{file} has no function get_config(), which gives the config; see '
+                     f'{_home(kind)}.')
+  parameters = [p for p in inspect.signature(found.get_config).parameters.values()
+                if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+  if argument and not parameters:
+    raise InputError(f'{file} takes no argument such as {argument[0]!r} after the colon.')
+  if not argument and any(p.default is p.empty and p.kind is not p.VAR_POSITIONAL
+                          for p in parameters):
+    raise InputError(f'{file} needs an argument after a colon, for its get_config('
+                     f'{parameters[0].name}): --config={file}:VALUE.')
+  config = guarded(file, found.get_config, *argument)
+  if not isinstance(config, ml_collections.ConfigDict) or isinstance(
+      config, ml_collections.FrozenConfigDict):
+    raise InputError(f'get_config() of {file} returns {_article(config)}, not a ConfigDict of '
+                     f'ml_collections, whose keys can be overridden; {_home(kind)} makes one.')
+  check_kind(file, config, kind)
+  return config
+
+
+def check_kind(file: str, config: ml_collections.ConfigDict, kind: str) -> None:
+  """Raises InputError for a config of another kind, or with other keys than those of its kind."""
+  own = set(keys(config))
+  missing, unknown = {}, {}
+  for name, (_, home) in KINDS.items():
+    known = set(keys(home.get_config()))
+    missing[name], unknown[name] = sorted(known - own), sorted(own - known)
+  nearest = min(KINDS, key=lambda name: len(missing[name]) + len(unknown[name]))
+  if nearest != kind:
+    raise InputError(f'{file} is no config of {_article_of(kind)} but of {_article_of(nearest)}, '
+                     f'which {KINDS[nearest][0]} take{"s" * (nearest == "evaluation")}.')
+  wrong = [f'{what} {_some(found)}' for what, found in (
+      ('lacks', missing[kind]), ('has the unknown', unknown[kind])) if found]
+  if wrong:
+    raise InputError(f'{file} is no config of {_article_of(kind)}: it {" and ".join(wrong)}. '
+                     f'{_home(kind)} has all keys; start from its get_config().')
+
+
+def check_overrides(path: str, kind: str, arguments: list[str]) -> None:
+  """Raises InputError for a config that cannot be used, or an override of a key it has not."""
+  config = read(path, kind)
+  file, known = path.partition(':')[0], dict(_leaves(config))
+  for argument in arguments:
+    if not argument.startswith(('--config.', '-config.')):
+      continue
+    key, _, value = argument.lstrip('-').removeprefix('config.').partition('=')
+    if key not in known:
+      # Compared by the last part first: a key under the wrong section is the commonest slip.
+      nearest = ([k for k in known if k.split('.')[-1] == key.split('.')[-1]]
+                 or difflib.get_close_matches(key, known, n=1, cutoff=0.))
+      raise InputError(f'{file} has no key {key!r}; the nearest is {nearest[0]!r} '
+                       f'(--config.{nearest[0]}=...).')
+    name = key.removeprefix('data.options.')
+    # Where the file itself gives '' it means that there is none.
+    if name in PATHS and (value or known[key] != ''):
+      files.checked_path(value, f'--config.{key}')
+
+
+def check_nones(path: str, kind: str, given: Mapping[str, Any]) -> None:
+  """Raises InputError where a key is set to None that is not a placeholder in its file."""
+  without = {key for key, value in given.items() if value is None}
+  if without and (wrong := sorted(without - set(_optional(read(path, kind))))):
+    raise InputError(f'{wrong[0]} cannot be None (--config.{wrong[0]}); without the flag it is '
+                     f'what {path.partition(":")[0]} says.')
+
+
+def _optional(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[str]:
+  """The keys that can be None: those that were declared by a placeholder."""
+  for key, value in config.items(preserve_field_references=True):
+    if isinstance(value, ml_collections.FieldReference):
+      yield f'{prefix}{key}'
+    elif isinstance(value, ml_collections.ConfigDict):
+      yield from _optional(value, f'{prefix}{key}.')
+
+
+def check_paths(config: ml_collections.ConfigDict) -> None:
+  """Raises InputError for an option of the data set that is a path of no possible form."""
+  for name, value in config.data.options.items():
+    if isinstance(value, str) and value:
+      files.checked_path(value, f'config.data.options.{name}')
+
+
+def keys(config: Mapping[str, Any], prefix: str = '') -> Iterator[str]:
+  """The keys of a config, without those that belong to plug-ins and differ with them."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict) and not (
+        key.endswith('options') or key in ('evaluators', 'learning_rate_multipliers')):
+      yield from keys(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}'
+
+
+def _leaves(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _leaves(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
+
+
+def guarded(file: str, function, *arguments):
+  """Calls a function of a config file; what it raises becomes one line."""
+  try:
+    return function(*arguments)
+  except InputError:
+    raise
+  except Exception as error:
+    text = (str(error).strip().splitlines() or ['no message'])[0]
+    raise InputError(f'{file} cannot be read as a config: {type(error).__name__}: {text}'
+                     ) from error
+
+
+def _home(kind: str) -> str:
+  home = pathlib.Path(KINDS[kind][1].__file__)
+  return 'experiments/' + home.relative_to(pathlib.Path(__file__).parent).as_posix()
+
+
+def _article(value: Any) -> str:
+  name = type(value).__name__
+  return 'nothing' if value is None else f'{"an" if name[0].lower() in "aeiou" else "a"} {name}'
+
+
+def _article_of(kind: str) -> str:
+  return f'{"an" if kind[0] in "aeiou" else "a"} {kind}'
+
+
+def _some(names: list[str]) -> str:
+  left = len(names) - 5
+  listed = ', '.join(names[:5]) + (f' and {left} more' if left > 0 else '')
+  return f'key{"s" * (len(names) > 1)} {listed}'

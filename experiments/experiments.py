@@ -1,0 +1,22 @@
+"""Stands for the package where a command is run by its path: `python experiments/pretrain.py`.
+
+Python looks into the script's own folder first, and finds the package's parts there but not the
+package, unless the clone is on its path.
+"""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+HOME = pathlib.Path(__file__).resolve().parent
+# For what the commands import, and for the processes that a sweep starts.
+sys.path.append(str(HOME.parent))
+os.environ['PYTHONPATH'] = os.pathsep.join(
+    filter(None, (os.environ.get('PYTHONPATH'), str(HOME.parent))))
+
+_spec = importlib.util.spec_from_file_location(
+    'experiments', HOME / '__init__.py', submodule_search_locations=[str(HOME)])
+# What `import experiments` gives is what stands here in the end.
+sys.modules['experiments'] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sys.modules['experiments'])

@@ -1,0 +1,95 @@
+"""A config that a command cannot use is one line that says what it is, and who takes it."""
+
+import re
+
+import pytest
+
+from experiments import config_files
+from byol_jax import hyper
+from byol_jax.errors import InputError
+
+PRETRAIN = 'from experiments.configs import default\n'
+
+
+def put(tmp_path, text, name='own.py'):
+  path = tmp_path / name
+  path.write_text(text)
+  return str(path)
+
+
+@pytest.mark.parametrize('path, kind, message', [
+    ('tests/tiny.py', 'evaluation', 'tests/tiny.py is no config of an evaluation but of a '
+     'pretraining, which experiments.pretrain, sweep and benchmark take.'),
+    ('tests/tiny.py:eval', 'pretraining', 'tests/tiny.py is no config of a pretraining but of an '
+     'evaluation, which experiments.evaluate takes.'),
+    ('experiments/configs/eval/linear.py', 'pretraining', 'experiments/configs/eval/linear.py is '
+     'no config of a pretraining but of an evaluation, which experiments.evaluate takes.'),
+    ('', 'pretraining', '--config is empty, as a shell variable is that is not set; give a file of '
+     'experiments/configs or your own.'),
+    ('none.py', 'pretraining', 'No config file none.py (--config).'),
+    ('tests/tiny.py:', 'pretraining', '--config is tests/tiny.py: with nothing after the colon; '
+     'leave the colon out, or give what the config takes there.'),
+    ('experiments/configs/demo.py:fast', 'pretraining',
+     "experiments/configs/demo.py takes no argument such as 'fast' after the colon."),
+    ('README.md', 'pretraining', 'README.md is no Python file (--config): a config is one with a '
+     'function get_config(), as those in experiments/configs are.')])
+def test_wrong_kinds_and_paths(path, kind, message):
+  with pytest.raises(InputError, match=f'^{re.escape(message)}$'):
+    config_files.read(path, kind)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('x = 1', 'has no function get_config(), which gives the config; see '
+     'experiments/configs/default.py.'),
+    ('def get_config(): pass', 'get_config() of FILE returns nothing, not a ConfigDict'),
+    ('def get_config(): return dict(seed=0)', 'get_config() of FILE returns a dict, not a'),
+    (PRETRAIN + 'import ml_collections\ndef get_config(): return ml_collections.FrozenConfigDict('
+     'default.get_config())', 'get_config() of FILE returns a FrozenConfigDict, not a'),
+    ('def get_config(size): pass', 'FILE needs an argument after a colon, for its '
+     'get_config(size): --config=FILE:VALUE.'),
+    ('def get_config(): return 1 / 0',
+     'FILE cannot be read as a config: ZeroDivisionError: division by zero'),
+    ('def get_config(:', 'FILE cannot be read as a config: SyntaxError: invalid syntax'),
+    ('raise SystemError', 'FILE cannot be read as a config: SystemError: no message'),
+    (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n  del config.data\n'
+     '  return config', 'FILE is no config of a pretraining: it lacks keys data.center_order, '
+     'data.center_share, data.dataset, data.image_size, data.options and '),
+    (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n'
+     '  del config.train.eta\n  config.train.mine = 1\n  return config',
+     'FILE is no config of a pretraining: it lacks key train.eta and has the unknown key '
+     'train.mine.')])
+def test_own_configs_that_are_none(tmp_path, text, message):
+  path = put(tmp_path, text)
+  with pytest.raises(InputError, match=re.escape(message.replace('FILE', path))) as caught:
+    config_files.read(path, 'pretraining')
+  assert '\n' not in str(caught.value)
+
+
+def test_options_of_plug_ins_may_differ(tmp_path):
+  path = put(tmp_path, PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n'
+             '  config.model.encoder_options = dict(mine=1)\n'
+             '  config.data.options = dict(folder="there")\n  return config\n')
+  assert config_files.read(path, 'pretraining').model.encoder_options.mine == 1
+
+
+@pytest.mark.parametrize('override, message', [
+    ('--config.data.options.train=', '--config.data.options.train is empty, as a shell variable'),
+    ('--config.data.options.validation=', '--config.data.options.validation is empty'),
+    ('--config.data.options.train=s3://b/x', '--config.data.options.train is s3://b/x; of object'),
+    ('-config.train.epoch=1', "no key 'train.epoch'; the nearest is 'train.epochs'")])
+def test_overrides_that_cannot_be(override, message):
+  with pytest.raises(InputError, match=re.escape(message)):
+    config_files.check_overrides('experiments/configs/image_folder.py', 'pretraining',
+                                 ['pretrain', override])
+
+
+def test_an_empty_path_that_the_config_itself_gives_means_none(tmp_path):
+  path = put(tmp_path, PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n'
+             '  config.data.options = dict(test="")\n  return config\n')
+  config_files.check_overrides(path, 'pretraining', ['pretrain', '--config.data.options.test='])
+
+
+@pytest.mark.parametrize('points', [None, {'config.seed': 1}, [1]])
+def test_points_of_a_sweep_are_a_list_of_changes(points):
+  with pytest.raises(InputError, match='get_hyper of own.py must return a list of points'):
+    hyper.checked(points, 'own.py')
