@@ -19,7 +19,7 @@ import ml_collections
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from byol_jax import parallel, preemption, processes
+from byol_jax import config_checks, parallel, preemption, processes
 from byol_jax.errors import InputError
 
 
@@ -121,7 +121,8 @@ def _check_overrides(path: str, arguments: list[str]) -> None:
   file = path.split(':')[0]
   if not os.path.isfile(file):
     raise InputError(f'No config file {file} (--config).')
-  known = list(_keys(_parsed(path)))
+  config = _parsed(path)
+  known = list(_keys(config))
   for argument in arguments:
     if not argument.startswith('--config.'):
       continue
@@ -132,6 +133,27 @@ def _check_overrides(path: str, arguments: list[str]) -> None:
                  or difflib.get_close_matches(key, known, n=1, cutoff=0.))
       raise InputError(f'{file} has no key {key!r}; the nearest is {nearest[0]!r} '
                        f'(--config.{nearest[0]}=...).')
+  _check_types(path, config, arguments)
+
+
+def _check_types(path: str, config: ml_collections.ConfigDict, arguments: list[str]) -> None:
+  """Raises InputError, with the range, for an override that is no value of its key's type."""
+  for place, argument in enumerate(arguments):
+    if not argument.startswith('--config.'):
+      continue
+    key, equals, value = argument.removeprefix('--config.').partition('=')
+    # The value of --config.key VALUE is the next argument.
+    given = [argument] if equals else arguments[place:place + 2]
+    try:
+      command = ['', f'--config={path}', *given]
+      alone = flags.FlagValues()
+      config_flags.DEFINE_config_file('config', flag_values=alone, sys_argv=command)
+      alone(command, known_only=True)
+    except (flags.Error, TypeError, ValueError, OverflowError) as error:
+      said = repr(value) if equals else ' '.join(map(repr, given[1:])) or 'without a value'
+      raise InputError(f'--config.{key} is {said}; it can be '
+                       f'{config_checks.range_of(config, key) or "a value of its type"}.'
+                       ) from error
 
 
 def _parsed(path: str) -> ml_collections.ConfigDict:

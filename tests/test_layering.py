@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     {'convolution', 'crops', 'devices', 'errors', 'files', 'hashing', 'hyper', 'loops', 'parallel',
-     'plugins', 'preemption', 'processes', 'tensors'},
+     'plugins', 'preemption', 'processes', 'ranges', 'tensors'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'normalization', 'encoders', 'objectives'},
     {'model', 'multi_crop', 'train_step'},
     {'balanced', 'checkpoint', 'metric_log', 'monitor', 'datasets', 'local_copies', 'preprocess',

@@ -6,8 +6,13 @@ import zlib
 
 import numpy as np
 
-from byol_jax import hashing
+from byol_jax import hashing, ranges
 from byol_jax.datasets import TOGETHER, DataError, Shards, Split
+
+RANGES = dict(
+    images=ranges.PATH, labels=ranges.optional(ranges.PATH),
+    test_images=ranges.optional(ranges.PATH), test_labels=ranges.optional(ranges.PATH),
+    validation_share=ranges.number(0, 1, '[)'), num_classes=ranges.whole(0))
 
 
 def load(split: str, *, shards: Shards, images: str, labels: str | None,
@@ -31,8 +36,6 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
   Raises:
     DataError: a file is missing, unreadable, empty or of the wrong shape.
   """
-  if not 0 <= validation_share < 1:
-    raise DataError(f'validation_share is {validation_share}, outside [0, 1).')
   if split == 'test':
     check_split(split, test_images=test_images)
     if num_classes == 0 and _has_labels(test_images, test_labels):

@@ -18,12 +18,15 @@ def get_config() -> ml_collections.ConfigDict:
   config = default.get_config().unlock()
   config.data.dataset = 'arrays'
   config.data.options = dict(
-      images='images.npz',  # .npz with `images` and optionally `labels`, or an .npy
-      labels=ml_collections.config_dict.placeholder(str),  # .npy of integers, beside an .npy
-      test_images=ml_collections.config_dict.placeholder(str),  # as `images`
-      test_labels=ml_collections.config_dict.placeholder(str),  # as `labels`
-      validation_share=0.1,  # of the images, held out of the training
-      num_classes=0,  # 0: the largest label + 1
+      images='images.npz',  # .npz with `images` and optionally `labels`, or an .npy; a path
+      # .npy of integers, beside an .npy; a path or None
+      labels=ml_collections.config_dict.placeholder(str),
+      # As `images`; a path or None
+      test_images=ml_collections.config_dict.placeholder(str),
+      # As `labels`; a path or None
+      test_labels=ml_collections.config_dict.placeholder(str),
+      validation_share=0.1,  # of the images, held out of the training; a number in [0, 1)
+      num_classes=0,  # 0: the largest label + 1; a whole number of 0 or more
   )
   config.data.image_size = 32
   config.data.center_share = 1.0  # small images are seen whole
