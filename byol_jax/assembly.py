@@ -15,6 +15,7 @@ from byol_jax import (
   augment,
   config_checks,
   datasets,
+  input_pipeline,
   model,
   optimizers,
   plugins,
@@ -87,7 +88,8 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
 
   Raises:
     InputError: what `config_checks.check_pretraining` refuses, images with several labels, no
-      step in the run, a warm-up as long as the run, or fewer images than the kNN's neighbours.
+      step in the run, a warm-up as long as the run, or fewer images than virtual shards or the
+      neighbours of kNN.
   """
   config_checks.check_pretraining(config, jax.device_count())
   train, batch_size = config.train, config.train.batch_size
@@ -97,6 +99,7 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
   to_steps = functools.partial(schedules.num_steps, num_examples=data.num_examples,
                                batch_size=batch_size)
   max_steps, warmup_steps = to_steps(train.epochs), to_steps(train.warmup_epochs)
+  input_pipeline.check_count(data.num_examples, config.data.virtual_shards)
   if max_steps < 1:
     raise InputError(f'{train.epochs} epochs of {data.num_examples} images at batch '
                      f'{batch_size} make no step; raise train.epochs or lower train.batch_size.')

@@ -146,9 +146,9 @@ def check(projector: tuple[int, ...], predictor: tuple[int, ...],
   if compute_dtype == 'float64' and not jax.config.jax_enable_x64:
     raise InputError('model.compute_dtype float64 needs the environment variable '
                      'JAX_ENABLE_X64=1.')
-  for head in (predictor, small_predictor):
+  for name, head in (('predictor', predictor), ('small_predictor', small_predictor)):
     if head and head[-1] != projector[-1]:
-      raise InputError(f'The predictor ends in {head[-1]} units and the projector in '
+      raise InputError(f'model.{name} ends in {head[-1]} units and model.projector in '
                        f'{projector[-1]}; they must agree: the one predicts the other.')
 
 

@@ -4,6 +4,7 @@ import ast
 import inspect
 import io
 import math
+import re
 import tokenize
 
 import ml_collections
@@ -13,6 +14,7 @@ from byol_jax import config_checks, evaluate, plugins, train
 from byol_jax.config_checks import EVALUATION, PRETRAINING
 from byol_jax.errors import InputError
 from byol_jax.ranges import OPTIONS
+from experiments import command_line
 from experiments.configs import arrays, default, demo
 from experiments.configs.eval import default as eval_default
 from tests import tiny
@@ -198,3 +200,53 @@ def test_no_evaluation_begins_with_a_value_out_of_its_range(config, key, allowed
     refused(lambda one=changed(config, key, value): evaluate.evaluate(
         one, tmp_path / 'no_run', tmp_path / 'results'), key, allowed)
   assert not (tmp_path / 'results').exists()
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(rerank=True, k2=30), 'evaluators.retrieval.k2 is 30 and k1 20; k2 can be at most k1 + 1'),
+    (dict(most_bytes=2 ** 63), 'a whole number of 1 or more, at most 9223372036854775807')])
+def test_options_of_an_evaluator_that_cannot_be_together(change, message):
+  config = eval_default.with_evaluators(eval_default.get_config().unlock(), 'retrieval')
+  config.evaluators.retrieval = dict(config.evaluators.retrieval.to_dict(), **change)
+  with pytest.raises(InputError, match=re.escape(message)):
+    config_checks.check_evaluation(config)
+
+
+def test_an_evaluation_without_evaluators_and_images_held_out_of_no_class():
+  with pytest.raises(InputError, match='config.evaluators names no evaluator'):
+    config_checks.check_evaluation(eval_default.get_config())
+  options = default.tfds_options().to_dict() | dict(held_out='per_class')
+  with pytest.raises(InputError, match="held_out_per_class is 0; held_out='per_class' needs 1 or"):
+    plugins.function('datasets', 'tfds', 'load', options)
+
+
+NO_VALUES = {int: ('abc', '1e3', '4.0', '', '(1,)', 'None'), float: ('abc', '', '(1.,)', 'None'),
+             bool: ('2', 'abc', '0.5'), tuple: ('(1,', '[1, 2', '1 2')}
+
+
+@pytest.mark.parametrize('path, config', [
+    ('tests/tiny.py', tiny.config()), ('tests/tiny.py:eval', tiny.eval_config())])
+def test_an_override_of_another_type_is_said_with_the_range(path, config):
+  table, tried = dict(flat(config_checks.table_of(config))), set()
+  for key, value in flat(config.to_dict()):
+    # Each pair of type and range once; a text is never of another type.
+    kind = type(value), str(table.get(key))
+    if kind in tried:
+      continue
+    tried.add(kind)
+    for text in NO_VALUES.get(type(value), ()):
+      with pytest.raises(InputError) as error:
+        command_line._check_overrides(path, ['x', f'--config={path}', f'--config.{key}={text}'])
+      assert str(error.value) == f'--config.{key} is {text!r}; it can be {table[key]}.'
+  assert len(tried) > 8
+
+
+def test_an_override_without_a_value_or_with_the_next_argument_as_value():
+  for arguments, said in ((['--config.seed'], 'without a value'),
+                          (['--config.seed', 'x', '--workdir=y'], "'x'")):
+    with pytest.raises(InputError) as error:
+      command_line._check_overrides('tests/tiny.py', arguments)
+    assert str(error.value) == f'--config.seed is {said}; it can be a whole number of 0 or more.'
+  command_line._check_overrides('tests/tiny.py', [
+      '--config.seed', '3', '--config.model.projector=[32, 16]', '--config.model.predictor=(16,)',
+      '--config.train.epochs=2', '--config.evals.afterwards=()'])

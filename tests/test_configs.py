@@ -205,7 +205,7 @@ def test_every_key_that_was_added_later_has_its_value_in_the_defaults():
      "train.target_statistics is 'moving_average', which only the target moving_average has"),
     ({'model.small_predictor': (8, 256)},
      r'model.small_predictor is \(8, 256\) without small views'),
-    ({'model.predictor': (8, 128)}, 'The predictor ends in 128 units and the projector in 256'),
+    ({'model.predictor': (8, 128)}, 'model.predictor ends in 128 units and model.projector in 256'),
     ({'model.encoder_options.width': .3},
      'model.encoder_options.width is 0.3, which makes 19.2 channels out of 64'),
     ({'model.encoder_options.version': 2, 'model.encoder_options.zero_init_last_scale': True},
