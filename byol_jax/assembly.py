@@ -15,10 +15,10 @@ from byol_jax import (
   augment,
   config_checks,
   datasets,
+  input_pipeline,
   locations,
   model,
   optimizers,
-  parallel,
   plugins,
   processes,
   schedules,
@@ -88,16 +88,19 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
   """Epochs to steps, learning rate to this batch; checks what must fit together.
 
   Raises:
-    InputError: the batch does not divide, the run has no step, or the warm-up is
-      as long as the run.
+    InputError: what `config_checks.check_pretraining` refuses, images with several labels, no
+      step in the run, a warm-up as long as the run, or fewer images than virtual shards or the
+      neighbours of kNN.
   """
-  config_checks.check_values(config, data)
+  config_checks.check_pretraining(config, jax.device_count())
   train, batch_size = config.train, config.train.batch_size
-  parallel.check_batch_size(batch_size, config.data.virtual_shards,
-                            parts=train.accumulation_steps)
+  if data.multi_label:
+    raise InputError('data.options.label_key names several classes for one image, which the '
+                     "online classifier does not take; set it to '' for unlabelled images.")
   to_steps = functools.partial(schedules.num_steps, num_examples=data.num_examples,
                                batch_size=batch_size)
   max_steps, warmup_steps = to_steps(train.epochs), to_steps(train.warmup_epochs)
+  input_pipeline.check_count(data.num_examples, config.data.virtual_shards)
   if max_steps < 1:
     raise InputError(f'{train.epochs} epochs of {data.num_examples} images at batch '
                      f'{batch_size} make no step; raise train.epochs or lower train.batch_size.')
@@ -106,9 +109,12 @@ def resolve(config: ml_collections.ConfigDict, data: datasets.Split | datasets.S
                      f'shorter than the run of {train.epochs} epochs ({max_steps} steps); lower '
                      'train.warmup_epochs. For the first steps of a longer run set '
                      'train.stop_at_step and leave the epochs.')
-  config_checks.check_dispatches(train, max_steps)
+  config_checks.check_steps(train, max_steps)
   labelled = data.num_classes > 0
   evaluate_every = to_steps(config.evals.every_epochs) if labelled else 0
+  if labelled and config.evals.every_epochs and config.evals.knn.k > data.num_examples:
+    raise InputError(f'evals.knn.k is {config.evals.knn.k} with {data.num_examples} training '
+                     f'images; set it to at most {data.num_examples}, or evals.every_epochs to 0.')
   return Resolved(
       num_examples=data.num_examples, num_classes=data.num_classes,
       steps_per_epoch=data.num_examples / batch_size, max_steps=max_steps,
@@ -159,11 +165,8 @@ def policies(config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
 
 def _objective(train: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
   options = plain(train.objective_options)
-  loss = plugins.function('objectives', train.objective, 'loss', options)
-  # Here, and not with the first step, which comes after the run has taken its folder.
-  if hasattr(plugins.load('objectives', train.objective), 'check'):
-    plugins.function('objectives', train.objective, 'check', options)(**options)
-  return functools.partial(loss, **options)
+  return functools.partial(
+      plugins.function('objectives', train.objective, 'loss', options), **options)
 
 
 def center_views(data: Mapping[str, Any]):
@@ -201,7 +204,9 @@ def overridden(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
         raise KeyError(key)
       with section.unlocked():
         section[key] = value
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+      if not isinstance(error, KeyError) and (allowed := config_checks.range_of(config, path)):
+        raise InputError(f'config.{path} is {value!r}; it can be {allowed}.') from error
       known = [k for k in flat(as_json(config))]
       nearest = difflib.get_close_matches(path, known, n=1, cutoff=0.)
       raise InputError(f'config.{path} cannot be set to {value!r} ({type(error).__name__}); the '

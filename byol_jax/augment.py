@@ -17,12 +17,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import crops
-from byol_jax.errors import InputError
+from byol_jax import crops, ranges
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.2989, 0.5870, 0.1140)
+
+_PAIR = ranges.Several(ranges.POSITIVE, exactly=2, order='ascending')
+# Of the policy of a crop, ...
+CROP_RANGES = dict(
+    crop_area=ranges.Several(ranges.number(0, 1, '(]'), exactly=2, order='ascending'),
+    crop_aspect=_PAIR, flip_probability=ranges.SHARE)
+# ... and of a view.
+RANGES = CROP_RANGES | dict(
+    jitter_probability=ranges.SHARE, brightness=ranges.SHARE,
+    # Above 1 a factor could be negative.
+    contrast=ranges.SHARE, saturation=ranges.SHARE, hue=ranges.number(0, 0.5),
+    grayscale_probability=ranges.SHARE, blur_probability=ranges.SHARE,
+    # At 0.5 the kernel reaches from any pixel to every other.
+    blur_divider=ranges.number(0.5), blur_sigma=_PAIR, solarize_probability=ranges.SHARE,
+    solarize_threshold=ranges.SHARE)
+SMALL_RANGES = RANGES | dict(count=ranges.whole(0), image_size=ranges.SIDE)
 
 Policy = Mapping[str, Any]
 Planes = tuple[jax.Array, jax.Array, jax.Array]
@@ -186,23 +201,6 @@ def random_view(key: jax.Array, image: jax.Array, policy: Policy) -> jax.Array:
   planes = maybe(lambda _, x: solarize(x, policy['solarize_threshold']),
                  planes, policy['solarize_probability'])
   return from_planes(_clipped(planes))
-
-
-def check_policy(name: str, policy: Policy) -> None:
-  """Raises InputError, with the key, unless the values of a policy are possible."""
-  for key, value in policy.items():
-    where = f'{name}.{key} is {value}'
-    if key.endswith('_probability') and not 0 <= value <= 1:
-      raise InputError(f'{where}; a probability lies in [0, 1].')
-    if key in ('crop_area', 'crop_aspect', 'blur_sigma') and not (
-        isinstance(value, tuple) and len(value) == 2 and 0 < value[0] <= value[1]):
-      raise InputError(f'{where}; it must be two ascending positive numbers (low, high).')
-    if key == 'image_size' and value < 1 or key == 'count' and value < 0:
-      raise InputError(f'{where}, which is too small.')
-    if key == 'blur_divider' and value <= 0:
-      raise InputError(f'{where}; it must be positive.')
-  if policy['crop_area'][1] > 1:
-    raise InputError(f'{name}.crop_area is {policy["crop_area"]}; a share is at most 1.')
 
 
 def sample_keys(seed: int, epoch: jax.Array, sample_id: jax.Array) -> jax.Array:

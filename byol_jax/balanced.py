@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from byol_jax import hashing
+from byol_jax import hashing, ranges
 from byol_jax.datasets import TOGETHER, DataError, Subset
 
+# Of the options of a data set that draw a subset.
+RANGES = dict(subset_share=ranges.number(0, 1, '(]'), subset_seed=ranges.SEED)
 # First of the hash's keys, so that no draw repeats that of another purpose.
 HOLD_OUT, SUBSET = 101, 102
 
@@ -44,7 +46,7 @@ def held_out(labels: np.ndarray, num_classes: int, per_class: int) -> np.ndarray
   Args:
     labels: int [N] in 0 ... num_classes - 1.
     num_classes: classes in the data set.
-    per_class: how many of each.
+    per_class: how many of each, 1 or more.
 
   Returns:
     int64 [num_classes * per_class], ascending.
@@ -52,9 +54,6 @@ def held_out(labels: np.ndarray, num_classes: int, per_class: int) -> np.ndarray
   Raises:
     DataError: a class would have no image left.
   """
-  if per_class < 1:
-    raise DataError(f"data.options.held_out_per_class is {per_class}; held_out='per_class' needs "
-                    '1 or more.')
   counts = np.bincount(labels, minlength=num_classes)
   least = int(np.argmin(counts))
   if counts[least] <= per_class:
@@ -120,12 +119,8 @@ def subset(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float,
     int64 [round(share * M)], ascending.
 
   Raises:
-    DataError: a share or seed out of its range, a class without images, or fewer images
-      than classes.
+    DataError: a class without images, or fewer images than classes.
   """
-  if not 0 < share <= 1 or seed < 0:
-    raise DataError(f'data.options.subset_share is {share} and subset_seed {seed}; the share lies '
-                    'in (0, 1], the seed is 0 or more.')
   counts = np.bincount(labels[rows], minlength=num_classes)
   if not counts.all():
     missing = np.flatnonzero(counts == 0)

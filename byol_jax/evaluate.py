@@ -20,6 +20,7 @@ from byol_jax import (
   assembly,
   baselines,
   checkpoint,
+  config_checks,
   datasets,
   loading,
   locations,
@@ -117,17 +118,18 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   Raises:
     InputError: what the user can mend, unlabelled data among it.
   """
+  # Before there is a folder.
+  config_checks.check_evaluation(config)
   workdir = parallel.writable_folder(workdir)
   assembly.check_same_job(assembly.as_json(config), {})
-  if not config.encoders or not config.evaluators:
-    raise InputError('config.encoders and config.evaluators must each name at least one.')
-  _check_evaluators(config)
   names = 'online', 'state'
   # One process decides: others could find a newer checkpoint, and judge another encoder.
   step = parallel.from_first_process(
       checkpoint.newest_sound(pretrained, names) if parallel.is_first_process() else 0)
   trees, meta = checkpoint.restore_trees(pretrained, names, step)
   data = _data_section(config, meta['config']['data'])
+  config_checks.check_data(data)
+  config_checks.check_batches(config, data['virtual_shards'])
   load = functools.partial(loading.load, data, workdir=workdir)
   loading.check_test_split(data)
   train, validation = load('train', purpose='fitting'), load('validation', purpose='choosing')
@@ -193,14 +195,6 @@ def _check_data(config, train: loading.Loader, name: str, pretrained: epath.Path
                        f'{evaluator} does not take; linear_transfer and fine_tuned_transfer do.')
 
 
-def _check_evaluators(config) -> None:
-  for evaluator, options in config.evaluators.items():
-    plugins.function('evaluators', evaluator, 'fit', options)
-    if _trains_encoder(evaluator) and baselines.PIXELS in config.encoders:
-      raise InputError(f'Evaluator {evaluator} trains the encoder, and raw pixels have none; leave '
-                       f'{baselines.PIXELS!r} out of config.encoders.')
-
-
 def _trains_encoder(evaluator: str) -> bool:
   return _is(evaluator, 'TRAINS_ENCODER')
 
@@ -221,8 +215,9 @@ def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both,
                                                  make_store(name, judged))
     images = _images(judged, train, read_both)
     for evaluator, options in config.evaluators.items():
-      fit = plugins.function('evaluators', evaluator, 'fit', options)
-      arguments = dict(assembly.plain(options), num_classes=train.data.num_classes)
+      arguments = assembly.plain(options)
+      fit = plugins.function('evaluators', evaluator, 'fit', arguments)
+      arguments['num_classes'] = train.data.num_classes
       if _trains_encoder(evaluator):
         found = fit(images, functools.partial(embed, 'validation'),
                     grid=make_grid(name, judged, evaluator), **arguments)

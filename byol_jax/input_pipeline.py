@@ -109,12 +109,9 @@ def train_batches(pipeline: str, data: Split | Stream, *, policies: Sequence[Map
     **steps: `first_step`, `last_step` and `batch_size`, as in `host_batches`.
 
   Raises:
-    InputError: an unknown pipeline, or fewer images than virtual shards.
+    InputError: as `check_count`.
   """
-  check_pipeline(pipeline)
-  if data.num_examples < shards.total:
-    raise InputError(f'{data.num_examples} images cannot fill {shards.total} virtual shards; '
-                     f'set data.virtual_shards to at most {data.num_examples}.')
+  check_count(data.num_examples, shards.total)
   if isinstance(data, Split):
     if pipeline == 'device':
       return row_batches(data, seed=seed, shards=shards, **steps)
@@ -171,11 +168,11 @@ def evaluation_batches(data: Split | Stream, *, image_size: int, share: float, o
       yield batch
 
 
-def check_pipeline(pipeline: str) -> None:
-  """Raises InputError for a pipeline that does not exist."""
-  if pipeline not in PIPELINES:
-    raise InputError(f'data.pipeline is {pipeline!r}; it can be {", ".join(PIPELINES[:-1])} or '
-                     f'{PIPELINES[-1]}.')
+def check_count(num_examples: int, virtual_shards: int) -> None:
+  """Raises InputError for fewer training images than virtual shards."""
+  if num_examples < virtual_shards:
+    raise InputError(f'{num_examples} images cannot fill {virtual_shards} virtual shards; '
+                     f'set data.virtual_shards to at most {num_examples}.')
 
 
 def _checked(batches: Iterator[HostBatch], stream: Stream) -> Iterator[HostBatch]:

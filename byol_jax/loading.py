@@ -14,18 +14,17 @@ import numpy as np
 from byol_jax import (
   assembly,
   changed_files,
+  config_checks,
   datasets,
   input_pipeline,
   parallel,
   plugins,
   processes,
 )
-from byol_jax.errors import InputError
 
 ACCESS_LOG = 'splits_read.jsonl'
 UNREADABLE = 'unreadable_images.txt'
 SUBSET_ROWS = 'subset_rows_{}.txt'
-ON_UNREADABLE = ('stop', 'skip')
 # Unreadable images named on the screen; all are in the file.
 NAMED = 20
 
@@ -132,7 +131,8 @@ def _size_and_time(path: str) -> str:
   return f'{stat.st_size} {stat.st_mtime_ns}'
 
 
-def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathlib.Path) -> Loader:
+def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathlib.Path,
+         check: Callable[[datasets.Split | datasets.Stream], Any] | None = None) -> Loader:
   """Opens this host's part of a split.
 
   Args:
@@ -141,30 +141,21 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
     purpose: why the split is read, for the workdir's splits_read.jsonl.
     workdir: folder of the run. Gets the rows of a balanced subset, their places in the
       training split, as subset_rows_NAME.txt, one in a line.
+    check: called with what is listed, before images on disk are decoded into memory.
 
   Raises:
     InputError: what the user can mend in the config or the data.
   """
   config = assembly.plain(config)
-  input_pipeline.check_pipeline(config['pipeline'])
-  for name, possible in (('unreadable', config['unreadable'] in ON_UNREADABLE),
-                         ('center_share', 0 < config['center_share'] <= 1),
-                         ('center_order', config['center_order'] in ('resize_first',
-                                                                     'crop_first')),
-                         ('resize', config['resize'] in ('bicubic', 'bilinear')),
-                         ('changed_files', config['changed_files'] in changed_files.ACTIONS),
-                         ('workers', config['workers'] >= 0),
-                         ('virtual_shards', config['virtual_shards'] >= 1),
-                         ('image_size', config['image_size'] >= 1)):
-    if not possible:
-      raise InputError(f'data.{name} cannot be {config[name]!r}; see '
-                       'experiments/configs/default.py.')
+  config_checks.check_data(config)
   data = datasets.read(config['dataset'], split, purpose=purpose, access_log=_access_log(workdir),
                        shards=shards(config), options=config['options'])
   if data.subset and parallel.is_first_process():
     _write_subset(data.subset, workdir)
   for line in filter(None, (data.summary, data.left_out)):
     parallel.say(f'{split}: {line}')
+  if check:
+    check(data)
   if config['pipeline'] in ('memory', 'device') and isinstance(data, datasets.Stream):
     data = _in_memory(config, split)
   names = set()

@@ -15,12 +15,22 @@ import jax
 import jax.numpy as jnp
 import jmp
 
-from byol_jax import augment, plugins
+from byol_jax import augment, plugins, ranges
 from byol_jax import normalization as norms
 from byol_jax.convolution import Conv2D
 from byol_jax.errors import InputError
 
 Params = Mapping[str, Mapping[str, jax.Array]]
+
+_SIZES = ranges.Several(ranges.whole(1), least=0)
+RANGES = dict(
+    encoder=plugins.Module('encoders'), encoder_options=ranges.OPTIONS,
+    projector=ranges.Several(ranges.whole(1)), predictor=_SIZES, small_predictor=_SIZES,
+    normalization=ranges.OneOf(norms.NORMALIZATIONS), initial_scale=ranges.POSITIVE,
+    batch_norm_decay=ranges.MOMENTUM, batch_norm_epsilon=ranges.POSITIVE,
+    compute_dtype=ranges.OneOf(('float32', 'bfloat16', 'float64')),
+    image_mean=ranges.Several(ranges.number(), exactly=3),
+    image_std=ranges.Several(ranges.POSITIVE, exactly=3))
 
 
 class Outputs(NamedTuple):
@@ -97,11 +107,10 @@ def build(
       they have the same.
 
   Raises:
-    InputError: a predictor's output size differs from the projector's, or the dtype or the
-      normalisation cannot be had.
+    InputError: a predictor's output size differs from the projector's, an encoder without
+      such options, or float64 where JAX has it not.
   """
-  for head in (predictor, small_predictor):
-    _check(projector, head, compute_dtype)
+  check(projector, predictor, small_predictor, compute_dtype)
   batch_norm = norms.make(normalization, decay=batch_norm_decay, epsilon=batch_norm_epsilon)
 
   def embed(images, is_training):
@@ -131,16 +140,16 @@ def build(
           params, state, images, True))
 
 
-def _check(projector, predictor, compute_dtype) -> None:
-  if compute_dtype not in ('float32', 'bfloat16', 'float64'):
-    raise InputError(f'model.compute_dtype is {compute_dtype!r}; it can be float32, bfloat16 or '
-                     'float64.')
+def check(projector: tuple[int, ...], predictor: tuple[int, ...],
+          small_predictor: tuple[int, ...], compute_dtype: str) -> None:
+  """Raises InputError for arguments of `build` that cannot be together, or not here."""
   if compute_dtype == 'float64' and not jax.config.jax_enable_x64:
     raise InputError('model.compute_dtype float64 needs the environment variable '
                      'JAX_ENABLE_X64=1.')
-  if predictor and predictor[-1] != projector[-1]:
-    raise InputError(f'The predictor ends in {predictor[-1]} units and the projector in '
-                     f'{projector[-1]}; they must agree: the one predicts the other.')
+  for name, head in (('predictor', predictor), ('small_predictor', small_predictor)):
+    if head and head[-1] != projector[-1]:
+      raise InputError(f'model.{name} ends in {head[-1]} units and model.projector in '
+                       f'{projector[-1]}; they must agree: the one predicts the other.')
 
 
 def _predict(projection, is_training, batch_norm, predictor, small_predictor, small: bool):

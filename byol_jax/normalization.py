@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from byol_jax import parallel
-from byol_jax.errors import InputError
 
 # 'batch': BatchNorm over all devices, as in the paper. 'group': GroupNorm, and convolutions with
 # standardized weights, which need no statistics of the batch (Richemond et al. 2020, arXiv
@@ -30,14 +29,7 @@ def make(normalization: str, *, decay: float, epsilon: float) -> Callable[..., h
     normalization: one of NORMALIZATIONS.
     decay: of the running statistics of BatchNorm.
     epsilon: added to the variance.
-
-  Raises:
-    InputError: an unknown normalisation.
   """
-  if normalization not in NORMALIZATIONS:
-    raise InputError(f'model.normalization is {normalization!r}; it can be '
-                     f'{" or ".join(NORMALIZATIONS)}.')
-
   def batch_norm(name=None, **kwargs):
     # Parameters are made outside of any device map, where the axis has no meaning.
     axis = None if hk.running_init() else parallel.AXIS

@@ -238,13 +238,17 @@ def say(text: str) -> None:
 
 
 def check_batch_size(batch_size: int, virtual_shards: int, name: str = 'train.batch_size',
-                     parts: int = 1) -> None:
-  """Raises InputError unless devices and virtual shards divide all parts of the global batch."""
+                     parts: int = 1, devices: int | None = None) -> None:
+  """Raises InputError unless devices and virtual shards divide all parts of the global batch.
+
+  `devices` are those of all hosts; None takes those that there are.
+  """
   times = '' if parts == 1 else f'{parts} x '
-  for divisor, what in ((jax.device_count(), 'devices'),
+  devices = jax.device_count() if devices is None else devices
+  for divisor, what in ((devices, 'devices'),
                         (virtual_shards, 'virtual shards (data.virtual_shards)')):
     if batch_size % (divisor * parts):
-      both = parts * math.lcm(jax.device_count(), virtual_shards)
+      both = parts * math.lcm(devices, virtual_shards)
       lower = batch_size - batch_size % both
       nearest = f'{lower} or {lower + both}' if lower else f'{both}'
       raise InputError(f'{name} is {batch_size}, which {times}{divisor} {what} do not divide; '

@@ -6,12 +6,34 @@ import importlib.util
 import inspect
 import pkgutil
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+from byol_jax import ranges
 from byol_jax.errors import InputError
 
 # Arguments of the contracts' functions that are not options of a config.
 PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes', 'grid', 'roles')
+# Where a config has the options of each kind.
+SECTIONS = dict(datasets='data.options', encoders='model.encoder_options',
+                evaluators='evaluators.{name}', objectives='train.objective_options')
+
+
+class Module(NamedTuple):
+  """The range of a key that names a plug-in."""
+
+  kind: str
+
+  def allows(self, value: Any) -> bool:
+    """Whether there is such a module."""
+    return isinstance(value, str) and bool(value) and _spec(self.kind, value) is not None
+
+  def __str__(self) -> str:
+    return f'a module of byol_jax/{self.kind} or a dotted path'
+
+  def note(self, value: Any) -> str:
+    """The modules that there are."""
+    del value
+    return f' (there are {", ".join(known(self.kind))})'
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -24,20 +46,34 @@ def load(kind: str, name: str) -> ModuleType:
   Raises:
     InputError: no such module; the message lists those that exist.
   """
-  path = name if '.' in name else f'byol_jax.{kind}.{name}'
+  if _spec(kind, name) is None:
+    raise InputError(f'No module {name!r} among the {kind}. There are: {", ".join(known(kind))}; '
+                     'or give the dotted path of a module of your own.')
+  return importlib.import_module(_path(kind, name))
+
+
+def known(kind: str) -> list[str]:
+  """The modules of a kind that byol_jax has, by name."""
+  package = importlib.import_module(f'byol_jax.{kind}')
+  return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def _path(kind: str, name: str) -> str:
+  return name if '.' in name else f'byol_jax.{kind}.{name}'
+
+
+def _spec(kind: str, name: str):
+  """Of the module's import; None where there is no such module."""
+  path = _path(kind, name)
+  if not all(part.isidentifier() for part in path.split('.')):
+    return None
   try:
-    found = importlib.util.find_spec(path)
+    return importlib.util.find_spec(path)
   except ModuleNotFoundError as error:
     # A library that the parent package imports is another matter than a wrong path.
     if error.name and not path.startswith(error.name):
       raise
-    found = None
-  if found is None:
-    package = importlib.import_module(f'byol_jax.{kind}')
-    known = ', '.join(sorted(m.name for m in pkgutil.iter_modules(package.__path__)))
-    raise InputError(f'No module {name!r} among the {kind}. There are: {known}; '
-                     'or give the dotted path of a module of your own.')
-  return importlib.import_module(path)
+    return None
 
 
 def function(kind: str, name: str, function_name: str, options: Mapping[str, Any] = {},
@@ -50,15 +86,28 @@ def function(kind: str, name: str, function_name: str, options: Mapping[str, Any
     function_name: what the contract of the kind calls it.
     options: keyword arguments that come from a config.
 
+  A module can say what its options can be: each one in `RANGES`, a table of ranges, and what
+  several of them cannot be together in `check_options(**options)`, which raises InputError.
+
   Raises:
-    InputError: no such function, or options that it does not take or misses.
+    InputError: no such function, options that it does not take or misses, or that cannot be.
   """
-  found = getattr(load(kind, name), function_name, None)
+  module = load(kind, name)
+  found = getattr(module, function_name, None)
   if found is None:
     raise InputError(f'{name!r} is no module of the {kind}: it has no function {function_name}.')
+  _check_names(kind, name, found, options)
+  ranges.check_each(SECTIONS[kind].format(name=name), options, getattr(module, 'RANGES', {}))
+  if hasattr(module, 'check_options'):
+    module.check_options(**options)
+  return found
+
+
+def _check_names(kind: str, name: str, found: Callable[..., Any], options: Mapping[str, Any]
+                 ) -> None:
   parameters = inspect.signature(found).parameters.values()
   if any(p.kind is p.VAR_KEYWORD for p in parameters):
-    return found
+    return
   keywords = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
   unknown = sorted(set(options) - set(keywords))
   # What the code passes itself comes first in every contract, without a default.
@@ -69,4 +118,3 @@ def function(kind: str, name: str, function_name: str, options: Mapping[str, Any
                      + '; '.join(f'{what} {", ".join(names)}' for what, names in
                                  (('it does not know', unknown), ('it misses', missing)) if names)
                      + '.')
-  return found

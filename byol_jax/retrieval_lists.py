@@ -84,8 +84,6 @@ def read(part: str, *, format: str, root: str | None, query: str | None, gallery
     DataError: a file is missing, a list is empty or has an image twice, or a line is none of
       the format; it names the file, the line and what stands there.
   """
-  if format not in FORMATS:
-    raise DataError(f'data.options.format is {format!r}; it can be {", ".join(FORMATS)}.')
   if format in ('veri', 'veri_wild'):
     if not root:
       raise DataError(f'data.options.root is not given: the folder of the {format} images.')
@@ -211,9 +209,6 @@ def _veri(part: str, root: str) -> Listed:
 
 def _veri_wild(part: str, root: str, test_size: int) -> Listed:
   """VERI-Wild: lists of <vehicle>/<image>, cameras in vehicle_info.txt or in each line."""
-  if test_size not in TEST_SIZES:
-    raise DataError(f'data.options.test_size is {test_size}; VERI-Wild has '
-                    f'{", ".join(map(str, TEST_SIZES))}.')
   root = os.path.expanduser(root)
   names = dict(train=('train_list.txt', 'train_list_start0.txt'),
                gallery=(f'test_{test_size}.txt', f'test_{test_size}_id.txt'),

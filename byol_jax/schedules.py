@@ -4,13 +4,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from byol_jax.errors import InputError
+
+MOST_STEPS = 2 ** 31 - 1  # the counter of a run is an int32
 
 def num_steps(epochs: float, num_examples: int, batch_size: int) -> int:
   """Steps in `epochs` passes over `num_examples` images: their product // batch size.
 
   As in the reference implementation: 1000 epochs of ImageNet's 1,281,167 images
   at batch 4096 are 312,784 steps.
+
+  Raises:
+    InputError: more steps than a run can count.
   """
+  if epochs * num_examples / batch_size > MOST_STEPS:
+    raise InputError(f'{epochs:g} epochs of {num_examples} images at batch {batch_size} make more '
+                     f'than {MOST_STEPS} steps; give fewer epochs.')
   return int(epochs * num_examples // batch_size)
 
 

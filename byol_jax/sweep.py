@@ -25,7 +25,17 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from byol_jax import assembly, files, hyper, locations, metric_log, parallel, preemption, results
+from byol_jax import (
+  assembly,
+  config_checks,
+  files,
+  hyper,
+  locations,
+  metric_log,
+  parallel,
+  preemption,
+  results,
+)
 from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK, SECONDS = 'log.txt', 'failure.json', 'lock', 'seconds.json'
@@ -75,14 +85,15 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
     workdir: of the sweep.
 
   Raises:
-    InputError: an override of a key that the config has not, or no point.
+    InputError: an override of a key that the config has not, a point that cannot be run, or no
+      point.
   """
   workdir = parallel.local_path(workdir)
   found = {}
   for changes in hyper.checked(get_hyper(hyper), config_path):
     own = {key.removeprefix('config.'): value for key, value in changes.items()}
     everything = {**overrides, **own}
-    config = assembly.overridden(get_config(), everything)
+    config = _checked(assembly.overridden(get_config(), everything), own)
     digest = _digest(config, own)
     folder = workdir / 'points' / digest
     found.setdefault(digest, Point(own, digest, folder, _stages(
@@ -90,6 +101,21 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
   if not found:
     raise InputError(f'get_hyper of {config_path} gives no point.')
   return list(found.values())
+
+
+def _checked(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
+             ) -> ml_collections.ConfigDict:
+  """The config of a point, if it can be run; the devices of its run are not known yet."""
+  try:
+    config_checks.check_pretraining(config, devices=1)
+    config_checks.check_data(config.data.to_dict())
+    for path in config.evals.afterwards:
+      if not pathlib.Path(path.split(':')[0]).is_file():
+        raise InputError(f'evals.afterwards names {path}, and there is no such file.')
+  except InputError as error:
+    raise InputError(f'The point {_named(overrides) or "without overrides"} cannot be run: {error}'
+                     ) from error
+  return config
 
 
 def _digest(config: ml_collections.ConfigDict, swept: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from byol_jax import (
   assembly,
   changed_files,
   checkpoint,
+  config_checks,
   fingerprint,
   input_pipeline,
   loading,
@@ -72,10 +73,15 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
       workdir among it.
     Preempted: a signal asked to stop; the last step is saved.
   """
-  began, workdir = time.perf_counter(), parallel.writable_folder(workdir)
+  began = time.perf_counter()
+  # Before there is a folder.
+  config_checks.check_pretraining(config, jax.device_count())
+  config_checks.check_data(config.data.to_dict())
+  workdir = parallel.writable_folder(workdir)
   processes.check_shared(workdir)
   with preemption.listening() as stop_asked, processes.alone(workdir):
-    loader = loading.load(config.data, 'train', purpose='pretraining', workdir=workdir)
+    loader = loading.load(config.data, 'train', purpose='pretraining', workdir=workdir,
+                          check=functools.partial(assembly.resolve, config))
     resolved = assembly.resolve(config, loader.data)
     assembly.check_same_job(assembly.as_json(config), resolved._asdict())
     job = _Job(config, workdir, loader, resolved, assembly.build_recipe(config, resolved),
@@ -235,11 +241,6 @@ def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, flo
   validation = loading.load(config.data, 'validation', purpose='kNN during the run',
                             workdir=job.workdir)
   encode = assembly.encoder_function(job.recipe.model, config.data)
-  k, images = config.evals.knn.k, train.data.num_examples
-  if not 1 <= k <= images or config.evals.batch_size < 1:
-    raise InputError(f'evals.knn.k is {k} with {images} training images, evals.batch_size '
-                     f'{config.evals.batch_size}; set them to 1 or more, k to at most {images}, or '
-                     'evals.every_epochs to 0.')
 
   def evaluate(state):
     variables = (state.online_params, state.online_state)

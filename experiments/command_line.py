@@ -144,10 +144,10 @@ def _parse(arguments: list[str], kind: str | None) -> list[str]:
   """
   with _one_line():
     path = _given(arguments, 'config') if kind else None
-    if path is not None:
-      config_files.check_overrides(path, kind, arguments)
     for type_, parser in ((str, flags.ArgumentParser()), (int, flags.IntegerParser())):
       config_flags.register_flag_parser_for_type(type_, _OrNone(parser))
+    if path is not None:
+      config_files.check_overrides(path, kind, arguments)
     try:
       rest = flags.FLAGS(arguments)
     except flags.Error as error:

@@ -9,9 +9,11 @@ import pathlib
 from types import ModuleType
 from typing import Any
 
+from absl import flags
 import ml_collections
+from ml_collections import config_flags
 
-from byol_jax import files
+from byol_jax import config_checks, files
 from byol_jax.errors import InputError
 from experiments.configs import default
 from experiments.configs.eval import default as eval_default
@@ -100,7 +102,7 @@ def check_kind(file: str, config: ml_collections.ConfigDict, kind: str) -> None:
 
 
 def check_overrides(path: str, kind: str, arguments: list[str]) -> None:
-  """Raises InputError for a config that cannot be used, or an override of a key it has not."""
+  """Raises InputError for a config that cannot be used, or an override that it cannot take."""
   config = read(path, kind)
   file, known = path.partition(':')[0], dict(_leaves(config))
   for argument in arguments:
@@ -117,6 +119,27 @@ def check_overrides(path: str, kind: str, arguments: list[str]) -> None:
     # Where the file itself gives '' it means that there is none.
     if name in PATHS and (value or known[key] != ''):
       files.checked_path(value, f'--config.{key}')
+  check_types(path, config, arguments)
+
+
+def check_types(path: str, config: ml_collections.ConfigDict, arguments: list[str]) -> None:
+  """Raises InputError, with the range, for an override that is no value of its key's type."""
+  for place, argument in enumerate(arguments):
+    if not argument.startswith(('--config.', '-config.')):
+      continue
+    key, equals, value = argument.lstrip('-').removeprefix('config.').partition('=')
+    # The value of --config.key VALUE is the next argument.
+    given = [argument] if equals else arguments[place:place + 2]
+    try:
+      command = ['', f'--config={path}', *given]
+      alone = flags.FlagValues()
+      config_flags.DEFINE_config_file('config', flag_values=alone, sys_argv=command)
+      alone(command, known_only=True)
+    except (flags.Error, TypeError, ValueError, OverflowError) as error:
+      said = repr(value) if equals else ' '.join(map(repr, given[1:])) or 'without a value'
+      raise InputError(f'--config.{key} is {said}; it can be '
+                       f'{config_checks.range_of(config, key) or "a value of its type"}.'
+                       ) from error
 
 
 def check_nones(path: str, kind: str, given: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from byol_jax import augment, crops, parallel
-from byol_jax.errors import InputError
 from tests.planes import on_planes
 
 NOTHING = dict(
@@ -362,24 +361,3 @@ def test_center_views_of_ready_crops_are_the_crops(batch):
   views = augment.center_views(batch, image_size=8, share=.875, order='resize_first')
   assert views.dtype == jnp.float32
   np.testing.assert_allclose(views, batch['crop1'] / 255, atol=1e-7)
-
-
-# Policies.
-
-@pytest.mark.parametrize('key, value, message', [
-    ('flip_probability', 1.5, 'is 1.5; a probability lies in'),
-    ('blur_probability', -.1, 'is -0.1; a probability lies in'),
-    ('solarize_probability', math.nan, 'is nan; a probability lies in'),
-    ('crop_area', (.5, .2), r'is \(0.5, 0.2\); it must be two ascending positive numbers'),
-    ('crop_area', (0., 1.), 'two ascending positive numbers'),
-    ('crop_area', (.5, 1.5), r'is \(0.5, 1.5\); a share is at most 1'),
-    ('crop_aspect', .75, 'is 0.75; it must be two ascending positive numbers'),
-    ('blur_sigma', (.1, 1., 2.), 'two ascending positive numbers')])
-def test_impossible_policies_name_the_key(key, value, message):
-  with pytest.raises(InputError, match=f'^view1.{key} .*{message}'):
-    augment.check_policy('view1', EVERYTHING | {key: value})
-
-
-def test_possible_policies_pass():
-  for policy in (NOTHING, EVERYTHING, EVERYTHING | dict(flip_probability=1)):
-    augment.check_policy('view1', policy)

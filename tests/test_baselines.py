@@ -3,10 +3,8 @@
 import types
 
 import numpy as np
-import pytest
 
 from byol_jax import baselines
-from byol_jax.errors import InputError
 from tests import tiny
 
 
@@ -30,8 +28,3 @@ def test_raw_pixels_are_their_own_embedding_and_have_nothing_to_train():
   images = np.random.default_rng(0).random((2, 4, 4, 3))
   np.testing.assert_array_equal(pixels.encode((), images), images.reshape(2, 48))
   assert pixels.training is None
-
-
-def test_an_unknown_name_lists_those_that_exist():
-  with pytest.raises(InputError, match="'simclr'; it can name pretrained, random, supervised, pix"):
-    make('simclr')

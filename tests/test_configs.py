@@ -201,25 +201,31 @@ def test_every_key_that_was_added_later_has_its_value_in_the_defaults():
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'train.target_statistics': 'online'}, 'train.target_statistics cannot be online'),
+    ({'train.target': 'none', 'train.target_statistics': 'moving_average'},
+     "train.target_statistics is 'moving_average', which only the target moving_average has"),
     ({'model.small_predictor': (8, 256)},
-     r'model.small_predictor cannot be \(8, 256\) without small views'),
-    ({'model.initial_scale': 0.}, 'model.initial_scale cannot be 0'),
-    ({'model.initial_scale': float('nan')}, 'model.initial_scale cannot be nan'),
-    ({'train.base_batch_size': -1}, 'train.base_batch_size cannot be -1'),
-    ({'train.learning_rate_multipliers.predictor': -1.},
-     'train.learning_rate_multipliers.predictor cannot be -1'),
-    ({'view_small.image_size': 0}, 'view_small.image_size is 0, which is too small')])
-def test_impossible_values_are_said_before_the_run(change, message):
+     r'model.small_predictor is \(8, 256\) without small views'),
+    ({'model.predictor': (8, 128)}, 'model.predictor ends in 128 units and model.projector in 256'),
+    ({'model.encoder_options.width': .3},
+     'model.encoder_options.width is 0.3, which makes 19.2 channels out of 64'),
+    ({'model.encoder_options.version': 2, 'model.encoder_options.zero_init_last_scale': True},
+     'zero_init_last_scale exists for version 1 only'),
+    ({'train.warmup_epochs': 1000.},
+     'train.warmup_epochs is 1000.0, not shorter than the run of train.epochs 1000.0'),
+    ({'train.batch_size': 4100}, 'train.batch_size is 4100, which 8 virtual shards'),
+    ({'train.epochs': 1e300}, r'1e\+300 epochs of 8192 images .* more than 2147483647 steps')])
+def test_values_that_cannot_be_together_are_said_before_the_run(change, message):
   split = Split(np.arange(8192), np.broadcast_to(np.uint8(0), (8192, 1, 1, 3)), None, 8192, 0)
   with pytest.raises(InputError, match=message):
     assembly.resolve(assembly.overridden(load('default'), change), split)
 
 
 @pytest.mark.parametrize('objective, options, message', [
-    ('infonce', dict(beta=1., temperature=.1, normalization='l1'), 'normalization cannot be l1'),
-    ('infonce', dict(beta=1., temperature=-1., normalization='l2'), 'temperature cannot be -1'),
-    ('closed_form', dict(ridge=0.), 'ridge cannot be 0'),
+    ('infonce', dict(beta=1., temperature=.1, normalization='l1'),
+     "train.objective_options.normalization is 'l1'; it can be 'l2', 'layer_norm'"),
+    ('infonce', dict(beta=1., temperature=-1., normalization='l2'),
+     'temperature is -1.0; it can be a number above 0'),
+    ('closed_form', dict(ridge=0.), 'train.objective_options.ridge is 0.0; it can be a number'),
     ('byol', dict(beta=1.), 'it does not know beta')])
 def test_impossible_options_of_an_objective_are_said_before_the_run(objective, options, message):
   config = load('default').unlock()

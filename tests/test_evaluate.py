@@ -303,6 +303,18 @@ def test_an_encoder_is_judged_on_data_with_other_classes(pretrained, tmp_path):
   assert 0 <= results['encoders']['pretrained']['linear_features']['top1'] <= 1
 
 
+@pytest.mark.parametrize('changes, message', [
+    ({'evaluators.linear.batch_size': 18}, 'evaluators.linear.batch_size is 18, which 4 devices'),
+    ({'data.virtual_shards': 3}, 'evaluators.linear.batch_size is 16, which 3 virtual shards'),
+    ({'supervised.batch_size': 6}, 'supervised.batch_size is 6, which 4 devices do not divide')])
+def test_batches_that_cannot_be_divided_are_said_before_anything_is_read(
+    pretrained, tmp_path, changes, message):
+  config = assembly.overridden(tiny.eval_config(), changes)
+  with pytest.raises(InputError, match=message):
+    evaluate.evaluate(config, pretrained, tmp_path)
+  assert not (tmp_path / loading.ACCESS_LOG).exists()
+
+
 def test_a_second_evaluation_in_a_workdir_says_that_the_test_split_was_read_twice(
     pretrained, tmp_path):
   config = tiny.eval_config(encoders=('pixels',))
@@ -312,7 +324,7 @@ def test_a_second_evaluation_in_a_workdir_says_that_the_test_split_was_read_twic
 
 
 def test_unknown_encoders_and_empty_workdirs_are_said(pretrained, tmp_path):
-  with pytest.raises(InputError, match="'simclr'.*pretrained, random"):
+  with pytest.raises(InputError, match="encoders is .'simclr',.; it can be one or more of 'pret"):
     evaluate.evaluate(tiny.eval_config(encoders=('simclr',)), pretrained, tmp_path)
   with pytest.raises(InputError, match='No checkpoint'):
     evaluate.evaluate(tiny.eval_config(), tmp_path / 'none', tmp_path)

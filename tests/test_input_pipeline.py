@@ -148,11 +148,6 @@ def test_tf_data_draws_the_same_crops_in_every_run_and_others_in_every_epoch():
   assert len(by_id) == 6
 
 
-def test_an_unknown_pipeline_lists_those_that_exist():
-  with pytest.raises(InputError, match="data.pipeline is 'disk'; it can be memory, device or tf_d"):
-    batches(pipeline='disk')
-
-
 def test_the_device_pipeline_names_the_images_that_memory_gives(devices):
   split = make_split(one_host(1, 2, TOTAL))
   steps = dict(split=split, shards=one_host(1, 2, TOTAL))

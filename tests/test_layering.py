@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     {'convolution', 'crops', 'devices', 'errors', 'file_kinds', 'files', 'hashing', 'hyper',
-     'loops', 'parallel', 'plugins', 'preemption', 'processes', 'tensors'},
+     'loops', 'parallel', 'plugins', 'preemption', 'processes', 'ranges', 'tensors'},
     {'augment', 'schedules', 'optimizers', 'metrics', 'normalization', 'encoders', 'objectives'},
     {'model', 'multi_crop', 'train_step'},
     {'balanced', 'checkpoint', 'folders', 'image_files', 'metric_log', 'monitor', 'datasets',

@@ -90,14 +90,23 @@ def test_a_damaged_file_stops_the_run_with_its_name(config, tmp_path):
     train.pretrain(config(), tmp_path)
 
 
+def test_what_the_number_of_images_decides_is_said_before_they_are_decoded(
+    config, tmp_path, monkeypatch):
+  monkeypatch.setattr(loading, '_in_memory', lambda *_: pytest.fail('decoded'))
+  for change, message in (
+      (dict(train__steps_per_dispatch=99), 'steps_per_dispatch cannot be 99 in a run of 6 steps'),
+      (dict(evals__knn__k=200), 'evals.knn.k is 200 with 108 training images'),
+      (dict(train__batch_size=120, data__virtual_shards=120), '108 images cannot fill 120 virt')):
+    small = config(**change)
+    small.data.pipeline = 'memory'
+    with pytest.raises(InputError, match=message):
+      train.pretrain(small, tmp_path)
+
+
 @pytest.mark.parametrize('change, message', [
-    (dict(unreadable='ignore'), "data.unreadable cannot be 'ignore'"),
-    (dict(center_share=0.), 'data.center_share cannot be 0.0'),
-    (dict(center_order='crop'), "data.center_order cannot be 'crop'"),
-    (dict(workers=-1), 'data.workers cannot be -1'),
-    (dict(virtual_shards=0), 'data.virtual_shards cannot be 0'),
-    (dict(image_size=0), 'data.image_size cannot be 0'),
-    (dict(pipeline='grain'), 'memory, device or tf_data')])
+    (dict(unreadable='ignore'), "data.unreadable is 'ignore'; it can be 'stop' or 'skip'"),
+    (dict(pipeline='grain'), "data.pipeline is 'grain'; it can be 'memory', 'device' or 'tf_data'"),
+    (dict(options=dict(train='')), "data.options.train is ''; it can be a path")])
 def test_impossible_values_are_said(config, tmp_path, change, message):
   data = config().data
   data.update(change)

@@ -239,8 +239,8 @@ def test_heads_of_any_depth(build, sizes):
 
 
 def test_heads_that_end_in_different_sizes_are_an_error(build):
-  with pytest.raises(InputError, match='predictor ends in 5 units and the projector in 4; they '
-                                       'must agree'):
+  with pytest.raises(InputError, match='model.predictor ends in 5 units and model.projector in '
+                                       '4; they must agree'):
     build(predictor=(7, 5))
 
 
@@ -311,8 +311,3 @@ def test_the_initial_scale_multiplies_weights_and_nothing_else(build):
   for module, arrays in one.items():
     for name, array in arrays.items():
       np.testing.assert_allclose(two[module][name], array * (2. if name == 'w' else 1.), 1e-5)
-
-
-def test_an_unknown_normalization_is_an_error(build):
-  with pytest.raises(InputError, match="model.normalization is 'layer'; it can be batch or group"):
-    build(normalization='layer')

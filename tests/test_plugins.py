@@ -20,6 +20,12 @@ def own_modules(tmp_path, monkeypatch):
   (package / '__init__.py').write_text('')
   (package / 'works.py').write_text('ANSWER = 42\n')
   (package / 'needs_more.py').write_text('import a_library_that_is_not_installed\n')
+  (package / 'ranged.py').write_text(
+      'from byol_jax import ranges\nRANGES = dict(size=ranges.whole(1))\n'
+      'def loss(online, target, *, size, other=0): pass\n'
+      'def check_options(*, size, other=0):\n'
+      '  if size == other: raise ranges.InputError("size equals other")\n')
+  (package / 'unranged.py').write_text('def loss(online, target, *, size): pass\n')
   monkeypatch.syspath_prepend(tmp_path)
   yield
   for name in [name for name in sys.modules if name.split('.')[0] == 'own_plugins']:
@@ -47,6 +53,18 @@ def test_an_unknown_name_lists_the_modules_of_the_kind(kind, name):
   assert str(error.value) == (
       f'No module {name!r} among the {kind}. There are: {", ".join(modules)}; '
       'or give the dotted path of a module of your own.')
+
+
+def test_options_are_checked_where_a_module_says_what_they_can_be(own_modules):
+  function = lambda name, **options: plugins.function(
+      'objectives', f'own_plugins.{name}', 'loss', options)
+  assert function('ranged', size=2, other='any').__name__ == 'loss'
+  assert function('unranged', size=-1).__name__ == 'loss'
+  for options, message in (
+      (dict(size=0), '^train.objective_options.size is 0; it can be a whole number of 1 or more.$'),
+      (dict(size=2, other=2), 'size equals other'), (dict(), 'it misses size')):
+    with pytest.raises(InputError, match=message):
+      function('ranged', **options)
 
 
 def test_a_module_that_fails_to_import_shows_its_own_error(own_modules):

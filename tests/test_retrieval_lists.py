@@ -49,8 +49,6 @@ def test_veri_wild_with_cameras_in_the_lists_and_of_another_size(tmp_path):
   assert found.paths[0] == f'{tmp_path}/images/00001/000100.jpg'
   with pytest.raises(DataError, match='has no test_5000_query.txt or test_5000_id_query.txt'):
     read('query', 'veri_wild', tmp_path, test_size=5000)
-  with pytest.raises(DataError, match='test_size is 300; VERI-Wild has 3000, 5000, 10000'):
-    read('query', 'veri_wild', tmp_path, test_size=300)
 
 
 def test_columns_that_can_be_missing(tmp_path):
@@ -129,7 +127,6 @@ def test_loose_images_of_a_gallery_have_no_identity(tmp_path):
 
 
 @pytest.mark.parametrize('part, format, options, message', [
-    ('query', 'market', {}, "format is 'market'; it can be csv, folders, veri, veri_wild"),
     ('query', 'veri', dict(root=None), 'data.options.root is not given'),
     ('query', 'csv', dict(query=None), 'data.options.query is not given; set it to a CSV file'),
     ('train', 'folders', dict(train=None), "train is not given; set it to a folder of .*'gallery'"),

@@ -81,7 +81,17 @@ def test_a_point_that_occurs_twice_is_run_once(tmp_path):
 @pytest.mark.parametrize('make, message', [
     (lambda hyper: hyper.sweep('config.train.base_taus', [1.]),
      r'config.train.base_taus .* nearest key is config.train.base_tau\.'),
-    (lambda hyper: hyper.sweep('config.seed', ['x']), "config.seed cannot be set to 'x'"),
+    (lambda hyper: hyper.sweep('config.seed', ['x']),
+     "config.seed is 'x'; it can be a whole number of 0 or more"),
+    (lambda hyper: hyper.sweep('config.train.epochs', [10 ** 400]), 'it can be a number above 0'),
+    (lambda hyper: hyper.product([hyper.sweep('config.seed', [3]),
+                                  hyper.sweep('config.train.momentum', [.9, 1.5])]),
+     r'The point seed=3  train.momentum=1.5 cannot be run: train.momentum is 1.5; it can be a '
+     r'number in \[0, 1\)\.'),
+    (lambda hyper: hyper.sweep('config.data.options.train_examples', [0]),
+     'The point data.options.train_examples=0 cannot be run: data.options.train_examples is 0'),
+    (lambda hyper: hyper.sweep('config.evals.afterwards', [('no/such.py:x',)]),
+     'evals.afterwards names no/such.py:x, and there is no such file'),
     (lambda hyper: [], 'gives no point')])
 def test_what_cannot_be_swept_is_said(tmp_path, make, message):
   with pytest.raises(InputError, match=message):

@@ -296,7 +296,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(
 @pytest.mark.parametrize('change, parts', [
     (dict(train__batch_size=18), ['18', '4 devices', '16 or 20']),
     (dict(data__virtual_shards=5), ['16', '5 virtual shards', 'are 20']),
-    (dict(train__warmup_epochs=3.0), ['warm-up', '12 steps', 'train.warmup_epochs']),
+    (dict(train__warmup_epochs=3.0), ['train.warmup_epochs is 3.0', 'train.epochs 3.0']),
+    (dict(train__epochs=1.2, train__warmup_epochs=1.1), ['warm-up', '4 steps', 'lower']),
     (dict(train__epochs=.1, train__warmup_epochs=0.), ['no step', 'train.epochs']),
     (dict(train__base_tau=1.5), ['train.base_tau', '1.5']),
     (dict(train__stop_at_step=-1), ['train.stop_at_step', '-1']),
@@ -312,7 +313,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(
     (dict(evals__knn__k=65), ['evals.knn.k', '65', '64']),
     (dict(data__dataset='shape'),
      ['shape', 'arrays, image_folder, retrieval, shapes, stl10, tfds']),
-    (dict(data__pipeline='grain'), ['grain', 'memory, device or tf_data']),
+    (dict(data__pipeline='grain'), ['grain', "'memory', 'device' or 'tf_data'"]),
     (dict(train__objective='moco'), ['moco', 'byol']),
 ])
 def test_bad_configs_say_what_where_and_what_to_do(change, parts, tmp_path):

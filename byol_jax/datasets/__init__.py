@@ -8,7 +8,8 @@ A data set is a module with one function::
 made), 'test', or 'train+validation', the first two together. `shards` says which
 records this host owns; a module reads or makes only those. A `Split` holds its images
 in memory, all of one size; a `Stream` says how to read them from disk, of whatever
-size. Options come from `config.data.options`. A module raises `DataError` with what is
+size. Options come from `config.data.options`; what they can be, the module says in `RANGES`
+(`plugins.function`). A module raises `DataError` with what is
 wrong, where, and what to do.
 
 Its constant `LOCATION_OPTIONS`, where there is one, names the options that say only where

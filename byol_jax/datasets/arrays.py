@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from byol_jax import file_kinds, hashing, parallel
+from byol_jax import file_kinds, hashing, parallel, ranges
 from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Split
 
 LOCATION_OPTIONS = ('images', 'labels', 'test_images', 'test_labels')
@@ -31,6 +31,11 @@ class _Labels(NamedTuple):
   values: np.ndarray
   num_classes: int
   file: str
+
+RANGES = dict(
+    images=ranges.PATH, labels=ranges.optional(ranges.PATH),
+    test_images=ranges.optional(ranges.PATH), test_labels=ranges.optional(ranges.PATH),
+    validation_share=ranges.number(0, 1, '[)'), num_classes=ranges.whole(0))
 
 
 def load(split: str, *, shards: Shards, images: str, labels: str | None,
@@ -59,8 +64,6 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
     DataError: a file is missing, is something else, or is damaged; the images are not uint8
       [N, H, W, 3]; the labels are not one class per image, or out of their range.
   """
-  if not 0 <= validation_share < 1:
-    raise DataError(f'validation_share is {validation_share}, outside [0, 1).')
   if split == 'test':
     check_split(split, test_images=test_images)
     all_images, found = _read(test_images, UNLABELLED if labels == UNLABELLED else test_labels)

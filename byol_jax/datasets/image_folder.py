@@ -17,11 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import balanced, folders, hashing, image_files
+from byol_jax import balanced, folders, hashing, image_files, ranges
 from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, Subset
 
 LABELS = ('folders', 'none')
 LOCATION_OPTIONS = ('train', 'validation', 'test')
+RANGES = dict(
+    train=ranges.PATH, validation=ranges.optional(ranges.PATH), test=ranges.optional(ranges.PATH),
+    labels=ranges.OneOf(LABELS), validation_share=ranges.number(0, 1, '[)'),
+    exif_orientation=ranges.FLAG, **balanced.RANGES)
 
 
 def load(split: str, *, shards: Shards, train: str, validation: str | None, test: str | None,
@@ -49,10 +53,6 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
     DataError: a folder is missing, has no images or holds several splits, a class has no
       images, the classes of two folders differ, or a subset cannot be balanced.
   """
-  if labels not in LABELS:
-    raise DataError(f"data.options.labels is {labels!r}; it can be 'folders' or 'none'.")
-  if not 0 <= validation_share < 1:
-    raise DataError(f'data.options.validation_share is {validation_share}, outside [0, 1).')
   _check_apart(train=train, validation=validation, test=test)
   if split == 'test' and not test:
     raise DataError('There is no test split: set data.options.test to its folder.')

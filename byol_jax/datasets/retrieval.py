@@ -11,12 +11,18 @@ import posixpath
 
 import numpy as np
 
-from byol_jax import hashing, retrieval_lists
+from byol_jax import hashing, ranges, retrieval_lists
 from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, image_folder
 from byol_jax.retrieval_lists import Listed, Roles
 
 LABELS = ('identities', 'none')
 LOCATION_OPTIONS = ('root', 'query', 'gallery', 'train')
+RANGES = dict(
+    format=ranges.OneOf(retrieval_lists.FORMATS), root=ranges.optional(ranges.PATH),
+    query=ranges.optional(ranges.PATH), gallery=ranges.optional(ranges.PATH),
+    train=ranges.optional(ranges.PATH), test_size=ranges.OneOf(retrieval_lists.TEST_SIZES),
+    labels=ranges.OneOf(LABELS), validation_share=ranges.number(0, 1, '[)'),
+    exif_orientation=ranges.FLAG)
 
 
 def load(split: str, *, shards: Shards, format: str, root: str | None, query: str | None,
@@ -42,10 +48,6 @@ def load(split: str, *, shards: Shards, format: str, root: str | None, query: st
     DataError: a list that cannot be read, an image that is missing, or one for training that
       is in the test lists.
   """
-  if labels not in LABELS:
-    raise DataError(f"data.options.labels is {labels!r}; it can be 'identities' or 'none'.")
-  if not 0 <= validation_share < 1:
-    raise DataError(f'data.options.validation_share is {validation_share}, outside [0, 1).')
   lists = dict(format=format, root=root, query=query, gallery=gallery, train=train,
                test_size=test_size)
   numbers = {}

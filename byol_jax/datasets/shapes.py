@@ -10,11 +10,9 @@ come from the hash below and not from NumPy's generators, whose streams may
 change; pixels use no functions but those that every machine rounds alike.
 """
 
-import operator
-
 import numpy as np
 
-from byol_jax import datasets
+from byol_jax import datasets, ranges
 
 # Texture and outline of each class; the position in the list is the label.
 CLASSES = tuple((texture, outline)
@@ -24,6 +22,10 @@ CLASS_NAMES = tuple(' '.join(names) for names in CLASSES)
 
 LOCATION_OPTIONS = ()
 SMALLEST_IMAGE = 16  # pixels; on a smaller one the textures cannot be told apart.
+RANGES = dict(
+    image_size=ranges.whole(SMALLEST_IMAGE, 65_535), train_examples=ranges.whole(1),
+    validation_examples=ranges.whole(1), test_examples=ranges.whole(1),
+    seed=ranges.whole(high=ranges.LARGEST_64_BITS))
 CHUNK = 256  # Images drawn at once: bounds the memory, does not change the images.
 
 # What is drawn at random: (low, high), or the largest deviation to either side.
@@ -68,14 +70,10 @@ def load(
     0 ... 9 that index CLASS_NAMES.
 
   Raises:
-    DataError: an unknown split, or an option that is no integer or too small.
+    DataError: an unknown split.
   """
   counts = dict(train_examples=train_examples, validation_examples=validation_examples,
                 test_examples=test_examples)
-  _check_integer('image_size', image_size, SMALLEST_IMAGE)
-  _check_integer('seed', seed, None)
-  for name, count in counts.items():
-    _check_integer(name, count, 1)
   if split not in datasets.SPLITS:
     raise datasets.DataError(f'Data set shapes: unknown split {split!r}; the splits are '
                              f'{", ".join(datasets.SPLITS)}.')
@@ -104,17 +102,6 @@ def _together(train, validation, shards):
                     for name in ('images', 'labels'))
   return datasets.Split(ids, images, labels, num_examples, len(CLASSES),
                         class_names=CLASS_NAMES)
-
-
-def _check_integer(name, value, least):
-  try:
-    value = operator.index(value)
-  except TypeError:
-    raise datasets.DataError(f'Data set shapes: {name} is {value!r}; set it to an integer '
-                             'in data.options.') from None
-  if least is not None and value < least:
-    raise datasets.DataError(f'Data set shapes: {name} is {value}; set it to {least} or '
-                             'more in data.options.')
 
 
 def _labels(ids, seed, stream):

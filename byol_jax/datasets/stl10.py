@@ -12,13 +12,16 @@ import pathlib
 
 import numpy as np
 
-from byol_jax import balanced, hashing
+from byol_jax import balanced, hashing, ranges
 from byol_jax.datasets import DataError, Files, Shards, Split
 
 SIDE = 96
 CLASS_NAMES = ('airplane', 'bird', 'car', 'cat', 'deer', 'dog', 'horse', 'monkey', 'ship', 'truck')
 CLASSES = len(CLASS_NAMES)
 LOCATION_OPTIONS = ('folder',)
+RANGES = dict(
+    folder=ranges.PATH, unlabelled=ranges.FLAG, fold=ranges.optional(ranges.whole(0, 9)),
+    validation_share=ranges.number(0, 1, '[)'), **balanced.RANGES)
 SOURCE = 'https://cs.stanford.edu/~acoates/stl10 (stl10_binary.tar.gz)'
 
 
@@ -44,8 +47,6 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
     DataError: a file is missing or of another size than its format has, or a subset
       cannot be balanced.
   """
-  if not 0 <= validation_share < 1:
-    raise DataError(f'data.options.validation_share is {validation_share}, outside [0, 1).')
   name = 'test' if split == 'test' else 'unlabeled' if unlabelled else 'train'
   images = _read(folder, f'{name}_X.bin', 3 * SIDE * SIDE)
   # The files hold columns, channel after channel.

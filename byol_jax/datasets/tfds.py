@@ -11,11 +11,26 @@ import posixpath
 
 import numpy as np
 
-from byol_jax import balanced, prepared, tfrecords
+from byol_jax import balanced, prepared, ranges, tfrecords
 from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, check_labels
 from byol_jax.tfrecords import Chosen
 
 LOCATION_OPTIONS = ('data_dir', 'download', 'cache_dir')
+_OR_EMPTY = ranges.or_empty(ranges.TEXT)
+RANGES = dict(
+    name=ranges.TEXT, data_dir=ranges.optional(ranges.PATH), train_split=ranges.TEXT,
+    validation_split=_OR_EMPTY, test_split=_OR_EMPTY,
+    held_out=ranges.OneOf(('first', 'last', 'per_class')), held_out_images=ranges.whole(0),
+    held_out_share=ranges.number(0, 1, '[)'), held_out_per_class=ranges.whole(0),
+    validation_name=_OR_EMPTY, image_id_key=_OR_EMPTY, **balanced.RANGES, image_key=ranges.TEXT,
+    label_key=_OR_EMPTY, ignored_label_key=_OR_EMPTY, shuffle_buffer=ranges.whole(1),
+    download=ranges.FLAG, cache_dir=ranges.optional(ranges.PATH))
+
+
+def check_options(*, held_out: str, held_out_per_class: int = 0, **_) -> None:
+  """Raises DataError for options of `load` that cannot be together."""
+  if held_out == 'per_class' and not held_out_per_class:
+    raise DataError("data.options.held_out_per_class is 0; held_out='per_class' needs 1 or more.")
 
 
 def load(split: str, *, shards: Shards, name: str, train_split: str, validation_split: str,
@@ -58,8 +73,6 @@ def load(split: str, *, shards: Shards, name: str, train_split: str, validation_
     DataError: no such set, split or feature, or it has not been prepared; a class
       without images where they are drawn by classes.
   """
-  if shuffle_buffer < 1:
-    raise DataError(f'data.options.shuffle_buffer is {shuffle_buffer}; it must be 1 or more.')
   keys = image_key, label_key, ignored_label_key
   builder = prepared.open_set(name, data_dir, download)
   holder = prepared.open_set(validation_name, data_dir, download) if validation_name else builder
@@ -89,12 +102,12 @@ def load(split: str, *, shards: Shards, name: str, train_split: str, validation_
                     f'held_out_images {held_out_images}, held_out_share {held_out_share}).')
   tfrecords.check_files(name, tfrecords.holding(*chosen))
   read = prepared.parser(builder.info.features, *keys, form)
-  return tfrecords.stream(chosen, shards, read=read, shuffle_buffer=shuffle_buffer,
-                          cache_dir=cache_dir, num_classes=form.num_classes,
-                          multi_label=form.multi_label, subset=subset, class_names=prepared.class_names(
-                              builder.info.features, label_key))._replace(
-                              origin=lambda: _files((builder, train_split, 'train'),
-                                                    (holder, validation_split, 'validation')))
+  return tfrecords.stream(
+      chosen, shards, read=read, shuffle_buffer=shuffle_buffer, cache_dir=cache_dir,
+      num_classes=form.num_classes, multi_label=form.multi_label, subset=subset,
+      class_names=prepared.class_names(builder.info.features, label_key))._replace(
+          origin=lambda: _files((builder, train_split, 'train'),
+                                (holder, validation_split, 'validation')))
 
 
 def _files(*splits: tuple) -> Files:
@@ -140,10 +153,6 @@ def _labels(form: prepared.Form, name: str, data_dir: str | None, train_split: s
 def _held_out(total: int, labels: Callable[[], np.ndarray], num_classes: int, held_out: str,
               images: int, share: float, per_class: int) -> np.ndarray:
   """The rows of the training split that are held out."""
-  if held_out not in ('first', 'last', 'per_class') or images < 0 or not 0 <= share < 1:
-    raise DataError(f"data.options.held_out is {held_out!r}, held_out_images {images} and "
-                    f"held_out_share {share}; they can be 'first', 'last' or 'per_class', 0 or "
-                    'more, and 0 to below 1.')
   if held_out == 'per_class':
     return balanced.held_out(labels(), num_classes, per_class)
   count = min(images, math.ceil(share * total))

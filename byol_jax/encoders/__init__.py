@@ -5,5 +5,6 @@ called inside `hk.transform_with_state` and returns a Haiku module whose call
 `encoder(images, is_training)` maps normalised images [B, H, W, 3] to embeddings
 [B, D]. `batch_norm(name, **kwargs)` makes its normalisation layers, so that their
 decay, epsilon and device axis are set in one place. Options come from
-`config.model.encoder_options`.
+`config.model.encoder_options`; what they can be, the module says in `RANGES`
+(`plugins.function`).
 """

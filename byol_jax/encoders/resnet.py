@@ -8,6 +8,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from byol_jax import ranges
 from byol_jax.convolution import Conv2D
 from byol_jax.errors import InputError
 
@@ -37,7 +38,26 @@ ARCHITECTURES = {
 STEMS = {'imagenet': (7, 2, True), 'medium': (3, 2, False), 'small': (3, 1, False)}
 PADDINGS = ('SAME', 'torch')
 
+RANGES = dict(
+    depth=ranges.OneOf((*(key for key in ARCHITECTURES if key != 'tiny'), 'tiny')),
+    width=ranges.POSITIVE, version=ranges.OneOf((1, 2)), stem=ranges.OneOf(tuple(STEMS)),
+    padding=ranges.OneOf(PADDINGS), first_projection=ranges.FLAG,
+    zero_init_last_scale=ranges.FLAG, rematerialize=ranges.FLAG)
+
 BatchNorm = Callable[..., hk.Module]
+
+
+def check_options(*, depth: int | str, width: float, version: int, zero_init_last_scale: bool,
+                  **_) -> None:
+  """Raises InputError for options of `build` that cannot be together."""
+  for channels in (64, *ARCHITECTURES[depth].channels):
+    scaled = channels * width
+    if not float(scaled).is_integer() or scaled < 4:
+      raise InputError(f'model.encoder_options.width is {width}, which makes {scaled:g} channels '
+                       f'out of {channels}; it must give whole numbers of at least 4.')
+  if zero_init_last_scale and version == 2:
+    raise InputError('model.encoder_options.zero_init_last_scale exists for version 1 only: a '
+                     'version 2 block does not end in a BatchNorm.')
 
 
 def build(*, batch_norm: BatchNorm, depth: int | str, width: float, version: int, stem: str,
@@ -59,17 +79,7 @@ def build(*, batch_norm: BatchNorm, depth: int | str, width: float, version: int
       (version 1 only). The paper used 1.
     rematerialize: gradients keep the outputs of blocks, and compute what is within them
       again.
-
-  Raises:
-    InputError: an option outside the above.
   """
-  for name, value, known in (('depth', depth, ARCHITECTURES), ('version', version, (1, 2)),
-                             ('stem', stem, STEMS), ('padding', padding, PADDINGS)):
-    if value not in known:
-      raise InputError(f'ResNet {name} {value!r} is none of {", ".join(map(str, known))}.')
-  if zero_init_last_scale and version == 2:
-    raise InputError('zero_init_last_scale exists for version 1 only: a version 2 block '
-                     'does not end in a BatchNorm.')
   architecture = ARCHITECTURES[depth]
   block = _BlockV1 if version == 1 else _BlockV2
   shared = dict(batch_norm=batch_norm, padding=padding, bottleneck=architecture.bottleneck)
@@ -89,14 +99,14 @@ class ResNet(hk.Module):
     super().__init__(name=architecture.name)
     self._padding, self._version = padding, version
     kernel, stride, self._pool = STEMS[stem]
-    channels = _scaled(64, width)
+    channels = int(64 * width)
     self._initial_conv = make_conv(channels, kernel, stride, name='initial_conv')
     # Version 2 normalises after the last group instead of after the stem.
     self._norm = batch_norm('initial_batchnorm' if version == 1 else 'final_batchnorm')
     self._groups = []
     for i, (blocks, group_channels) in enumerate(
         zip(architecture.blocks, architecture.channels)):
-      group_channels = _scaled(group_channels, width)
+      group_channels = int(group_channels * width)
       self._groups.append(_Group(
           make_block, blocks, group_channels, stride=1 if i == 0 else 2,
           projection=i > 0 or first_projection or channels != group_channels,
@@ -206,11 +216,3 @@ def _max_pool(out, padding):
     return hk.max_pool(out, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
   return jax.lax.reduce_window(out, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1),
                                ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def _scaled(channels: int, width: float) -> int:
-  scaled = channels * width
-  if scaled != int(scaled) or scaled < 4:
-    raise InputError(f'ResNet width {width} makes {scaled:g} channels out of {channels}; '
-                     'it must give whole numbers of at least 4.')
-  return int(scaled)

@@ -30,8 +30,9 @@ last. It returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5'
 only where there are more than five classes. The caller puts the module's name
 before the names of the metrics. `describe` returns what a reader of the result
 needs: the protocol in words, the choice made and the counts of images.
-Options come from the configuration. A module raises InputError with what is
-wrong, the numbers, and the way out.
+Options come from the configuration; what they can be, the module says in `RANGES`
+(`plugins.function`). A module raises InputError with what is wrong, the numbers, and
+the way out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

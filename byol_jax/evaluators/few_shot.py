@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
-from byol_jax import hashing
+from byol_jax import hashing, ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
 
+RANGES = dict(
+    shots=ranges.Several(ranges.whole(1), order='each once'), draws=ranges.whole(1),
+    l2_values=ranges.GRID, seed=ranges.SEED)
 PROTOCOL = (
     'Ridge regression in closed form to targets of 1 and -1 on features of a few training images '
     'per class without augmentation; l2 is chosen by top-1 on validation images, the stronger of '
@@ -68,16 +71,10 @@ def fit(train: Features, validation: Features, *, num_classes: int, shots: Seque
     seed: of the draws.
 
   Raises:
-    InputError: a class with fewer images, or an option out of its range.
+    InputError: a class with fewer images.
   """
   for name, part in (('train', train), ('validation', validation)):
     check_features(name, part, num_classes)
-  counted = all(isinstance(count, int) and count >= 1 for count in (draws, *shots))
-  if (not counted or not shots or len({*shots}) < len(shots) or not l2_values or seed < 0
-      or not all(0 < l2 < np.inf for l2 in l2_values)):
-    raise InputError(f'shots is {tuple(shots)}, draws {draws}, l2_values {tuple(l2_values)} and '
-                     f'seed {seed}; give one or more of each, above 0, each once, and a seed of 0 '
-                     'or more.')
   counts = np.bincount(train.labels, minlength=num_classes)
   if counts.min() < max(shots):
     raise InputError(f'Class {counts.argmin()} has {counts.min()} training images, fewer than the '

@@ -1,12 +1,11 @@
 """What the evaluators that fine-tune have in common besides the training: checks and scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax import augment, parallel
 from byol_jax.errors import InputError
 from byol_jax.evaluators import (
   Features,
@@ -74,32 +73,19 @@ def evaluate(fitted: Fitted, test: Callable[[Any], Features]) -> dict[str, float
   return scores(fitted.weights, lambda _: features, metric)
 
 
-def check(name: str, images: Images, *, num_classes: int, rates: Mapping[str, Sequence[float]],
-          momentum: float, batch_size: int, view: Mapping[str, Any], metric: str) -> None:
+def check(name: str, images: Images, *, num_classes: int, metric: str) -> None:
   """Checks what can be known before the first step.
 
   Args:
     name: of the evaluator, for messages.
     images: the training images.
     num_classes: C, each of which must have training images.
-    rates: the grid's axes by name, of values above 0.
-    momentum: of Nesterov's method.
-    batch_size: images per step over all devices.
-    view: the policy of the training images.
     metric: by which the best is chosen.
 
   Raises:
-    InputError: an empty grid, an option out of its range, an encoder that has nothing to
-      train, a metric for other labels, or classes without training images.
+    InputError: an encoder that has nothing to train, a metric for other labels, or classes
+      without training images.
   """
-  for key, values in rates.items():
-    if not values or not all(0 < value < np.inf for value in values):
-      raise InputError(f'evaluators.{name}.{key} is {values}, which makes no grid; give one or '
-                       'more values above 0.')
-  if not 0 <= momentum < 1:
-    raise InputError(f'evaluators.{name}.momentum is {momentum}; set it to 0 ... 1.')
-  parallel.check_batch_size(batch_size, images.virtual_shards, f'evaluators.{name}.batch_size')
-  augment.check_policy(f'evaluators.{name}.view', view)
   if images.training is None:
     raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
                      "'pixels' out of config.encoders.")

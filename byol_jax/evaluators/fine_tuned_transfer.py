@@ -8,13 +8,17 @@ on training and held-out images together.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from byol_jax import augment, ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids
+from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids, scoring
 
 TRAINS_ENCODER = True
 SEVERAL_LABELS = True
+RANGES = dict(
+    learning_rates=ranges.GRID,
+    weight_decays=ranges.Several(ranges.NOT_NEGATIVE, order='each once'), steps=ranges.whole(1),
+    batch_size=ranges.whole(1), momentum=ranges.MOMENTUM, metric=ranges.OneOf(scoring.METRICS),
+    view=augment.CROP_RANGES, seed=ranges.SEED)
 PROTOCOL = (
     'Transfer by fine-tuning as in appendix D.3 of the paper: encoder and new linear classifier '
     'are trained with random crop and flip, middle crop in testing, SGD with Nesterov momentum; '
@@ -61,13 +65,10 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
     seed: of the order of the images and the augmentation.
 
   Raises:
-    InputError: an option out of its range, classes without training images, unusable
+    InputError: classes without training images, unusable
       validation images, or all points have diverged.
   """
-  fine_tuned.check('fine_tuned_transfer', train, num_classes=num_classes, momentum=momentum,
-                    rates=dict(learning_rates=learning_rates), batch_size=batch_size, view=view,
-                    metric=metric)
-  _check(weight_decays, steps)
+  fine_tuned.check('fine_tuned_transfer', train, num_classes=num_classes, metric=metric)
   count, labels = fine_tuned.checked_validation(train, validation, num_classes, metric)
   options = dict(batch_size=batch_size, momentum=momentum, view=dict(view), seed=seed)
   run = _runner(train, num_classes, steps, options)
@@ -120,12 +121,3 @@ def _refit(train: Images, point: grids.Point, num_classes: int, steps: int,
         f'{both.num_examples} training and validation images together; leave the learning rate '
         f'{point["learning_rate"]:g} out of evaluators.fine_tuned_transfer.learning_rates.')
   return weights, both.num_examples
-
-
-def _check(weight_decays: Sequence[float], steps: int) -> None:
-  name = 'evaluators.fine_tuned_transfer'
-  if not weight_decays or not all(0 <= decay < np.inf for decay in weight_decays):
-    raise InputError(f'{name}.weight_decays is {weight_decays}, which makes no grid; give one or '
-                     'more values of 0 or above.')
-  if steps < 1:
-    raise InputError(f'{name}.steps is {steps}; set it to at least 1.')

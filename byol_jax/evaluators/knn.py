@@ -19,9 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from byol_jax import ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
 
+RANGES = dict(k=ranges.whole(1), temperature=ranges.POSITIVE, query_chunk=ranges.whole(1),
+              bank_chunk=ranges.whole(1))
 PROTOCOL = (
     'k nearest neighbours among the training images by cosine similarity, votes weighted by '
     'exp(similarity / temperature) (Wu et al. 2018). k and temperature are given, nothing is '
@@ -66,28 +69,14 @@ def fit(train: Features, validation: Features, *, num_classes: int, k: int, temp
       query_chunk * (k + bank_chunk) similarities and two chunks of embeddings.
 
   Raises:
-    InputError: an option out of its range, or unusable training features.
+    InputError: fewer training images than neighbours, or unusable training features.
   """
   check_features('train', train, num_classes)
-  fitted = Fitted(train, len(validation.embeddings), num_classes, k, temperature,
-                  query_chunk, bank_chunk)
-  check(fitted)
-  return fitted
-
-
-def check(fitted: Fitted) -> None:
-  """Raises InputError for an option out of its range."""
-  train, _, _, k, temperature, query_chunk, bank_chunk = fitted
-  if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-    raise InputError(f'k is {k!r}; neighbours are counted, give an integer.')
-  if not 1 <= k <= len(train.embeddings):
+  if k > len(train.embeddings):
     raise InputError(f'knn.k is {k} but there are {len(train.embeddings)} training images; '
                      f'set k to 1 ... {len(train.embeddings)}, or give more images.')
-  if not 0 < temperature < np.inf:
-    raise InputError(f'temperature is {temperature}; set it above 0 (the paper has 0.07).')
-  if min(query_chunk, bank_chunk) < 1:
-    raise InputError(f'query_chunk is {query_chunk} and bank_chunk is {bank_chunk}; '
-                     'set both to at least 1.')
+  return Fitted(train, len(validation.embeddings), num_classes, k, temperature, query_chunk,
+                bank_chunk)
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:

@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from byol_jax import ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, check_features, knn
 
+RANGES = dict(k_values=ranges.Several(ranges.whole(1), order='each once'),
+              temperatures=ranges.GRID)
 PROTOCOL = (
     'k nearest neighbours among the training images by cosine similarity, votes weighted by '
     'exp(similarity / temperature) (Wu et al. 2018); k and temperature are chosen by top-1 on '
@@ -33,26 +36,19 @@ def fit(train: Features, validation: Features, *, num_classes: int, k_values: Se
     temperatures: of the votes, > 0.
 
   Raises:
-    InputError: an option out of its range, or unusable features.
+    InputError: fewer training images than each of `k_values`, or unusable features.
   """
   check_features('validation', validation, num_classes)
   count = len(train.embeddings)
-  wrong = [k for k in k_values
-           if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1]
-  if wrong:
-    raise InputError(f'evaluators.knn_grid.k_values has {wrong[0]!r}; give integers of 1 or more.')
   possible = [int(k) for k in k_values if k <= count]
-  if not possible or not len(temperatures):
-    raise InputError(f'k_values is {tuple(k_values)} and temperatures {tuple(temperatures)}, with '
-                     f'{count} training images; give at least one of each that '
-                     'is possible.')
+  if not possible:
+    raise InputError(f'evaluators.knn_grid.k_values is {tuple(k_values)} with {count} training '
+                     f'images; give at least one of 1 ... {count}.')
   pairs = [(k, temperature) for k in possible for temperature in temperatures]
   # The bank is looked through once; it may be large.
   first = knn.fit(train, validation, num_classes=num_classes, k=possible[0],
                   temperature=temperatures[0])
   options = [first._replace(k=k, temperature=temperature) for k, temperature in pairs]
-  for option in options:
-    knn.check(option)
   scores = knn.evaluate_all(options, validation)
   top1 = [score['top1'] for score in scores]
   return Fitted(options[int(np.argmax(top1))],

@@ -20,11 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax import augment, input_pipeline, parallel
+from byol_jax import augment, input_pipeline, parallel, ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, Images, accuracy, check_features, label_ranks
 
 TRAINS_ON_IMAGES = True
+RANGES = dict(
+    learning_rates=ranges.GRID, epochs=ranges.POSITIVE, batch_size=ranges.whole(1),
+    momentum=ranges.MOMENTUM, view=augment.CROP_RANGES, seed=ranges.SEED, refit=ranges.FLAG)
 PROTOCOL = (
     'Linear evaluation as in appendix C.1 of the paper: linear classifier on the frozen encoder, '
     'BatchNorm in evaluation mode, random crop and flip in training, middle crop in testing, SGD '
@@ -79,16 +82,9 @@ def fit(train: Images, validation: Features, *, num_classes: int,
     refit: train once more on training and held-out images; not in the paper.
 
   Raises:
-    InputError: an option out of its range, or unusable features.
+    InputError: unusable features, or all classifiers have diverged.
   """
   check_features('validation', validation, num_classes)
-  if not learning_rates or not all(0 < rate < np.inf for rate in learning_rates):
-    raise InputError(f'learning_rates is {learning_rates}; give one or more above 0.')
-  if epochs <= 0 or not 0 <= momentum < 1:
-    raise InputError(f'epochs is {epochs} and momentum {momentum}; set epochs above 0 and '
-                     'momentum to 0 ... 1.')
-  parallel.check_batch_size(batch_size, train.virtual_shards, 'evaluators.linear.batch_size')
-  augment.check_policy('evaluators.linear.view', view)
   options = dict(epochs=epochs, batch_size=batch_size, momentum=momentum, view=view, seed=seed)
   classifiers = _train(train, learning_rates, num_classes, **options)
   scores = [_accuracy(_only(classifiers, i), validation) for i in range(len(learning_rates))]

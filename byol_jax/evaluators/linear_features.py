@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
+from byol_jax import ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import (
   Features,
@@ -25,6 +26,7 @@ from byol_jax.evaluators import (
 )
 from byol_jax.evaluators.logistic_regression import Parameters
 
+RANGES = dict(l2_values=ranges.GRID, tolerance=ranges.POSITIVE, max_iterations=ranges.whole(1))
 PROTOCOL = (
     'Multinomial logistic regression by L-BFGS on cached features of images without augmentation, '
     'standardised by the mean and standard deviation of the training features; the l2 penalty is '
@@ -75,7 +77,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, l2_values: S
     max_iterations: or after this many steps of L-BFGS.
 
   Raises:
-    InputError: an option out of its range, unusable features, one class only.
+    InputError: unusable features, one class only.
   """
   _check(train, validation, num_classes)
   mean, std = _moments(train.embeddings)

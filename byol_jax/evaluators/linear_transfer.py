@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
-from byol_jax import parallel
+from byol_jax import parallel, ranges
 from byol_jax.evaluators import (
   Features,
   check_classes,
@@ -24,6 +24,9 @@ from byol_jax.evaluators import (
 from byol_jax.evaluators.logistic_regression import Parameters
 
 SEVERAL_LABELS = True
+RANGES = dict(
+    l2_values=ranges.GRID, metric=ranges.OneOf(scoring.METRICS), tolerance=ranges.POSITIVE,
+    max_iterations=ranges.whole(1), dtype=ranges.OneOf(('float32', 'float64')))
 PROTOCOL = (
     'Linear transfer as in appendix D.2 of the paper: multinomial logistic regression by L-BFGS '
     '(of several labels: one logistic regression per class) on features of images without '
@@ -79,7 +82,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
     dtype: of `logistic_regression.path`.
 
   Raises:
-    InputError: an option out of its range, unusable features, a class without training image.
+    InputError: unusable features, a class without training image.
   """
   for name, part in (('train', train), ('validation', validation)):
     # Of labels of another kind it says more than the next.

@@ -36,7 +36,7 @@ def scores(queries: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, weight
     queries: [Q, D].
     gallery: [G, D].
     k1: nearest images that can be reciprocal; the paper has 20.
-    k2: nearest images whose vectors are averaged; the paper has 6.
+    k2: nearest images whose vectors are averaged, at most k1 + 1; the paper has 6.
     weight: of the original distance, in [0, 1]; the paper's lambda, 0.3.
     block_bytes: of one yielded block, as in `ranking.similarities`.
     most_bytes: that neighbours and vectors may take.
@@ -45,10 +45,9 @@ def scores(queries: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, weight
     Rows of the queries, and float32 [q, G], higher is nearer, multiples of `ranking.STEP`.
 
   Raises:
-    InputError: they would take more bytes, or an option is out of its range.
+    InputError: they would take more bytes.
   """
   chex.assert_equal_shape_suffix([queries, gallery], 1)
-  check_options(k1, k2, weight)
   directions = ranking.unit_length(np.concatenate([queries, gallery]))
   _check_bytes(len(directions) * (k1 + 1) * 8, most_bytes, len(directions), 'neighbours')
   nearest, farthest = _neighbours(directions, k1 + 1, block_bytes)
@@ -65,13 +64,6 @@ def scores(queries: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, weight
       distance = (2 - 2 * similarity[i]) / farthest[query]
       block[i] = -((1 - weight) * _jaccard(vectors, query, of_gallery) + weight * distance)
     yield rows, np.round(block / ranking.STEP) * np.float32(ranking.STEP)
-
-
-def check_options(k1: int, k2: int, weight: float) -> None:
-  """Raises InputError for an option of `scores` that is out of its range."""
-  if min(k1, k2) < 1 or k2 > k1 + 1 or not 0 <= weight <= 1:
-    raise InputError(f'k1 is {k1}, k2 {k2} and original_weight {weight}; set 1 <= k2 <= k1 + 1 and '
-                     'a weight in [0, 1] (the paper has 20, 6 and 0.3).')
 
 
 def _check_bytes(needed: int, most: int, count: int, what: str) -> None:

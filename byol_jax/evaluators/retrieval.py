@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
+from byol_jax import ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, check_features, ranking, reranking
 from byol_jax.retrieval_lists import Roles
@@ -18,6 +19,12 @@ from byol_jax.retrieval_lists import Roles
 RETRIEVES = True
 GALLERIES = ('lists', 'train', 'test')
 CMC_AT = (1, 5, 10)
+_BYTES = ranges.whole(1, ranges.LARGEST_64_BITS)
+RANGES = dict(
+    gallery=ranges.OneOf(GALLERIES), whitening=ranges.whole(0), rerank=ranges.FLAG,
+    k1=ranges.whole(1), k2=ranges.whole(1), original_weight=ranges.SHARE,
+    recall_at=ranges.Several(ranges.whole(1), order='each once'), depth=ranges.whole(1),
+    pictured=ranges.whole(0), block_bytes=_BYTES, most_bytes=_BYTES)
 PROTOCOL = (
     'The gallery is ranked by cosine similarity for each query. Left out: images of the query\'s '
     'identity from its camera, and the query itself. mAP is the mean over the queries of the mean '
@@ -57,6 +64,12 @@ class Fitted(NamedTuple):
   options: dict[str, Any]
 
 
+def check_options(*, rerank: bool, k1: int, k2: int, **_) -> None:
+  """Raises InputError for options of `fit` that cannot be together."""
+  if rerank and k2 > k1 + 1:
+    raise InputError(f'evaluators.retrieval.k2 is {k2} and k1 {k1}; k2 can be at most k1 + 1.')
+
+
 def fit(train: Callable[[], Features], validation: Callable[[], Features], *, num_classes: int,
         roles: Roles | None, gallery: str, whitening: int, rerank: bool, k1: int, k2: int,
         original_weight: float, recall_at: Sequence[int], depth: int, pictured: int,
@@ -82,23 +95,13 @@ def fit(train: Callable[[], Features], validation: Callable[[], Features], *, nu
     most_bytes: memory that re-ranking may take.
 
   Raises:
-    InputError: an option out of its range, lists that are missing or not wanted, or unusable
+    InputError: lists that are missing or not wanted, or unusable
       training features.
   """
   del validation
-  if gallery not in GALLERIES:
-    raise InputError(f'gallery is {gallery!r}; it can be {", ".join(GALLERIES)}.')
   if (gallery == 'lists') != (roles is not None):
     raise InputError(f"gallery is {gallery!r}, but the data set has {'no ' * (roles is None)}lists "
                      f"of queries; set it to {'train or test' if roles is None else 'lists'}.")
-  counted = (*recall_at, depth, block_bytes, most_bytes)
-  if not recall_at or min(counted) < 1 or min(whitening, pictured) < 0:
-    raise InputError(f'recall_at is {tuple(recall_at)}, depth {depth}, block_bytes {block_bytes}, '
-                     f'most_bytes {most_bytes}, whitening {whitening} and pictured {pictured}; the '
-                     'last two can be 0, the others must be at least 1.')
-  if rerank:
-    # Now, and not after the test images have been read.
-    reranking.check_options(k1, k2, original_weight)
   features = train() if gallery == 'train' or whitening else None
   if features is not None and gallery == 'train':
     check_features('train', features, num_classes)

@@ -8,11 +8,14 @@ epochs are chosen on held-out training images.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_jax import schedules
-from byol_jax.errors import InputError
+from byol_jax import augment, ranges, schedules
 from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids
 
 TRAINS_ENCODER = True
+RANGES = dict(
+    learning_rates=ranges.GRID, epochs=ranges.GRID, batch_size=ranges.whole(1),
+    momentum=ranges.MOMENTUM, batch_norm_decay=ranges.MOMENTUM, view=augment.CROP_RANGES,
+    seed=ranges.SEED, max_steps=ranges.whole(0))
 PROTOCOL = (
     'Semi-supervised evaluation as in appendix C.1 of the paper: encoder and new linear classifier '
     'are trained on the labelled training images with random crop and flip, middle crop in '
@@ -48,15 +51,10 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
     max_steps: at most so many steps per point, for trials; 0 for no limit.
 
   Raises:
-    InputError: an option out of its range, classes without training images, unusable
+    InputError: classes without training images, unusable
       validation images, or all points have diverged.
   """
-  fine_tuned.check('semi_supervised', train, num_classes=num_classes, momentum=momentum,
-                    rates=dict(learning_rates=learning_rates, epochs=epochs),
-                    batch_size=batch_size, view=view, metric='top1')
-  if not 0 <= batch_norm_decay < 1 or max_steps < 0:
-    raise InputError(f'evaluators.semi_supervised: batch_norm_decay is {batch_norm_decay} and '
-                     f'max_steps {max_steps}; set them to 0 ... 1, and to 0 or more.')
+  fine_tuned.check('semi_supervised', train, num_classes=num_classes, metric='top1')
   count, labels = fine_tuned.checked_validation(train, validation, num_classes, 'top1')
   options = dict(batch_size=batch_size, momentum=momentum, batch_norm_decay=batch_norm_decay,
                  view=dict(view), seed=seed)

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+RANGES = {}
 
 def l2_normalize(vectors: jax.Array, epsilon: float = 1e-12) -> jax.Array:
   """v / |v| along the last axis [..., D]; a zero vector stays zero.

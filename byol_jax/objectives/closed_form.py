@@ -1,21 +1,13 @@
 """BYOL's objective with the best linear predictor for the batch instead of a learned one."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
-from byol_jax import parallel
-from byol_jax.errors import InputError
+from byol_jax import parallel, ranges
 from byol_jax.objectives import byol
 
+RANGES = dict(ridge=ranges.POSITIVE)
 _HIGHEST = jax.lax.Precision.HIGHEST
-
-
-def check(*, ridge: float = 1e-3) -> None:
-  """Raises InputError for options that `loss` cannot have."""
-  if not 0 < ridge < math.inf:
-    raise InputError(f'train.objective_options.ridge cannot be {ridge}; it must be positive.')
 
 
 def loss(online, target, *, ridge: float = 1e-3) -> jax.Array:

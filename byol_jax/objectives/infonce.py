@@ -1,29 +1,16 @@
 """From BYOL to SimCLR: attraction to the other view, and repulsion of weight beta (Eq. 8)."""
 
-import math
-
 import chex
 import jax
 import jax.numpy as jnp
 
-from byol_jax import parallel
-from byol_jax.errors import InputError
+from byol_jax import parallel, ranges
 from byol_jax.objectives import byol
 
 # Of predictions and projections, before they are compared (Table 20).
 NORMALIZATIONS = ('l2', 'layer_norm', 'batch_norm', 'none')
-
-
-def check(*, beta: float, temperature: float, normalization: str) -> None:
-  """Raises InputError for options that `loss` cannot have."""
-  cannot = 'train.objective_options.{} cannot be {}'.format
-  if normalization not in NORMALIZATIONS:
-    raise InputError(f'{cannot("normalization", normalization)}; it can be '
-                     f'{", ".join(NORMALIZATIONS)}.')
-  if not 0 < temperature < math.inf:
-    raise InputError(f'{cannot("temperature", temperature)}; it must be positive.')
-  if not 0 <= beta < math.inf:
-    raise InputError(f'{cannot("beta", beta)}; it must be 0 or more.')
+RANGES = dict(beta=ranges.NOT_NEGATIVE, temperature=ranges.POSITIVE,
+              normalization=ranges.OneOf(NORMALIZATIONS))
 
 
 def loss(online, target, *, beta: float, temperature: float, normalization: str) -> jax.Array:
@@ -49,11 +36,7 @@ def loss(online, target, *, beta: float, temperature: float, normalization: str)
     temperature: alpha, above 0.
     normalization: one of NORMALIZATIONS; for all but 'l2' S(u, w) is 1 - |u - w|^2 / 2, which
       is the cosine of unit vectors, so that the attraction is the squared distance.
-
-  Raises:
-    InputError: options that `check` refuses.
   """
-  check(beta=beta, temperature=temperature, normalization=normalization)
   predictions = [_normalized(outputs.prediction, normalization) for outputs in online]
   projections = [_normalized(outputs.projection, normalization) for outputs in target]
   total = 0.

@@ -19,14 +19,17 @@ def get_config() -> ml_collections.ConfigDict:
   config = default.get_config().unlock()
   config.data.dataset = 'arrays'
   config.data.options = dict(
-      images='images.npz',  # .npz with `images` and optionally `labels`, or an .npy
+      images='images.npz',  # .npz with `images` and optionally `labels`, or an .npy; a path
       # .npy of integers, beside an .npy; None: the labels in `images`, if there are any;
-      # 'none': the set, its test images too, is read as unlabelled.
+      # 'none': the set, its test images too, is read as unlabelled; a path or None
       labels=ml_collections.config_dict.placeholder(str),
-      test_images=ml_collections.config_dict.placeholder(str),  # as `images`
-      test_labels=ml_collections.config_dict.placeholder(str),  # as `labels`
-      validation_share=0.1,  # of the images, held out of the training
-      num_classes=0,  # 0: the largest training label + 1, at most the number of images
+      # As `images`; a path or None
+      test_images=ml_collections.config_dict.placeholder(str),
+      # As `labels`; a path or None
+      test_labels=ml_collections.config_dict.placeholder(str),
+      validation_share=0.1,  # of the images, held out of the training; a number in [0, 1)
+      # 0: the largest training label + 1, at most the number of images; a whole number of 0 or more
+      num_classes=0,
   )
   config.data.image_size = 32
   config.data.center_share = 1.0  # small images are seen whole

@@ -1,10 +1,14 @@
-"""Every key of a pretraining run, once, with its unit and source.
+"""Every key of a pretraining run, once, with its unit, source and range.
 
 The values are the paper's for ResNet-50, 1000 epochs of ImageNet (Grill et al.
 2020; section, appendix or table named at each key; "reference" is DeepMind's
 implementation where the paper is silent). Other configs start from these and
 override. Durations are in epochs, learning rates per 256 images: the run resolves
 both from the size of the data set, prints them and saves them.
+
+What a key can be stands after the last semicolon of its comment, in the words of the error that
+any other value ends with (byol_jax/ranges.py; a test holds that they are the same). Numbers are
+finite, and whole numbers fit in 32 bits.
 """
 
 import ml_collections
@@ -15,7 +19,7 @@ from byol_jax.errors import InputError
 def get_config() -> ml_collections.ConfigDict:
   """All keys, locked: an unknown key is an error."""
   config = ml_collections.ConfigDict()
-  # Draws the parameters, the order of the images and the augmentations.
+  # Draws the parameters, the order of the images and the augmentations; a whole number of 0 or more
   config.seed = 0
 
   config.data = _data()
@@ -26,12 +30,15 @@ def get_config() -> ml_collections.ConfigDict:
   config.train = _train()
   config.evals = _evals()
   config.log = ml_collections.ConfigDict(dict(
-      every_steps=100,  # a line in the log, and the collapse statistics; 0 for none
+      # A line in the log, and the collapse statistics (0: none); a whole number of 0 or more
+      every_steps=100,
   ))
   config.checkpoint = ml_collections.ConfigDict(dict(
-      every_epochs=1.0,  # a checkpoint; the last step always makes one, 0 only that
-      keep_last=2,  # newest checkpoints kept
-      keep_best=1,  # besides, the best by knn/top1 on the validation split
+      # A checkpoint; the last step always makes one, 0 only that; a number of 0 or more
+      every_epochs=1.0,
+      keep_last=2,  # newest checkpoints kept; a whole number of 1 or more
+      # Besides, the best by knn/top1 on the validation split; a whole number of 0 or more
+      keep_best=1,
   ))
   return config.lock()
 
@@ -61,38 +68,48 @@ def arguments(text: str, **defaults):
 def tfds_options() -> ml_collections.ConfigDict:
   """Of byol_jax/datasets/tfds.py: any set of TensorFlow Datasets."""
   return ml_collections.ConfigDict(dict(
-      name='imagenet2012',  # with config and version if wanted: 'imagenette/160px-v2'
-      data_dir=ml_collections.config_dict.placeholder(str),  # None: TFDS's own folder
-      train_split='train',  # in TFDS syntax, as are the next two
-      validation_split='',  # '': held out of train_split
-      test_split='validation',  # '': none. ImageNet's public validation set is the test
+      # With config and version if wanted: 'imagenette/160px-v2'; a text
+      name='imagenet2012',
+      # None: TFDS's own folder; a path or None
+      data_dir=ml_collections.config_dict.placeholder(str),
+      train_split='train',  # in TFDS syntax, as are the next two; a text
+      validation_split='',  # '': held out of train_split; a text or ''
+      # '': none. ImageNet's public validation set is the test; a text or ''
+      test_split='validation',
       # Images of train_split (appendix D.1), or 'first' (reference), or 'per_class': the
-      # same number of each class, drawn by a hash (appendix D.1: SUN397, Pets, Caltech-101).
+      # same number of each class, drawn by a hash (appendix D.1: SUN397, Pets, Caltech-101);
+      # 'first', 'last' or 'per_class'
       held_out='last',
-      held_out_images=10_009,  # (appendix C.1; reference 10,000)
-      held_out_share=0.1,  # at most this share of train_split; decides for small sets
-      held_out_per_class=0,  # images of each class, with 'per_class'
-      # The set of which validation_split is, with the same classes; '': that of `name`.
+      held_out_images=10_009,  # (appendix C.1; reference 10,000); a whole number of 0 or more
+      # At most this share of train_split; decides for small sets; a number in [0, 1)
+      held_out_share=0.1,
+      # Images of each class, with 'per_class', which needs 1 or more; a whole number of 0 or more
+      held_out_per_class=0,
+      # The set of which validation_split is, with the same classes ('': that of `name`);
+      # a text or ''
       validation_name='',
       # A feature, such as 'file_name', by which images of validation_split that train_split
-      # has too are left out of the validation; '': none are.
+      # has too are left out of the validation ('': none are); a text or ''
       image_id_key='',
       # Share of the training images that is trained on; below 1 a class-balanced subset of
       # those that are not held out (appendix C.1, Figure 4: 0.01 to 1). A smaller share is
-      # part of a larger one of the same seed.
+      # part of a larger one of the same seed; a number in (0, 1]
       subset_share=1.0,
-      subset_seed=0,  # draws the subset
-      image_key='image',  # features of the set
-      label_key='label',  # '': unlabelled; a sequence of classes: several for an image
+      subset_seed=0,  # draws the subset; a whole number of 0 or more
+      image_key='image',  # the feature that is the image; a text
+      # The feature that is the label ('': unlabelled). A sequence of classes gives several for
+      # an image; a text or ''
+      label_key='label',
       # A sequence of classes of which those that label_key has not are not judged, as VOC2007
-      # does not judge difficult objects; '': all are.
+      # does not judge difficult objects ('': all are); a text or ''
       ignored_label_key='',
       # Encoded records that a virtual shard keeps to draw the next one from: with 64
-      # shards 16,384 over all hosts.
+      # shards 16,384 over all hosts; a whole number of 1 or more
       shuffle_buffer=256,
-      download=False,  # prepare the set first, if TFDS can
+      download=False,  # prepare the set first, if TFDS can; True or False
       # Folder on this host, of a local disk or /dev/shm, into which the files of its shards
-      # are copied before the first step, for storage that is slow. None: they are not.
+      # are copied before the first step, for storage that is slow (None: they are not);
+      # a path or None
       cache_dir=ml_collections.config_dict.placeholder(str),
   ))
 
@@ -100,26 +117,34 @@ def tfds_options() -> ml_collections.ConfigDict:
 def stl10_options() -> ml_collections.ConfigDict:
   """Of byol_jax/datasets/stl10.py: the binary files of STL-10."""
   return ml_collections.ConfigDict(dict(
-      folder='stl10_binary',  # of the files
-      unlabelled=True,  # the 100,000 images without labels, for pretraining
-      fold=ml_collections.config_dict.placeholder(int),  # 0 ... 9; None: all 5,000
-      validation_share=0.1,  # of the training images, held out
-      subset_share=1.0,  # of the other labelled images; below 1 a class-balanced subset
-      subset_seed=0,  # draws the subset
+      folder='stl10_binary',  # of the files; a path
+      unlabelled=True,  # the 100,000 images without labels, for pretraining; True or False
+      # A predefined fold (None: all 5,000 images); a whole number in [0, 9] or None
+      fold=ml_collections.config_dict.placeholder(int),
+      validation_share=0.1,  # of the training images, held out; a number in [0, 1)
+      # Of the other labelled images, below 1 a class-balanced subset; a number in (0, 1]
+      subset_share=1.0,
+      subset_seed=0,  # draws the subset; a whole number of 0 or more
   ))
 
 
 def image_folder_options() -> ml_collections.ConfigDict:
   """Of byol_jax/datasets/image_folder.py: folders of image files."""
   return ml_collections.ConfigDict(dict(
-      train='images',  # folder of the training images
-      validation=ml_collections.config_dict.placeholder(str),  # of held-out images
-      test=ml_collections.config_dict.placeholder(str),  # of test images
-      labels='folders',  # 'folders': one subfolder per class; 'none': unlabelled
-      validation_share=0.1,  # of the images in `train`, unless `validation` is given
-      exif_orientation=True,  # turn images as their EXIF says; False: as they are stored
-      subset_share=1.0,  # of the other training images; below 1 a class-balanced subset
-      subset_seed=0,  # draws the subset
+      train='images',  # folder of the training images; a path
+      # Folder of held-out images (None: drawn from `train`); a path or None
+      validation=ml_collections.config_dict.placeholder(str),
+      # Folder of test images (None: there are none); a path or None
+      test=ml_collections.config_dict.placeholder(str),
+      # 'folders': one subfolder per class, 'none': unlabelled; 'folders' or 'none'
+      labels='folders',
+      # Of the images in `train`, unless `validation` is given; a number in [0, 1)
+      validation_share=0.1,
+      # Turn images as their EXIF says, or take them as they are stored; True or False
+      exif_orientation=True,
+      # Of the other training images, below 1 a class-balanced subset; a number in (0, 1]
+      subset_share=1.0,
+      subset_seed=0,  # draws the subset; a whole number of 0 or more
   ))
 
 
@@ -127,99 +152,121 @@ def retrieval_options() -> ml_collections.ConfigDict:
   """Of byol_jax/datasets/retrieval.py: images of identities, with queries and a gallery."""
   return ml_collections.ConfigDict(dict(
       # 'csv': files with the columns path,id,camera; 'folders': a subfolder per identity;
-      # 'veri': VeRi-776; 'veri_wild': VERI-Wild.
+      # 'veri': VeRi-776; 'veri_wild': VERI-Wild; 'csv', 'folders', 'veri' or 'veri_wild'
       format='csv',
-      root=ml_collections.config_dict.placeholder(str),  # folder of the benchmarks
-      query=ml_collections.config_dict.placeholder(str),  # own CSV file or folder
-      gallery=ml_collections.config_dict.placeholder(str),  # likewise
-      # Likewise, identities not needed; 'gallery': its images, for an evaluation.
+      # Folder of the benchmarks, for 'veri' and 'veri_wild'; a path or None
+      root=ml_collections.config_dict.placeholder(str),
+      # Own CSV file or folder; a path or None
+      query=ml_collections.config_dict.placeholder(str),
+      # Likewise; a path or None
+      gallery=ml_collections.config_dict.placeholder(str),
+      # Likewise, identities not needed; 'gallery': its images, for an evaluation; a path or None
       train=ml_collections.config_dict.placeholder(str),
-      test_size=3000,  # identities in the test of VERI-Wild: 3000, 5000 or 10000
-      labels='identities',  # 'none' for pretraining
-      exif_orientation=True,  # turn images as their EXIF says; False: as they are stored
-      validation_share=0.1,  # of the training images, held out
+      test_size=3000,  # identities in the test of VERI-Wild; 3000, 5000 or 10000
+      labels='identities',  # 'none' for pretraining; 'identities' or 'none'
+      validation_share=0.1,  # of the training images, held out; a number in [0, 1)
+      # Turn images as their EXIF says, or take them as they are stored; True or False
+      exif_orientation=True,
   ))
 
 
 def _data() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
-      dataset='shapes',  # a module of byol_jax/datasets, or a dotted path
+      dataset='shapes',  # a module of byol_jax/datasets or a dotted path
       options=ml_collections.ConfigDict(dict(), convert_dict=True),  # of its load function
       # 'memory': images of one size are held in memory as uint8 and cropped on the
       # device. 'device': the same, held on each device, which gets only their numbers.
-      # 'tf_data': tf.data reads, decodes and crops on the host.
+      # 'tf_data': tf.data reads, decodes and crops on the host; 'memory', 'device' or 'tf_data'
       pipeline='memory',
-      workers=0,  # images that tf_data decodes at once; 0: as many as it finds useful
+      # Images that tf_data decodes at once (0: as many as it finds useful);
+      # a whole number of 0 or more
+      workers=0,
       # An image file that cannot be read: 'stop' with its name, or 'skip' it, name it
-      # in the log and fill its place in the batch with another image.
+      # in the log and fill its place in the batch with another image; 'stop' or 'skip'
       unreadable='stop',
       # Files that have changed since the run was begun: 'stop' says which, or 'accept' goes on
-      # with them, although images that were held out may be trained on from then.
+      # with them, although images that were held out may be trained on from then;
+      # 'stop' or 'accept'
       changed_files='stop',
-      image_size=224,  # pixels, side of a view (appendix B)
+      image_size=224,  # pixels, side of a view (appendix B); a whole number in [1, 65535]
       # How tf_data resizes training crops: 'bicubic' (appendix B), or 'bilinear', which is
-      # faster. Evaluation is always bicubic, and so are the crops of memory and device.
+      # faster. Evaluation is always bicubic, and so are the crops of memory and device;
+      # 'bicubic' or 'bilinear'
       resize='bicubic',
       # The view for evaluation: the middle square of this share of the shorter side
-      # (224 of 256 pixels, appendix B), ...
+      # (224 of 256 pixels, appendix B), ...; a number in (0, 1]
       center_share=0.875,
       # ... resized before it is cut ('resize_first', appendix B) or after
-      # ('crop_first', reference).
+      # ('crop_first', reference); 'resize_first' or 'crop_first'
       center_order='resize_first',
       # The order of the images is drawn within this many fixed shards, of which each
-      # host owns an equal part. It must divide the batch; the hosts must divide it.
+      # host owns an equal part. It must divide the batch, and the hosts must divide it;
+      # a whole number of 1 or more
       virtual_shards=8,
   ))
 
 
 def _model() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
-      encoder='resnet',  # a module of byol_jax/encoders, or a dotted path
+      encoder='resnet',  # a module of byol_jax/encoders or a dotted path
       encoder_options=dict(
-          depth=50,  # 10, 18, 34, 50, 101, 152 or 200 (section 3.3)
-          width=1.0,  # multiplies all channels (section 3.3: 1 to 4)
-          version=1,  # ResNet v1 or v2 (section 3.3: v1)
-          stem='imagenet',  # or 'medium' (3x3 stride 2), 'small' (3x3 stride 1), no pool
-          padding='SAME',  # 'SAME' (reference) or 'torch'
-          first_projection=True,  # projection shortcut in group 0 (reference)
-          zero_init_last_scale=False,  # the paper used scale 1 (reference README)
+          # Layers (section 3.3: 50 to 200; 'tiny' has 8 channels, for tests);
+          # 10, 18, 34, 50, 101, 152, 200 or 'tiny'
+          depth=50,
+          width=1.0,  # multiplies all channels (section 3.3: 1 to 4); a number above 0
+          version=1,  # ResNet v1 or v2 (section 3.3: v1); 1 or 2
+          # 7x7 stride 2 and a pool ('imagenet'), 3x3 stride 2 ('medium') or 3x3 stride 1
+          # ('small'), no pool; 'imagenet', 'medium' or 'small'
+          stem='imagenet',
+          padding='SAME',  # 'SAME' (reference), or as torchvision; 'SAME' or 'torch'
+          first_projection=True,  # projection shortcut in group 0 (reference); True or False
+          # The paper used scale 1 (reference README); True or False
+          zero_init_last_scale=False,
           # Keep the outputs of blocks only, and compute the rest again on the way back: less
-          # memory for more time.
+          # memory for more time; True or False
           rematerialize=False,
       ),
-      projector=(4096, 256),  # layer sizes (section 3.3)
-      predictor=(4096, 256),  # layer sizes (section 3.3); () for none (Table 5b)
-      # Another predictor for small views (view_small); () for the same.
+      # Layer sizes (section 3.3); one or more whole numbers of 1 or more
+      projector=(4096, 256),
+      # Layer sizes (section 3.3), () for none (Table 5b); any number of whole numbers of 1 or more
+      predictor=(4096, 256),
+      # Another predictor for small views (view_small), () for the same;
+      # any number of whole numbers of 1 or more
       small_predictor=(),
       # 'batch', over all devices, or 'group': GroupNorm with standardized convolution weights,
-      # without statistics of the batch (arXiv 2010.10241).
+      # without statistics of the batch (arXiv 2010.10241); 'batch' or 'group'
       normalization='batch',
-      initial_scale=1.0,  # times Haiku's initial weights, std 1 / sqrt(inputs); He's: sqrt(2)
-      batch_norm_decay=0.9,  # of the running statistics (reference)
-      batch_norm_epsilon=1e-5,  # added to the variance (reference)
-      compute_dtype='float32',  # or 'bfloat16'; parameters stay float32
-      image_mean=(0.485, 0.456, 0.406),  # of ImageNet, images in [0, 1] (appendix B)
-      image_std=(0.229, 0.224, 0.225),
+      # Times Haiku's initial weights, std 1 / sqrt(inputs), sqrt(2) for He's; a number above 0
+      initial_scale=1.0,
+      batch_norm_decay=0.9,  # of the running statistics (reference); a number in [0, 1)
+      batch_norm_epsilon=1e-5,  # added to the variance (reference); a number above 0
+      # Parameters stay float32 under bfloat16; 'float32', 'bfloat16' or 'float64'
+      compute_dtype='float32',
+      # Per channel, of ImageNet, images in [0, 1] (appendix B); three numbers
+      image_mean=(0.485, 0.456, 0.406),
+      image_std=(0.229, 0.224, 0.225),  # likewise; three numbers above 0
   ))
 
 
 def _view(blur_probability: float, solarize_probability: float) -> ml_collections.ConfigDict:
   """One view's policy (Table 6); details in which the reference decides: augment.py."""
   return ml_collections.ConfigDict(dict(
-      crop_area=(0.08, 1.0),  # share of the image, uniform
-      crop_aspect=(3 / 4, 4 / 3),  # width / height, log-uniform
-      flip_probability=0.5,
-      jitter_probability=0.8,
-      brightness=0.4,  # added, U[-.4, .4]
-      contrast=0.4,  # factor U[.6, 1.4]
-      saturation=0.2,  # factor U[.8, 1.2]
-      hue=0.1,  # turns added, U[-.1, .1]
-      grayscale_probability=0.2,
-      blur_probability=blur_probability,
-      blur_divider=10.0,  # kernel size = image height / 10 (23 taps at 224)
-      blur_sigma=(0.1, 2.0),  # pixels, uniform
-      solarize_probability=solarize_probability,
-      solarize_threshold=0.5,
+      crop_area=(0.08, 1.0),  # share of the image, uniform; two numbers in (0, 1], ascending
+      # Width / height, log-uniform; two numbers above 0, ascending
+      crop_aspect=(3 / 4, 4 / 3),
+      flip_probability=0.5,  # a number in [0, 1]
+      jitter_probability=0.8,  # a number in [0, 1]
+      brightness=0.4,  # added, U[-.4, .4]; a number in [0, 1]
+      contrast=0.4,  # factor U[.6, 1.4]; a number in [0, 1]
+      saturation=0.2,  # factor U[.8, 1.2]; a number in [0, 1]
+      hue=0.1,  # turns added, U[-.1, .1]; a number in [0, 0.5]
+      grayscale_probability=0.2,  # a number in [0, 1]
+      blur_probability=blur_probability,  # a number in [0, 1]
+      # Kernel size = image height / 10 (23 taps at 224); a number of 0.5 or more
+      blur_divider=10.0,
+      blur_sigma=(0.1, 2.0),  # pixels, uniform; two numbers above 0, ascending
+      solarize_probability=solarize_probability,  # a number in [0, 1]
+      solarize_threshold=0.5,  # pixels at or above it are inverted; a number in [0, 1]
   ))
 
 
@@ -227,49 +274,62 @@ def _small_view() -> ml_collections.ConfigDict:
   """The policy of small views (multi-crop; SwAV, arXiv 2006.09882, section 4.1: crops, sizes)."""
   config = _view(blur_probability=0.5, solarize_probability=0.1)  # means of the two large views
   config.update(
-      count=0,  # small views per image (SwAV: 6); each has a pass through the online network
-      image_size=96,  # pixels, side
-      crop_area=(0.05, 0.14),  # SwAV leaves (0.14, 1.0) to the large ones
+      # Small views per image (SwAV: 6), each with a pass through the online network;
+      # a whole number of 0 or more
+      count=0,
+      image_size=96,  # pixels, side; a whole number in [1, 65535]
+      # SwAV leaves (0.14, 1.0) to the large ones; two numbers in (0, 1], ascending
+      crop_area=(0.05, 0.14),
   )
   return config
 
 
 def _train() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
-      objective='byol',  # a module of byol_jax/objectives, or a dotted path
+      objective='byol',  # a module of byol_jax/objectives or a dotted path
       objective_options=ml_collections.ConfigDict(dict(), convert_dict=True),  # of its loss
-      epochs=1000.0,  # passes over the training images (section 3.3)
-      batch_size=4096,  # images per step over all devices (section 3.3)
-      base_learning_rate=0.2,  # per 256 images (section 3.3)
-      warmup_epochs=10.0,  # linear from 0 (section 3.3)
-      weight_decay=1.5e-6,  # l2, in LARS (section 3.3)
-      eta=1e-3,  # trust coefficient of LARS (appendix J)
-      momentum=0.9,  # (appendix J)
+      epochs=1000.0,  # passes over the training images (section 3.3); a number above 0
+      # Images per step over all devices (section 3.3); a whole number of 1 or more
+      batch_size=4096,
+      base_learning_rate=0.2,  # per 256 images (section 3.3); a number of 0 or more
+      # Linear from 0, shorter than the run (section 3.3); a number of 0 or more
+      warmup_epochs=10.0,
+      weight_decay=1.5e-6,  # l2, in LARS (section 3.3); a number of 0 or more
+      eta=1e-3,  # trust coefficient of LARS (appendix J); a number above 0
+      momentum=0.9,  # (appendix J); a number in [0, 1)
       # Of the learning rate in the heads (Tables 21 and 22); encoder and classifier have 1.
-      learning_rate_multipliers=dict(projector=1.0, predictor=1.0),
-      base_tau=0.996,  # of the target's moving average (section 3.3)
-      tau_schedule='cosine',  # to 1 (section 3.3), or 'constant' (Table 5a, tau 0)
+      learning_rate_multipliers=dict(
+          projector=1.0,  # a number of 0 or more
+          predictor=1.0,  # a number of 0 or more
+      ),
+      base_tau=0.996,  # of the target's moving average (section 3.3); a number in [0, 1]
+      # To 1 (section 3.3), or constant (Table 5a, tau 0); 'cosine' or 'constant'
+      tau_schedule='cosine',
       # What is predicted: the projection by the 'moving_average' (section 3.1), by the
-      # online network without gradients ('stop_gradient') or with them ('none', Table 19).
+      # online network without gradients ('stop_gradient') or with them ('none', Table 19);
+      # 'moving_average', 'stop_gradient' or 'none'
       target='moving_average',
       # Of BatchNorm in the target: of the 'batch' (reference), or a 'moving_average', with tau, of
-      # the online network's (EMAN, arXiv 2101.08482).
+      # the online network's (EMAN, arXiv 2101.08482); 'batch' or 'moving_average'
       target_statistics='batch',
       # Batch size that base_tau is for: tau is taken to the power batch_size / base_batch_size
-      # (arXiv 2307.13813). The learning rate is linear in the batch anyway. 0: tau as it is.
+      # (arXiv 2307.13813). The learning rate is linear in the batch anyway. 0: tau as it is;
+      # a whole number of 0 or more
       base_batch_size=0,
       # Parts of a batch that go through the networks one after another, and whose gradients
       # are averaged: for batches that do not fit. BatchNorm sees one part at a time
-      # (Figure 3a). Parts and batch_size fix the result, not the number of devices.
+      # (Figure 3a). Parts and batch_size fix the result, not the number of devices;
+      # a whole number of 1 or more
       accumulation_steps=1,
       # Steps that a device makes by itself for each call of the host, on GPU and TPU: with
       # small networks the host is slower than they are. Logs, checkpoints and evaluations
       # come after the dispatch of their step, and a request to stop is heard some dispatches
       # later. The steps that are left at the end are made one by one. On CPU it only takes
-      # longer to compile.
+      # longer to compile; a whole number of 1 or more
       steps_per_dispatch=1,
       # Ends the run at this step, with a checkpoint, as an interruption would: the
-      # schedules are those of all epochs, and the same command with 0 goes on.
+      # schedules are those of all epochs, and the same command with 0 goes on;
+      # a whole number of 0 or more
       stop_at_step=0,
   ))
 
@@ -277,19 +337,26 @@ def _train() -> ml_collections.ConfigDict:
 def infonce_options() -> ml_collections.ConfigDict:
   """Of byol_jax/objectives/infonce.py: the objectives between BYOL's and SimCLR's (Eq. 8)."""
   return ml_collections.ConfigDict(dict(
-      beta=0.0,  # weight of the repulsion: 0 BYOL, 1 SimCLR (section 5)
-      temperature=0.1,  # alpha (section 5, Table 18)
-      # Of what is compared: 'l2' (section 3.1), 'layer_norm', 'batch_norm' or 'none' (Table 20).
+      beta=0.0,  # weight of the repulsion: 0 BYOL, 1 SimCLR (section 5); a number of 0 or more
+      temperature=0.1,  # alpha (section 5, Table 18); a number above 0
+      # Of what is compared (section 3.1: 'l2'; Table 20);
+      # 'l2', 'layer_norm', 'batch_norm' or 'none'
       normalization='l2',
   ))
 
 
 def _evals() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
-      # kNN on the validation split during the run; 0 turns it off.
+      # kNN on the validation split during the run, 0 turns it off; a number of 0 or more
       every_epochs=10.0,
-      batch_size=256,  # images per step over all devices
-      knn=dict(k=200, temperature=0.07),  # Wu et al. 2018, section 3.4
-      # Configs of the evaluations that a sweep makes of the last checkpoint.
+      batch_size=256,  # images per step over all devices; a whole number of 1 or more
+      knn=dict(
+          # Neighbours, at most the training images (Wu et al. 2018, section 3.4);
+          # a whole number of 1 or more
+          k=200,
+          temperature=0.07,  # of their votes (likewise); a number above 0
+      ),
+      # Configs of the evaluations that a sweep makes of the last checkpoint;
+      # any number of texts, each once
       afterwards=('experiments/configs/eval/linear_features.py',),
   ))

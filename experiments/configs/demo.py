@@ -21,9 +21,12 @@ def get_config() -> ml_collections.ConfigDict:
   config = default.get_config().unlock()
   config.data.dataset = 'shapes'
   config.data.options = dict(
-      image_size=32,  # pixels
-      train_examples=8192, validation_examples=1024, test_examples=2048,  # images
-      seed=1,  # of the images, not of the run; the recipe was chosen on those of seed 0
+      image_size=32,  # pixels; a whole number in [16, 65535]
+      train_examples=8192,  # images; a whole number of 1 or more
+      validation_examples=1024,  # images; a whole number of 1 or more
+      test_examples=2048,  # images; a whole number of 1 or more
+      # Of the images, not of the run (the recipe was chosen on those of seed 0); a whole number
+      seed=1,
   )
   config.data.image_size = 32
   config.data.center_share = 1.0  # small images are seen whole

@@ -135,8 +135,6 @@ IMAGES, LABELS = draw(10)
      r'train\.npy has no labels, the test split has: set data.options.num_classes'),
     (dict(images='train.npy', split='test', test_images=IMAGES[..., 0]),
      r'test_images\.npy: images must be uint8'),
-    (dict(images='train.npy', validation_share=1.), r'validation_share is 1.0, outside \[0, 1\)'),
-    (dict(images='train.npy', validation_share=-.1), r'validation_share is -0.1, outside'),
     (dict(images='train.npy', validation_share=.95),
      r'the train split is empty with 10 images and data.options.validation_share 0.95'),
     (dict(images='train.npy', split='validation'), 'the validation split is empty'),

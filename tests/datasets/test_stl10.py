@@ -74,7 +74,6 @@ def test_a_host_has_the_rows_it_owns(load):
 @pytest.mark.parametrize('changes, message', [
     (dict(folder='/no/such'), r'/no/such/train_X.bin is missing .*stl10_binary.tar.gz'),
     (dict(fold=2), r'fold is 2; .*fold_indices.txt has the folds 0 \.\.\. 1'),
-    (dict(validation_share=1.), 'validation_share is 1.0, outside'),
 ])
 def test_wrong_options_are_said(load, changes, message):
   with pytest.raises(DataError, match=message):

@@ -39,17 +39,6 @@ def test_more_neighbours_than_images_are_left_out():
   assert {k for k, _, _ in candidates} == {1, 5}
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(k_values=(1, 2.5)), 'k_values has 2.5; give integers of 1 or more'),
-    (dict(k_values=(True,)), 'k_values has True'), (dict(k_values=(5, 0)), 'k_values has 0'),
-    (dict(temperatures=(.1, float('nan'))), 'temperature is nan; set it above 0'),
-    (dict(temperatures=(.1, -1.)), 'temperature is -1.0'),
-    (dict(temperatures=(0.,)), 'temperature is 0.0')])
-def test_options_out_of_range(change, message):
-  with pytest.raises(InputError, match=message):
-    knn_grid.fit(make(0, 10), make(1, 5), num_classes=7, **GRID | change)
-
-
 def test_the_bank_is_looked_through_once(monkeypatch):
   check, seen = knn.check_features, []
   monkeypatch.setattr(knn, 'check_features', lambda name, *args: (
@@ -58,7 +47,6 @@ def test_the_bank_is_looked_through_once(monkeypatch):
   assert seen.count('train') == 1
 
 
-@pytest.mark.parametrize('change', [dict(k_values=(11,)), dict(temperatures=())])
-def test_an_empty_grid_is_refused(change):
-  with pytest.raises(InputError, match='with 10 training images; give at least one of each'):
-    knn_grid.fit(make(0, 10), make(1, 5), num_classes=7, **GRID | change)
+def test_a_grid_of_more_neighbours_than_images_is_refused():
+  with pytest.raises(InputError, match=r'is \(11,\) with 10 training images; give at least one'):
+    knn_grid.fit(make(0, 10), make(1, 5), num_classes=7, **GRID | dict(k_values=(11,)))

@@ -152,16 +152,9 @@ def test_stops_at_max_iterations(parts):
   assert (candidate['iterations'], candidate['converged']) == (3, False)
 
 
-@pytest.mark.parametrize('changes, message', [
-    (dict(l2_values=()), r'l2_values is \(\)'),
-    (dict(l2_values=(1e-3, 0.)), 'strengths above 0'),
-    (dict(tolerance=0.), 'tolerance is 0.0'),
-    (dict(max_iterations=0), 'max_iterations is 0'),
-    (dict(num_classes=6), r'labels run from 0 to 6, outside 0 \.\.\. 5'),
-])
-def test_options_out_of_range(parts, changes, message):
-  with pytest.raises(ValueError, match=message):
-    linear_features.fit(parts[0], parts[1], **{**OPTIONS, 'num_classes': 7, **changes})
+def test_labels_out_of_range_are_said(parts):
+  with pytest.raises(ValueError, match=r'labels run from 0 to 6, outside 0 \.\.\. 5'):
+    linear_features.fit(parts[0], parts[1], **OPTIONS, num_classes=6)
 
 
 def test_rejects_a_single_class(parts):

@@ -171,12 +171,3 @@ def test_it_ends_at_the_greatest_number_of_iterations():
   inputs, _, targets = load('digits')
   solution, = logistic_regression.path(inputs, targets, **OPTIONS | dict(max_iterations=3))
   assert (solution.iterations, solution.converged) == (3, False)
-
-
-@pytest.mark.parametrize('change, message', [
-    (dict(l2_values=()), r'l2_values is \(\)'), (dict(l2_values=(1., 0.)), 'strengths above 0'),
-    (dict(tolerance=0.), 'tolerance is 0.0'), (dict(max_iterations=0), 'max_iterations is 0'),
-    (dict(kind='ordinal'), "kind is 'ordinal'"), (dict(dtype='bfloat16'), "dtype 'bfloat16'")])
-def test_options_out_of_range(change, message):
-  with pytest.raises(InputError, match=message):
-    next(logistic_regression.path(np.ones((4, 2)), np.eye(2)[[0, 1, 0, 1]], **OPTIONS | change))

@@ -1,4 +1,7 @@
-"""Every key of an evaluation, once."""
+"""Every key of an evaluation, once, with its unit, source and range.
+
+As in configs/default.py, what a key can be stands after the last semicolon of its comment.
+"""
 
 import ml_collections
 
@@ -8,23 +11,33 @@ from byol_jax.errors import InputError
 def get_config() -> ml_collections.ConfigDict:
   """All keys, locked."""
   return ml_collections.ConfigDict(dict(
-      seed=0,  # of the random and the supervised encoder
-      batch_size=256,  # images per step over all devices when features are extracted
-      # What is judged: 'pretrained', 'random' (the same encoder at initialisation),
-      # 'pixels' (the image itself), 'supervised' (the same encoder trained with labels).
+      seed=0,  # of the random and the supervised encoder; a whole number of 0 or more
+      # Images per step over all devices when features are extracted; a whole number of 1 or more
+      batch_size=256,
+      # What is judged. 'random': the same encoder at initialisation, 'pixels': the image itself,
+      # 'supervised': the same encoder trained with labels;
+      # one or more of 'pretrained', 'random', 'pixels' or 'supervised', each once
       encoders=('pretrained',),
-      # A module of byol_jax/datasets and the options of its load function. '' takes
-      # the data that the encoder was pretrained on. The keys below it are those of the
-      # pretraining's `data`; '' or 0 takes them from there.
-      data=dict(dataset='', options=dict(), pipeline='', virtual_shards=0, workers=0,
-                unreadable='', image_size=0, center_share=0.0, center_order='',
-                # Where the data of the pretraining lie, if elsewhere than there:
-                # 'train=FOLDER,test=FOLDER2', by the options of its data set. No other data
-                # set heeds it.
-                locations='',
-                # Files that have changed since the pretraining, if dataset is '': 'stop' says
-                # which, or 'accept' evaluates with them.
-                changed_files='stop'),
+      # The keys are those of the pretraining's `data`; '' or 0 takes them from there.
+      data=dict(
+          # '' takes the data that the encoder was pretrained on;
+          # a module of byol_jax/datasets or a dotted path or ''
+          dataset='',
+          options=dict(),  # of its load function
+          pipeline='',  # 'memory', 'device', 'tf_data' or ''
+          virtual_shards=0,  # a whole number of 0 or more
+          workers=0,  # a whole number of 0 or more
+          unreadable='',  # 'stop', 'skip' or ''
+          image_size=0,  # pixels, side of a view; a whole number in [0, 65535]
+          center_share=0.0,  # a number in [0, 1]
+          center_order='',  # 'resize_first', 'crop_first' or ''
+          # Where the data of the pretraining lie, if elsewhere than there, by the options of its
+          # data set: 'train=FOLDER,test=FOLDER2'. No other data set heeds it; a text or ''
+          locations='',
+          # Files that have changed since the pretraining, if dataset is '': 'stop' says which, or
+          # 'accept' evaluates with them; 'stop' or 'accept'
+          changed_files='stop',
+      ),
       # Modules of byol_jax/evaluators and the options of their fit functions.
       evaluators=dict(),
       supervised=supervised(),
@@ -45,81 +58,108 @@ def with_evaluators(config: ml_collections.ConfigDict, names: str) -> ml_collect
   return config
 
 
+def _view(area: tuple[float, float] = (0.08, 1.0)) -> ml_collections.ConfigDict:
+  """Random crop and flip in training (appendix C.1)."""
+  return ml_collections.ConfigDict(dict(
+      crop_area=area,  # share of the image, uniform; two numbers in (0, 1], ascending
+      # Width / height, log-uniform; two numbers above 0, ascending
+      crop_aspect=(3 / 4, 4 / 3),
+      flip_probability=0.5,  # a number in [0, 1]
+  ))
+
+
 def supervised() -> ml_collections.ConfigDict:
   """The supervised run; the augmentation and optimizer are the paper's (appendix C.1)."""
   return ml_collections.ConfigDict(dict(
-      epochs=10.0,  # passes over the training images
-      batch_size=64,  # images per step over all devices
-      base_learning_rate=0.1,  # per 256 images, then a cosine to 0
-      momentum=0.9,  # Nesterov
-      weight_decay=1e-4,  # l2
-      view=dict(crop_area=(0.5, 1.0), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5),
+      epochs=10.0,  # passes over the training images; a number above 0
+      batch_size=64,  # images per step over all devices; a whole number of 1 or more
+      base_learning_rate=0.1,  # per 256 images, then a cosine to 0; a number above 0
+      momentum=0.9,  # Nesterov; a number in [0, 1)
+      weight_decay=1e-4,  # l2; a number of 0 or more
+      view=_view(area=(0.5, 1.0)),
   ))
 
 
 def linear() -> ml_collections.ConfigDict:
   """The paper's linear evaluation (appendix C.1); details: evaluators/linear.py."""
   return ml_collections.ConfigDict(dict(
-      learning_rates=(0.4, 0.3, 0.2, 0.1, 0.05),  # per 256 images, one is chosen (C.1)
-      epochs=80.0,  # passes over the training images (C.1)
-      batch_size=1024,  # images per step over all devices (C.1)
-      momentum=0.9,  # Nesterov (C.1)
-      view=dict(crop_area=(0.08, 1.0), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5),
-      seed=0,  # of the order of the images and the augmentation
-      refit=False,  # once more on training and held-out images together; not in the paper
+      # Per 256 images, one is chosen (C.1); one or more numbers above 0, each once
+      learning_rates=(0.4, 0.3, 0.2, 0.1, 0.05),
+      epochs=80.0,  # passes over the training images (C.1); a number above 0
+      batch_size=1024,  # images per step over all devices (C.1); a whole number of 1 or more
+      momentum=0.9,  # Nesterov (C.1); a number in [0, 1)
+      view=_view(),
+      seed=0,  # of the order of the images and the augmentation; a whole number of 0 or more
+      # Once more on training and held-out images together, not in the paper; True or False
+      refit=False,
   ))
 
 
 def semi_supervised() -> ml_collections.ConfigDict:
   """Semi-supervised evaluation (appendix C.1); details: evaluators/semi_supervised.py."""
   return ml_collections.ConfigDict(dict(
-      learning_rates=(0.01, 0.02, 0.05, 0.1, 0.005),  # per 256 images, one is chosen (C.1)
-      epochs=(30.0, 50.0),  # passes over the training images, one is chosen (C.1)
-      batch_size=1024,  # images per step over all devices (C.1)
-      momentum=0.9,  # Nesterov (C.1)
-      batch_norm_decay=0.9,  # of the running statistics; the paper is silent, as in pretraining
-      view=dict(crop_area=(0.08, 1.0), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5),
-      seed=0,  # of the order of the images and the augmentation
-      max_steps=0,  # at most so many steps per point, for trials; 0: no limit
+      # Per 256 images, one is chosen (C.1); one or more numbers above 0, each once
+      learning_rates=(0.01, 0.02, 0.05, 0.1, 0.005),
+      # Passes over the training images, one is chosen (C.1);
+      # one or more numbers above 0, each once
+      epochs=(30.0, 50.0),
+      batch_size=1024,  # images per step over all devices (C.1); a whole number of 1 or more
+      momentum=0.9,  # Nesterov (C.1); a number in [0, 1)
+      # Of the running statistics (the paper is silent; as in pretraining); a number in [0, 1)
+      batch_norm_decay=0.9,
+      view=_view(),
+      seed=0,  # of the order of the images and the augmentation; a whole number of 0 or more
+      # At most so many steps per point, for trials (0: no limit); a whole number of 0 or more
+      max_steps=0,
   ))
 
 
 def fine_tuned_transfer() -> ml_collections.ConfigDict:
   """Transfer by fine-tuning (appendix D.3); details: evaluators/fine_tuned_transfer.py."""
   return ml_collections.ConfigDict(dict(
-      # Per 256 images, one is chosen: 7 from 1e-4 to 1e-1, log-spaced (D.3).
+      # Per 256 images, one is chosen: 7 from 1e-4 to 1e-1, log-spaced (D.3);
+      # one or more numbers above 0, each once
       learning_rates=tuple(10.0 ** (power / 2) for power in range(-8, -1)),
-      # Divided by the learning rate, one is chosen: 0 and 7 from 1e-6 to 1e-3 (D.3).
+      # Divided by the learning rate, one is chosen: 0 and 7 from 1e-6 to 1e-3 (D.3);
+      # one or more numbers of 0 or more, each once
       weight_decays=(0.0, *(10.0 ** (power / 2) for power in range(-12, -5))),
-      steps=20_000,  # of each point, and of the last run with the chosen one (D.3)
-      batch_size=256,  # images per step over all devices (D.3)
-      momentum=0.9,  # Nesterov (D.3)
+      # Of each point, and of the last run with the chosen one (D.3); a whole number of 1 or more
+      steps=20_000,
+      batch_size=256,  # images per step over all devices (D.3); a whole number of 1 or more
+      momentum=0.9,  # Nesterov (D.3); a number in [0, 1)
       # What chooses: 'top1'; 'mean_per_class' for Aircraft, Pets, Caltech-101 and Flowers;
-      # 'map_voc07' for VOC2007 (D.1, Table 10).
+      # 'map_voc07' for VOC2007 (D.1, Table 10); 'top1', 'mean_per_class' or 'map_voc07'
       metric='top1',
-      view=dict(crop_area=(0.08, 1.0), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5),
-      seed=0,  # of the order of the images and the augmentation
+      view=_view(),
+      seed=0,  # of the order of the images and the augmentation; a whole number of 0 or more
   ))
 
 
 def linear_features() -> ml_collections.ConfigDict:
   """Logistic regression on cached features; l2 is chosen on the validation split."""
   return ml_collections.ConfigDict(dict(
-      l2_values=tuple(10.0 ** power for power in range(-7, 2)),  # times |W|^2 / 2
-      tolerance=1e-7,  # estimated relative distance from the minimum
-      max_iterations=500,  # of L-BFGS for each of them
+      # Times |W|^2 / 2; one or more numbers above 0, each once
+      l2_values=tuple(10.0 ** power for power in range(-7, 2)),
+      tolerance=1e-7,  # estimated relative distance from the minimum; a number above 0
+      max_iterations=500,  # of L-BFGS for each of them; a whole number of 1 or more
   ))
 
 
 def knn() -> ml_collections.ConfigDict:
   """Weighted nearest neighbours (Wu et al. 2018, section 3.4)."""
-  return ml_collections.ConfigDict(dict(k=200, temperature=0.07))
+  return ml_collections.ConfigDict(dict(
+      k=200,  # neighbours, at most the training images; a whole number of 1 or more
+      temperature=0.07,  # of their votes; a number above 0
+  ))
 
 
 def knn_grid() -> ml_collections.ConfigDict:
   """Nearest neighbours with k and temperature chosen on held-out images."""
   return ml_collections.ConfigDict(dict(
-      k_values=(1, 5, 10, 20, 50, 100, 200),  # those above the number of images are left out
+      # Those above the number of images are left out;
+      # one or more whole numbers of 1 or more, each once
+      k_values=(1, 5, 10, 20, 50, 100, 200),
+      # Of their votes; one or more numbers above 0, each once
       temperatures=(0.01, 0.02, 0.05, 0.07, 0.1, 0.2, 1.0),
   ))
 
@@ -127,23 +167,28 @@ def knn_grid() -> ml_collections.ConfigDict:
 def few_shot() -> ml_collections.ConfigDict:
   """Ridge regression on a few images per class, in closed form."""
   return ml_collections.ConfigDict(dict(
-      shots=(5, 10, 25),  # training images per class
-      draws=5,  # of the images; the mean over them is reported
-      l2_values=tuple(10.0 ** (power / 2) for power in range(-8, 13)),  # one is chosen
-      seed=0,  # of the draws
+      # Training images per class; one or more whole numbers of 1 or more, each once
+      shots=(5, 10, 25),
+      draws=5,  # of the images, the mean over them is reported; a whole number of 1 or more
+      # One is chosen; one or more numbers above 0, each once
+      l2_values=tuple(10.0 ** (power / 2) for power in range(-8, 13)),
+      seed=0,  # of the draws; a whole number of 0 or more
   ))
 
 
 def linear_transfer() -> ml_collections.ConfigDict:
   """Linear transfer (appendix D.2); details: evaluators/linear_transfer.py."""
   return ml_collections.ConfigDict(dict(
-      # 45 from 1e-6 to 1e5, log-spaced, for a sum over the images; one is chosen (D.2).
+      # 45 from 1e-6 to 1e5, log-spaced, for a sum over the images; one is chosen (D.2);
+      # one or more numbers above 0, each once
       l2_values=tuple(10.0 ** (power / 4) for power in range(-24, 21)),
-      # What chooses: 'top1', 'mean_per_class' or 'map_voc07' (D.1, Table 10).
+      # What chooses (D.1, Table 10); 'top1', 'mean_per_class' or 'map_voc07'
       metric='top1',
-      tolerance=1e-7,  # estimated relative distance from the minimum
-      max_iterations=1000,  # of L-BFGS for each penalty
-      dtype='float64',  # of L-BFGS; a TPU has it in software only: 'float32', tolerance 1e-5
+      tolerance=1e-7,  # estimated relative distance from the minimum; a number above 0
+      max_iterations=1000,  # of L-BFGS for each penalty; a whole number of 1 or more
+      # Of L-BFGS. A TPU has float64 in software only: give 'float32' and tolerance 1e-5;
+      # 'float32' or 'float64'
+      dtype='float64',
   ))
 
 
@@ -151,16 +196,23 @@ def retrieval() -> ml_collections.ConfigDict:
   """A gallery ranked for queries; details: evaluators/retrieval.py, ranking.py, reranking.py."""
   return ml_collections.ConfigDict(dict(
       # 'lists': as the data set lists them; for data sets with classes 'train', the training
-      # images, or 'test', the other test images.
+      # images, or 'test', the other test images; 'lists', 'train' or 'test'
       gallery='train',
-      whitening=0,  # dimensions of a PCA-whitening fitted on training images; 0 for none
-      rerank=False,  # by k-reciprocal neighbours (Zhong et al. 2017)
-      k1=20,  # nearest images that can be reciprocal (section 4.1 there)
-      k2=6,  # nearest images whose vectors are averaged (likewise)
-      original_weight=0.3,  # of the original distance, lambda (likewise)
-      recall_at=(10, 100),  # depths
-      depth=50,  # images of each list that are written down
-      pictured=3,  # queries drawn of each kind: evenly chosen, best and worst; 0: no picture
-      block_bytes=2 ** 28,  # of similarities held at a time
-      most_bytes=2 ** 33,  # that re-ranking may take
+      # Dimensions of a PCA-whitening fitted on training images (0: none);
+      # a whole number of 0 or more
+      whitening=0,
+      rerank=False,  # by k-reciprocal neighbours (Zhong et al. 2017); True or False
+      # Nearest images that can be reciprocal (section 4.1 there); a whole number of 1 or more
+      k1=20,
+      # Nearest images whose vectors are averaged, at most k1 + 1 (likewise);
+      # a whole number of 1 or more
+      k2=6,
+      original_weight=0.3,  # of the original distance, lambda (likewise); a number in [0, 1]
+      recall_at=(10, 100),  # depths; one or more whole numbers of 1 or more, each once
+      depth=50,  # images of each list that are written down; a whole number of 1 or more
+      # Queries drawn of each kind: evenly chosen, best and worst (0: no picture);
+      # a whole number of 0 or more
+      pictured=3,
+      block_bytes=2 ** 28,  # of similarities held at a time (64 bits); a whole number of 1 or more
+      most_bytes=2 ** 33,  # that re-ranking may take (64 bits); a whole number of 1 or more
   ))
