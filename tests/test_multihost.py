@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -210,6 +211,23 @@ def test_processes_that_were_given_different_runs_are_refused(tmp_path, differin
   for process in commands.start_alone(2, 'pretrain', each=[{}, differing], **flags):
     output = process.stdout.read()
     assert process.wait() == 1 and message in output, output
+
+
+@pytest.mark.slow
+def test_a_changed_file_stops_all_processes_wherever_each_has_the_data(records, tmp_path):
+  copies = [shutil.copytree(records, tmp_path / f'copy{i}') for i in range(2)]
+  def job(*folders):
+    started = commands.start_alone(
+        2, 'pretrain', each=[dict(config__data__options__data_dir=folder) for folder in folders],
+        **dict(LONG, config='tests/tiny.py:records', workdir=tmp_path / 'run',
+               config__train__stop_at_step=1))
+    return [(process.stdout.read(), process.wait()) for process in started]
+  for output, code in job(*copies) + job(*copies[::-1]):
+    assert code == 0, output
+  path, *_ = sorted(copies[0].rglob('*.tfrecord-*'))
+  path.write_bytes(path.read_bytes() * 2)
+  for output, code in job(*copies):
+    assert code == 1 and f': 1 changed (tiny/1.0.0/{path.name}). ' in output, output
 
 
 @pytest.mark.slow
