@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from byol_jax import augment, model, normalization, parallel, plugins, ranges, schedules
+from byol_jax import augment, datasets, model, normalization, parallel, plugins, ranges, schedules
 from byol_jax.errors import InputError
 from byol_jax.evaluators import knn
 from byol_jax.input_pipeline import PIPELINES
@@ -133,6 +133,13 @@ def check_batches(config: ml_collections.ConfigDict, virtual_shards: int) -> Non
     batches['supervised.batch_size'] = config.supervised.batch_size
   for name, batch_size in batches.items():
     parallel.check_batch_size(batch_size, virtual_shards, name)
+
+
+def check_images(config: ml_collections.ConfigDict, data: datasets.Split | datasets.Stream) -> None:
+  """Raises InputError for evaluators that need more training images than are listed."""
+  for name, options in config.evaluators.items():
+    if hasattr(plugins.load('evaluators', name), 'check_images'):
+      plugins.load('evaluators', name).check_images(data.num_examples, **options)
 
 
 def _is(evaluator: str, what: str) -> bool:

@@ -132,7 +132,9 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   config_checks.check_batches(config, data['virtual_shards'])
   load = functools.partial(loading.load, data, workdir=workdir)
   loading.check_test_split(data)
-  train, validation = load('train', purpose='fitting'), load('validation', purpose='choosing')
+  train = load('train', purpose='fitting', check=functools.partial(
+      config_checks.check_images, config))
+  validation = load('validation', purpose='choosing')
   _check_data(config, train, data['dataset'], parallel.folder(pretrained))
   encoders = baselines.make(config, trees, meta, train)
   test = functools.cache(lambda: load('test', purpose='final scores'))

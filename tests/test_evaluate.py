@@ -315,6 +315,14 @@ def test_batches_that_cannot_be_divided_are_said_before_anything_is_read(
   assert not (tmp_path / loading.ACCESS_LOG).exists()
 
 
+def test_more_neighbours_than_images_are_said_before_features_are_made(
+    pretrained, tmp_path, monkeypatch):
+  monkeypatch.setattr(features, 'extract', lambda *_, **__: pytest.fail('extracted'))
+  config = assembly.overridden(tiny.eval_config(), {'evaluators.knn.k': 65})
+  with pytest.raises(InputError, match=r'knn.k is 65 but there are 64 training images; set k to 1'):
+    evaluate.evaluate(config, pretrained, tmp_path)
+
+
 def test_a_second_evaluation_in_a_workdir_says_that_the_test_split_was_read_twice(
     pretrained, tmp_path):
   config = tiny.eval_config(encoders=('pixels',))

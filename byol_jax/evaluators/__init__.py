@@ -22,6 +22,9 @@ return the Features. Its `fit` gets one keyword more, `roles`, the `retrieval_li
 of the test split (None where the data set has no lists), and its `evaluate` one,
 `keep`, which it calls with what is to be written down, a `retrieval.Result`.
 
+A function `check_images(num_examples, **options)`, if the module has one, is called as soon as
+the training images are listed, and raises InputError where they are too few.
+
 A module with `SEVERAL_LABELS = True` takes images that have several classes each.
 
 `fit` makes every choice, on `validation`: training images held out from

@@ -54,6 +54,13 @@ class Nearest(NamedTuple):
   labels: chex.Array
 
 
+def check_images(num_examples: int, *, k: int, **_) -> None:
+  """Raises InputError for fewer training images than neighbours."""
+  if k > num_examples:
+    raise InputError(f'knn.k is {k} but there are {num_examples} training images; set k to '
+                     f'1 ... {num_examples}, or give more images.')
+
+
 def fit(train: Features, validation: Features, *, num_classes: int, k: int, temperature: float,
         query_chunk: int = 1024, bank_chunk: int = 16384) -> Fitted:
   """Keeps the training images as the bank of neighbours.
@@ -72,9 +79,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, k: int, temp
     InputError: fewer training images than neighbours, or unusable training features.
   """
   check_features('train', train, num_classes)
-  if k > len(train.embeddings):
-    raise InputError(f'knn.k is {k} but there are {len(train.embeddings)} training images; '
-                     f'set k to 1 ... {len(train.embeddings)}, or give more images.')
+  check_images(len(train.embeddings), k=k)
   return Fitted(train, len(validation.embeddings), num_classes, k, temperature, query_chunk,
                 bank_chunk)
 

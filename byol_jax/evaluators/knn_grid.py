@@ -24,6 +24,13 @@ class Fitted(NamedTuple):
   candidates: tuple[tuple[int, float, float], ...]
 
 
+def check_images(num_examples: int, *, k_values: Sequence[int], **_) -> None:
+  """Raises InputError for fewer training images than each of `k_values`."""
+  if min(k_values) > num_examples:
+    raise InputError(f'evaluators.knn_grid.k_values is {tuple(k_values)} with {num_examples} '
+                     f'training images; give at least one of 1 ... {num_examples}.')
+
+
 def fit(train: Features, validation: Features, *, num_classes: int, k_values: Sequence[int],
         temperatures: Sequence[float]) -> Fitted:
   """Chooses among all pairs of `k_values` and `temperatures`.
@@ -40,10 +47,8 @@ def fit(train: Features, validation: Features, *, num_classes: int, k_values: Se
   """
   check_features('validation', validation, num_classes)
   count = len(train.embeddings)
+  check_images(count, k_values=k_values)
   possible = [int(k) for k in k_values if k <= count]
-  if not possible:
-    raise InputError(f'evaluators.knn_grid.k_values is {tuple(k_values)} with {count} training '
-                     f'images; give at least one of 1 ... {count}.')
   pairs = [(k, temperature) for k in possible for temperature in temperatures]
   # The bank is looked through once; it may be large.
   first = knn.fit(train, validation, num_classes=num_classes, k=possible[0],
