@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from byol_jax import assembly, checkpoint, evaluate, input_pipeline, parallel
+from byol_jax import assembly, checkpoint, evaluate, files, input_pipeline, parallel
 from byol_jax.datasets import Shards, image_folder
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, features
@@ -104,11 +104,8 @@ def _images(folder: str) -> tuple[np.ndarray, list[str]]:
 
 
 def _write(output: str, arrays: dict[str, Any]) -> None:
-  path = parallel.folder(output)
-  partial = path.with_name(path.name + '.partial')
   try:
-    with partial.open('wb') as file:
+    with files.atomic_write(parallel.folder(output), 'wb') as file:
       np.savez(file, **arrays)
-    partial.replace(path)
   except OSError as error:
     raise InputError(f'{output} cannot be written ({error}); give another --output.') from error

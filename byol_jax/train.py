@@ -18,6 +18,7 @@ import numpy as np
 from byol_jax import (
   assembly,
   checkpoint,
+  files,
   input_pipeline,
   loading,
   loops,
@@ -271,7 +272,8 @@ def _announce(workdir, config, resolved, state) -> None:
   summary = dict(resolved._asdict(), parameters=counts, device_kind=jax.devices()[0].device_kind,
                  processes=jax.process_count(), jax=jax.__version__)
   text = json.dumps(dict(config=assembly.as_json(config), resolved=summary), indent=2)
-  (workdir / 'config.json').write_text(text + '\n')
+  with files.atomic_write(workdir / 'config.json') as file:
+    file.write(text + '\n')
   # The keys as the command line takes them.
   for key, value in assembly.flat(assembly.as_json(config)).items():
     print(f'config.{key}: {value}')

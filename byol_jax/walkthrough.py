@@ -7,7 +7,6 @@ both into the text of `walkthrough.md` beside this file.
 
 from collections.abc import Mapping, Sequence
 import importlib.resources
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from byol_jax import (
   assembly,
   checkpoint,
   devices,
+  files,
   input_pipeline,
   loading,
   parallel,
@@ -223,7 +223,6 @@ def write(output: str | pathlib.Path, found: Trace, values: Mapping[str, Any],
       seeds=len(found_variants[0].runs),
       collapsed=[v.name for v in found_variants if v.collapsed == len(v.runs)],
       healthy=[v.name for v in found_variants if not v.collapsed])
-  partial = output.with_name(output.name + '.partial')
-  partial.write_text(text)
-  os.replace(partial, output)
+  with files.atomic_write(output) as file:
+    file.write(text)
   return text

@@ -1,16 +1,14 @@
 """Runs -> one self-contained HTML page: no script, no outside link, light and dark."""
 
 from collections.abc import Callable, Mapping, Sequence
-import contextlib
 import importlib.resources
-import os
 import pathlib
 from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 
-from byol_jax import assembly, checkpoint
+from byol_jax import assembly, checkpoint, files
 from byol_jax.errors import InputError
 from byol_jax.report import compare, diagnosis, figures, pictures, sample, sections
 from byol_jax.report.runs import Run
@@ -79,19 +77,16 @@ def write(runs: Sequence[Run], output: str | pathlib.Path, *, images: int, pictu
   """
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined,
                                    trim_blocks=True, lstrip_blocks=True)
-  files = importlib.resources.files('byol_jax.report')
-  template = environment.from_string((files / 'page.html').read_text())
-  text = template.render(css=(files / 'page.css').read_text(),
+  own = importlib.resources.files('byol_jax.report')
+  template = environment.from_string((own / 'page.html').read_text())
+  text = template.render(css=(own / 'page.css').read_text(),
                          **_content(runs, images, pictured, paper))
   output = pathlib.Path(output).expanduser().absolute()
-  partial = output.with_name(output.name + '.partial')
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text)
-    os.replace(partial, output)
+    with files.atomic_write(output) as file:
+      file.write(text)
   except OSError as error:
-    with contextlib.suppress(OSError):
-      partial.unlink()
     raise InputError(f'{output} cannot be written ({error.strerror}); give another --output.'
                      ) from error
   return output
