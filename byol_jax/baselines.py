@@ -57,7 +57,7 @@ def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loadi
                      f'{", ".join((*makers, PIXELS))}.')
   encoders = {}
   for name in config.encoders:
-    parallel.say(f'making {tables.NAMES[name]}')
+    parallel.say(f'preparing {tables.NAMES[name]}')
     encoders[name] = (Judged(lambda _, views: views.reshape(len(views), -1), (), None)
                       if name == PIXELS else Judged(encode, makers[name](), training))
   return encoders

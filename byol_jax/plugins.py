@@ -11,7 +11,7 @@ from typing import Any
 from byol_jax.errors import InputError
 
 # Arguments of the contracts' functions that are not options of a config.
-PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes', 'grid', 'roles')
+PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes', 'grid', 'roles', 'keep')
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -70,3 +70,21 @@ def function(kind: str, name: str, function_name: str, options: Mapping[str, Any
                                  (('it does not know', unknown), ('it misses', missing)) if names)
                      + '.')
   return found
+
+
+def constant(kind: str, name: str, constant_name: str) -> Any:
+  """A constant that the contract of a kind asks of each module.
+
+  Args:
+    kind: as in `load`.
+    name: as in `load`.
+    constant_name: what the contract of the kind calls it.
+
+  Raises:
+    InputError: no such module, or it does not have the constant.
+  """
+  module = load(kind, name)
+  if not hasattr(module, constant_name):
+    raise InputError(f'{name!r} is no module of the {kind}: it has no constant {constant_name}; '
+                     f'byol_jax/{kind}/__init__.py says what it holds.')
+  return getattr(module, constant_name)

@@ -104,6 +104,7 @@ class Stream(NamedTuple):
   files: that hold the records.
   identity: a digest of which records of these files it holds, in which order, and of labels
     that do not stand in the files; '' where the module gives none.
+  labels: of all records in the order of their ids, where they are known without reading these.
   """
 
   records: Callable[..., Any]
@@ -117,6 +118,7 @@ class Stream(NamedTuple):
   subset: Subset | None = None
   files: Sequence[str] = ()
   identity: str = ''
+  labels: np.ndarray | None = None
 
 
 def read(

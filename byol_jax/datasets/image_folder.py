@@ -206,7 +206,8 @@ def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shard
 
   sizes = np.array([len(range(v, total, shards.total)) for v in range(shards.total)])
   return Stream(records, read, sizes, lambda sample_id: str(paths[sample_id]), lambda: '', total,
-                num_classes, subset=subset, files=paths, identity=_identity(paths, labels))
+                num_classes, subset=subset, files=paths, identity=_identity(paths, labels),
+                labels=labels)
 
 
 def _identity(paths: np.ndarray, labels: np.ndarray | None) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from byol_jax import augment, parallel
 from byol_jax.errors import InputError
 from byol_jax.evaluators import (
+  Facts,
   Features,
   Images,
   check_classes,
@@ -92,20 +93,34 @@ def check(name: str, images: Images, *, num_classes: int, rates: Mapping[str, Se
     InputError: an empty grid, an option out of its range, an encoder that has nothing to
       train, a metric for other labels, or classes without training images.
   """
+  _check_options(name, images.virtual_shards, rates=rates, momentum=momentum,
+                 batch_size=batch_size, view=view)
+  if images.training is None:
+    raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
+                     "'pixels' out of config.encoders.")
+  labels = images.labels()
+  scoring.check_metric(metric, labels.ndim == 2)
+  check_classes(labels, num_classes)
+
+
+def check_facts(name: str, facts: Facts, *, rates: Mapping[str, Sequence[float]], momentum: float,
+                batch_size: int, view: Mapping[str, Any], metric: str) -> None:
+  """`check` before an image has been read; labels are looked at where they are known."""
+  _check_options(name, facts.virtual_shards, rates=rates, momentum=momentum,
+                 batch_size=batch_size, view=view)
+  scoring.check(facts, metric=metric)
+
+
+def _check_options(name: str, virtual_shards: int, *, rates: Mapping[str, Sequence[float]],
+                   momentum: float, batch_size: int, view: Mapping[str, Any]) -> None:
   for key, values in rates.items():
     if not values or not all(0 < value < np.inf for value in values):
       raise InputError(f'evaluators.{name}.{key} is {values}, which makes no grid; give one or '
                        'more values above 0.')
   if not 0 <= momentum < 1:
     raise InputError(f'evaluators.{name}.momentum is {momentum}; set it to 0 ... 1.')
-  parallel.check_batch_size(batch_size, images.virtual_shards, f'evaluators.{name}.batch_size')
+  parallel.check_batch_size(batch_size, virtual_shards, f'evaluators.{name}.batch_size')
   augment.check_policy(f'evaluators.{name}.view', view)
-  if images.training is None:
-    raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
-                     "'pixels' out of config.encoders.")
-  labels = images.labels()
-  scoring.check_metric(metric, labels)
-  check_classes(labels, num_classes)
 
 
 def checked_validation(images: Images, validation: Callable[[Any], Features], num_classes: int,

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids
+from byol_jax.evaluators import Facts, Features, Images, fine_tuned, fine_tuning, grids, scoring
 
+TITLE, METRICS, MAIN_METRIC = 'fine-tuned (D.3)', scoring.TITLES, 'top1'
+IN_TABLE = ('top1',)
+REFITS = True
 TRAINS_ENCODER = True
 SEVERAL_LABELS = True
 PROTOCOL = (
@@ -88,6 +91,16 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
       dict(options, steps=steps, metric=metric, learning_rates=tuple(learning_rates),
            weight_decays=tuple(weight_decays),
            batch_norm_decay=batch_norm_decay(images, batch_size)), images, count)
+
+
+def check(facts: Facts, *, learning_rates: Sequence[float], weight_decays: Sequence[float],
+          steps: int, batch_size: int, momentum: float, metric: str, view: Mapping[str, Any], **_
+          ) -> None:
+  """Raises InputError for what `fit` would refuse, as far as it is known before."""
+  fine_tuned.check_facts('fine_tuned_transfer', facts, momentum=momentum,
+                         rates=dict(learning_rates=learning_rates), batch_size=batch_size,
+                         view=view, metric=metric)
+  _check(weight_decays, steps)
 
 
 def describe(fitted: fine_tuned.Fitted) -> dict[str, Any]:

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
+from byol_jax.evaluators import ACCURACY, Facts, Features, accuracy, check_features, label_ranks
 
+TITLE, METRICS, MAIN_METRIC = 'kNN', ACCURACY, 'top1'
 PROTOCOL = (
     'k nearest neighbours among the training images by cosine similarity, votes weighted by '
     'exp(similarity / temperature) (Wu et al. 2018). k and temperature are given, nothing is '
@@ -71,23 +72,32 @@ def fit(train: Features, validation: Features, *, num_classes: int, k: int, temp
   check_features('train', train, num_classes)
   fitted = Fitted(train, len(validation.embeddings), num_classes, k, temperature,
                   query_chunk, bank_chunk)
-  check(fitted)
+  check_options(fitted)
   return fitted
 
 
-def check(fitted: Fitted) -> None:
+def check(facts: Facts, *, k: int, **_) -> None:
+  """Raises InputError for more neighbours than there are training images."""
+  _check_count(k, facts.train.images)
+
+
+def check_options(fitted: Fitted) -> None:
   """Raises InputError for an option out of its range."""
   train, _, _, k, temperature, query_chunk, bank_chunk = fitted
   if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
     raise InputError(f'k is {k!r}; neighbours are counted, give an integer.')
-  if not 1 <= k <= len(train.embeddings):
-    raise InputError(f'knn.k is {k} but there are {len(train.embeddings)} training images; '
-                     f'set k to 1 ... {len(train.embeddings)}, or give more images.')
+  _check_count(k, len(train.embeddings))
   if not 0 < temperature < np.inf:
     raise InputError(f'temperature is {temperature}; set it above 0 (the paper has 0.07).')
   if min(query_chunk, bank_chunk) < 1:
     raise InputError(f'query_chunk is {query_chunk} and bank_chunk is {bank_chunk}; '
                      'set both to at least 1.')
+
+
+def _check_count(k: int, images: int) -> None:
+  if not 1 <= k <= images:
+    raise InputError(f'knn.k is {k} but there are {images} training images; set k to 1 ... '
+                     f'{images}, or give more images.')
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:

@@ -22,8 +22,18 @@ import optax
 
 from byol_jax import augment, input_pipeline, parallel
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, accuracy, check_features, label_ranks
+from byol_jax.evaluators import (
+  ACCURACY,
+  Facts,
+  Features,
+  Images,
+  accuracy,
+  check_features,
+  label_ranks,
+)
 
+TITLE, METRICS, MAIN_METRIC = 'linear (C.1)', ACCURACY, 'top1'
+IN_TABLE = ('top5',)
 TRAINS_ON_IMAGES = True
 PROTOCOL = (
     'Linear evaluation as in appendix C.1 of the paper: linear classifier on the frozen encoder, '
@@ -105,6 +115,12 @@ def fit(train: Images, validation: Features, *, num_classes: int,
   return Fitted(classifier, tuple(zip(learning_rates, scores)), chosen,
                 dict(options, learning_rates=tuple(learning_rates), refit=refit), images,
                 len(validation.labels))
+
+
+def check(facts: Facts, *, batch_size: int, view: Mapping[str, Any], **_) -> None:
+  """Raises InputError for a batch that cannot be split, or views that cannot be drawn."""
+  parallel.check_batch_size(batch_size, facts.virtual_shards, 'evaluators.linear.batch_size')
+  augment.check_policy('evaluators.linear.view', view)
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:

@@ -10,8 +10,10 @@ from typing import Any
 
 from byol_jax import schedules
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids
+from byol_jax.evaluators import Facts, Features, Images, fine_tuned, fine_tuning, grids, scoring
 
+TITLE, METRICS, MAIN_METRIC = 'fine-tuned (C.1)', scoring.TITLES, 'top1'
+IN_TABLE = ('top5',)
 TRAINS_ENCODER = True
 PROTOCOL = (
     'Semi-supervised evaluation as in appendix C.1 of the paper: encoder and new linear classifier '
@@ -82,6 +84,14 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
       found.weights, found.candidates, found.chosen, num_classes,
       dict(options, learning_rates=tuple(learning_rates), epochs=tuple(epochs), metric='top1'),
       train.num_examples, count)
+
+
+def check(facts: Facts, *, learning_rates: Sequence[float], epochs: Sequence[float],
+          batch_size: int, momentum: float, view: Mapping[str, Any], **_) -> None:
+  """Raises InputError for what `fit` would refuse, as far as it is known before."""
+  fine_tuned.check_facts('semi_supervised', facts, momentum=momentum,
+                         rates=dict(learning_rates=learning_rates, epochs=epochs),
+                         batch_size=batch_size, view=view, metric='top1')
 
 
 def describe(fitted: fine_tuned.Fitted) -> dict[str, Any]:

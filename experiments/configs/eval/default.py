@@ -18,8 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
       # pretraining's `data`; '' or 0 takes them from there.
       data=dict(dataset='', options=dict(), pipeline='', virtual_shards=0, workers=0,
                 unreadable='', image_size=0, center_share=0.0, center_order=''),
-      # Modules of byol_jax/evaluators and the options of their fit functions.
-      evaluators=dict(),
+      # Modules of byol_jax/evaluators, or dotted paths, and the options of their fit functions.
+      evaluators=ml_collections.ConfigDict(dict(), allow_dotted_keys=True),
       supervised=supervised(),
   )).lock()
 
