@@ -14,6 +14,7 @@ from byol_jax.evaluators import supervised
 from byol_jax.report import tables
 
 PIXELS = 'pixels'
+ENCODERS = ('pretrained', 'random', 'supervised', PIXELS)
 
 
 class Judged(NamedTuple):
@@ -40,7 +41,7 @@ def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loadi
     train: the training images.
 
   Raises:
-    InputError: an unknown name, or what the supervised training cannot use.
+    InputError: what the supervised training cannot use.
   """
   size, model = train.config['image_size'], meta['config']['model']
   networks = assembly.build_model(model, train.data.num_classes)
@@ -51,16 +52,22 @@ def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loadi
       pretrained=lambda: (trees['online'], trees['state']['online']),
       random=lambda: _untrained(config, networks, train),
       supervised=lambda: _with_labels(config, networks, train, size))
-  unknown = [name for name in config.encoders if name not in (*makers, PIXELS)]
-  if unknown:
-    raise InputError(f'config.encoders names {unknown[0]!r}; it can name '
-                     f'{", ".join((*makers, PIXELS))}.')
   encoders = {}
   for name in config.encoders:
     parallel.say(f'preparing {tables.NAMES[name]}')
     encoders[name] = (Judged(lambda _, views: views.reshape(len(views), -1), (), None)
                       if name == PIXELS else Judged(encode, makers[name](), training))
   return encoders
+
+
+def check(config, virtual_shards: int) -> None:
+  """Raises InputError for an unknown encoder, or a supervised batch that cannot be divided."""
+  unknown = [name for name in config.encoders if name not in ENCODERS]
+  if unknown:
+    raise InputError(f'config.encoders names {unknown[0]!r}; it can name {", ".join(ENCODERS)}.')
+  if 'supervised' in config.encoders:
+    parallel.check_batch_size(config.supervised.batch_size, virtual_shards,
+                              'supervised.batch_size')
 
 
 def _with_labels(config, networks, loader: loading.Loader, size: int):
@@ -72,8 +79,6 @@ def _with_labels(config, networks, loader: loading.Loader, size: int):
   options = assembly.plain(config.supervised)
   policy = options.pop('view')
   view = assembly.build_single_view(policy, config.seed, size)
-  parallel.check_batch_size(options['batch_size'], loader.config['virtual_shards'],
-                            'supervised.batch_size')
   return tuple(supervised.train(
       networks, view, functools.partial(loader.train_batches, [policy]),
       loader.data.num_examples, image_size=size, seed=config.seed, devices=jax.local_devices(),

@@ -72,6 +72,7 @@ def before_encoding(config, model: Mapping[str, Any], train: loading.Loader,
   Raises:
     InputError: an evaluator cannot do with these data what its options say.
   """
+  baselines.check(config, train.config['virtual_shards'])
   facts = _facts(config, model, train, validation, roles)
   _check(config, facts)
   with_test = lambda: _check(config, facts._replace(test=test().known()))

@@ -1,6 +1,7 @@
 """A folder of images -> their embeddings, in one file, for those who write no code."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import os
 from typing import Any, NamedTuple
 
@@ -52,6 +53,8 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
   if not os.fspath(output).endswith('.npz'):
     raise InputError(f'{output} must end in .npz (--output).')
   folder = os.path.expanduser(os.fspath(images)).rstrip('/')
+  with _writing(output):
+    files.check_writable(parallel.folder(output))
   encoder = evaluate.load_encoder(pretrained, step)
   meta = checkpoint.read_meta(pretrained, step)
   paths, broken = _images(folder)
@@ -60,11 +63,11 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
   unreadable = tuple(sorted(map(name, [*paths[sorted(skipped)], *broken])))
   result = Extracted(os.fspath(output), len(found.sample_id), encoder.embedding_size, unreadable,
                      image_folder.other_files(folder))
-  _write(result.output, dict(
-      names=np.array(list(map(name, paths[found.sample_id]))),
-      embeddings=found.embeddings, unreadable=np.array(unreadable, str),
-      other_files=np.array(result.other_files), digest=np.array(meta['digests']['online']),
-      step=np.array(meta['step'])))
+  with _writing(output), files.atomic_write(parallel.folder(output), 'wb') as file:
+    np.savez(file, names=np.array(list(map(name, paths[found.sample_id]))),
+             embeddings=found.embeddings, unreadable=np.array(unreadable, str),
+             other_files=np.array(result.other_files), digest=np.array(meta['digests']['online']),
+             step=np.array(meta['step']))
   return result
 
 
@@ -103,9 +106,9 @@ def _images(folder: str) -> tuple[np.ndarray, list[str]]:
   return paths[there], list(paths[~there])
 
 
-def _write(output: str, arrays: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _writing(output: str | os.PathLike) -> Iterator[None]:
   try:
-    with files.atomic_write(parallel.folder(output), 'wb') as file:
-      np.savez(file, **arrays)
+    yield
   except OSError as error:
     raise InputError(f'{output} cannot be written ({error}); give another --output.') from error

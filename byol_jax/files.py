@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import re
 import time
@@ -33,7 +34,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[epath.Path]:
   if '://' not in os.fspath(path):
     # In an object store a file that was not closed never appears.
     remove_abandoned(os.path.dirname(os.path.abspath(path)))
-  partial = epath.Path(f'{os.fspath(path)}.{uuid.uuid4().hex}.partial')
+  partial = _beside(path)
   try:
     yield partial
     partial.replace(path)
@@ -61,6 +62,24 @@ def atomic_write(path: str | os.PathLike, mode: str = 'w', **arguments) -> Itera
     remote = '://' in os.fspath(path)
     with partial.open(mode) if remote else open(partial, mode, **arguments) as file:
       yield file
+
+
+def check_writable(path: str | os.PathLike) -> None:
+  """Tries whether `atomic_write` can write a file, before hours of work for what is in it.
+
+  Raises:
+    OSError: it cannot; what is at `path` stays as it is.
+  """
+  if epath.Path(path).is_dir():
+    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+  probe = _beside(path)
+  probe.write_bytes(b'')
+  probe.unlink()
+
+
+def _beside(path: str | os.PathLike) -> epath.Path:
+  """A new name for a partial file of `path`."""
+  return epath.Path(f'{os.fspath(path)}.{uuid.uuid4().hex}.partial')
 
 
 def remove_abandoned(folder: str | os.PathLike) -> None:

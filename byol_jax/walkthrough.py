@@ -197,6 +197,9 @@ def make(home: pathlib.Path, output: str | pathlib.Path, config: ml_collections.
   Raises:
     InputError: a run has failed.
   """
+  output = pathlib.Path(output)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  files.check_writable(output)
   train.pretrain(config, home / 'demo')
   points = sweep.points(module.get_config, module.get_hyper, config_path=module.__file__,
                         overrides={}, workdir=home / 'collapse')
@@ -212,7 +215,6 @@ def write(output: str | pathlib.Path, found: Trace, values: Mapping[str, Any],
           found_variants: Sequence[Variant]) -> str:
   """Writes the text and, beside it, its picture; returns the text."""
   output = pathlib.Path(output)
-  output.parent.mkdir(parents=True, exist_ok=True)
   picture = output.with_suffix('.png')
   pictures.draw_views(picture, *(view[:8] for view in found.views))
   source = (importlib.resources.files('byol_jax') / 'walkthrough.md').read_text()

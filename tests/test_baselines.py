@@ -34,4 +34,13 @@ def test_raw_pixels_are_their_own_embedding_and_have_nothing_to_train():
 
 def test_an_unknown_name_lists_those_that_exist():
   with pytest.raises(InputError, match="'simclr'; it can name pretrained, random, supervised, pix"):
-    make('simclr')
+    baselines.check(types.SimpleNamespace(encoders=('pixels', 'simclr')), virtual_shards=4)
+
+
+def test_a_supervised_batch_that_cannot_be_divided_is_refused():
+  config = tiny.eval_config(supervised=dict(batch_size=30))
+  with pytest.raises(InputError, match='supervised.batch_size is 30, which 4 '):
+    baselines.check(config, virtual_shards=4)
+  with config.unlocked():
+    config.encoders = ('pretrained',)
+  baselines.check(config, virtual_shards=4)

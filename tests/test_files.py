@@ -67,3 +67,14 @@ def test_what_killed_writers_left_goes_with_the_next_write_in_the_folder(tmp_pat
 def test_a_folder_that_is_not_there_is_an_error_of_the_system(tmp_path):
   with pytest.raises(FileNotFoundError), files.atomic_write(tmp_path / 'none' / 'a') as file:
     file.write('')
+
+
+def test_what_can_be_written_is_known_before_and_stays_as_it_was(tmp_path):
+  (tmp_path / 'a').write_text('old')
+  files.check_writable(tmp_path / 'a')
+  files.check_writable(tmp_path / 'b')
+  assert os.listdir(tmp_path) == ['a'] and (tmp_path / 'a').read_text() == 'old'
+  for path, error in ((tmp_path, IsADirectoryError), (tmp_path / 'no' / 'a', FileNotFoundError),
+                      (tmp_path / 'a' / 'b', NotADirectoryError)):
+    with pytest.raises(error):
+      files.check_writable(path)
