@@ -14,6 +14,7 @@ from byol_jax.evaluators import supervised
 from byol_jax.report import tables
 
 PIXELS = 'pixels'
+ENCODERS = ('pretrained', 'random', 'supervised', PIXELS)
 
 
 class Judged(NamedTuple):
@@ -53,7 +54,7 @@ def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loadi
       supervised=lambda: _with_labels(config, networks, train, size))
   encoders = {}
   for name in config.encoders:
-    parallel.say(f'making {tables.NAMES[name]}')
+    parallel.say(f'preparing {tables.NAMES[name]}')
     encoders[name] = (Judged(lambda _, views: views.reshape(len(views), -1), (), None)
                       if name == PIXELS else Judged(encode, makers[name](), training))
   return encoders

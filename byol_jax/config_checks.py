@@ -8,9 +8,9 @@ from typing import Any
 
 import ml_collections
 
-from byol_jax import augment, datasets, model, normalization, parallel, plugins, ranges, schedules
+from byol_jax import augment, model, normalization, parallel, plugins, ranges, schedules
 from byol_jax.errors import InputError
-from byol_jax.evaluators import knn
+from byol_jax.evaluators import knn, titles
 from byol_jax.input_pipeline import PIPELINES
 from byol_jax.ranges import OPTIONS, OneOf, Range, Several, Table, number, whole
 from byol_jax.train_step import TARGETS
@@ -117,6 +117,9 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
     raise InputError('config.evaluators names no evaluator; name at least one.')
   for name, options in values['evaluators'].items():
     plugins.function('evaluators', name, 'fit', options)
+    for function in ('evaluate', 'describe'):
+      plugins.function('evaluators', name, function)
+    titles.check(name)
     if _is(name, 'TRAINS_ENCODER') and 'pixels' in values['encoders']:
       raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
                        "'pixels' out of config.encoders.")
@@ -133,13 +136,6 @@ def check_batches(config: ml_collections.ConfigDict, virtual_shards: int) -> Non
     batches['supervised.batch_size'] = config.supervised.batch_size
   for name, batch_size in batches.items():
     parallel.check_batch_size(batch_size, virtual_shards, name)
-
-
-def check_images(config: ml_collections.ConfigDict, data: datasets.Split | datasets.Stream) -> None:
-  """Raises InputError for evaluators that need more training images than are listed."""
-  for name, options in config.evaluators.items():
-    if hasattr(plugins.load('evaluators', name), 'check_images'):
-      plugins.load('evaluators', name).check_images(data.num_examples, **options)
 
 
 def _is(evaluator: str, what: str) -> bool:

@@ -22,6 +22,8 @@ from byol_jax import (
   checkpoint,
   config_checks,
   datasets,
+  evaluation_checks,
+  evaluators,
   loading,
   locations,
   parallel,
@@ -31,7 +33,7 @@ from byol_jax import (
   tensors,
 )
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, feature_store, features, grids
+from byol_jax.evaluators import Features, Images, feature_store, features, grids, titles
 from byol_jax.report import pictures, tables
 
 
@@ -122,6 +124,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   config_checks.check_evaluation(config)
   workdir = parallel.writable_folder(workdir)
   assembly.check_same_job(assembly.as_json(config), {})
+  evaluation_checks.check_folders(workdir)
   names = 'online', 'state'
   # One process decides: others could find a newer checkpoint, and judge another encoder.
   step = parallel.from_first_process(
@@ -132,22 +135,24 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   config_checks.check_batches(config, data['virtual_shards'])
   load = functools.partial(loading.load, data, workdir=workdir)
   loading.check_test_split(data)
-  train = load('train', purpose='fitting', check=functools.partial(
-      config_checks.check_images, config))
-  validation = load('validation', purpose='choosing')
-  _check_data(config, train, data['dataset'], parallel.folder(pretrained))
-  encoders = baselines.make(config, trees, meta, train)
+  train, validation = load('train', purpose='fitting'), load('validation', purpose='choosing')
+  if not config.data.dataset:
+    loading.check_pretrained(train, parallel.folder(pretrained))
+  evaluation_checks.check_labels(config, train, data['dataset'])
+  roles = loading.roles(data)
   test = functools.cache(lambda: load('test', purpose='final scores'))
+  check_test = evaluation_checks.before_encoding(
+      config, meta['config']['model'], train, validation, test, roles)
+  encoders = baselines.make(config, trees, meta, train)
   loaders = dict(train=lambda: train, validation=lambda: validation, test=test)
   # Read once for all encoders.
   content = functools.cache(lambda split: loaders[split]().content())
   rows = _judge(config, encoders, loaders, lambda: load('train+validation', purpose='refit'),
                 functools.partial(_grid, workdir, meta['config']['model'], data, content),
                 functools.partial(_store, workdir, meta['config']['model'], data, content),
-                functools.cache(lambda: loading.roles(data)), workdir / pictures.RANKED_FOLDER)
-  unreadable = {name: parallel.gather_rows(np.array([len(loader.names)])).sum().item()
-                for name, loader in (('train', train), ('validation', validation),
-                                     ('test', test()))}
+                roles, check_test, workdir / pictures.RANKED_FOLDER)
+  unreadable = {name: parallel.gather_rows(np.array([len(load().names)])).sum().item()
+                for name, load in loaders.items()}
   judged_on = [content(split) for split in loaders]
   if not parallel.is_first_process():
     return {}
@@ -156,9 +161,9 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
       config=assembly.as_json(config),
       # Evaluations in the same workdir share one log, so that none is forgotten.
       test_split_reads=loading.reads_of(workdir, 'test'),
-      digest=meta['digests']['online'], seed=meta['config']['seed'], dataset=_data_name(data),
-      images=dict(train=train.data.num_examples, validation=validation.data.num_examples,
-                  test=test().data.num_examples),
+      pretraining=meta['config'], digest=meta['digests']['online'], seed=meta['config']['seed'],
+      dataset=_data_name(data),
+      images={name: load().data.num_examples for name, load in loaders.items()},
       unreadable=unreadable,
       # Of images with several labels there is no chance but that of each class.
       chance=None if train.data.multi_label else 1 / train.data.num_classes, encoders=rows)
@@ -183,63 +188,48 @@ def _data_name(data: Mapping[str, Any]) -> str:
   return options.get('name') or options.get('format') or folder or data['dataset']
 
 
-def _check_data(config, train: loading.Loader, name: str, pretrained: epath.Path) -> None:
-  """Raises InputError for data that have changed, no labels, or more than evaluators take."""
-  if not config.data.dataset:
-    loading.check_pretrained(train, pretrained)
-  if not train.data.num_classes:
-    raise InputError(f'Data set {name!r} has no labels, which every evaluator needs; name a '
-                     'labelled one in config.data, for retrieval a format of lists, as in '
-                     'eval/retrieval.py:veri.')
-  for evaluator in config.evaluators if train.data.multi_label else ():
-    if not getattr(plugins.load('evaluators', evaluator), 'SEVERAL_LABELS', False):
-      raise InputError(f'The images of {name!r} have several labels each, which evaluator '
-                       f'{evaluator} does not take; linear_transfer and fine_tuned_transfer do.')
-
-
-def _trains_encoder(evaluator: str) -> bool:
-  return _is(evaluator, 'TRAINS_ENCODER')
-
-
-def _is(evaluator: str, what: str) -> bool:
-  """Whether an evaluator's module says so."""
-  return getattr(plugins.load('evaluators', evaluator), what, False)
-
-
 def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both, make_grid,
-           make_store, read_roles, lists: epath.Path) -> dict[str, dict[str, Any]]:
+           make_store, roles, check_test, lists: epath.Path) -> dict[str, dict[str, Any]]:
   """Fits every evaluator to every encoder; then reads the test split, and scores."""
   train = loaders['train']()
   fitted, embedders = {}, {}
   for name, judged in encoders.items():
-    parallel.say(f'judging {tables.NAMES[name]}')
     embed, frozen = embedders[name] = _embedders(config, judged, train, loaders,
                                                  make_store(name, judged))
     images = _images(judged, train, read_both)
     for evaluator, options in config.evaluators.items():
       arguments = assembly.plain(options)
+      trains_encoder = evaluators.has(evaluator, 'TRAINS_ENCODER')
+      parallel.say(f'judging {tables.name_of(name, not trains_encoder)} by '
+                   f'{titles.title(evaluator)}')
       fit = plugins.function('evaluators', evaluator, 'fit', arguments)
       arguments['num_classes'] = train.data.num_classes
-      if _trains_encoder(evaluator):
+      if trains_encoder:
         found = fit(images, functools.partial(embed, 'validation'),
                     grid=make_grid(name, judged, evaluator), **arguments)
-      elif _is(evaluator, 'RETRIEVES'):
+      elif evaluators.has(evaluator, 'RETRIEVES'):
         found = fit(functools.partial(frozen, 'train'), functools.partial(frozen, 'validation'),
-                    roles=read_roles(), **arguments)
+                    roles=roles, **arguments)
       else:
-        on_images = _is(evaluator, 'TRAINS_ON_IMAGES')
+        on_images = evaluators.has(evaluator, 'TRAINS_ON_IMAGES')
         found = fit(images if on_images else frozen('train'), frozen('validation'), **arguments)
       fitted[name, evaluator] = found
   # Nothing is chosen from here on.
+  check_test()
   rows = {name: {} for name in encoders}
   for (name, evaluator), found in fitted.items():
     module = plugins.load('evaluators', evaluator)
     embed, frozen = embedders[name]
-    test = functools.partial(embed, 'test') if _trains_encoder(evaluator) else frozen('test')
+    test = (functools.partial(embed, 'test') if evaluators.has(evaluator, 'TRAINS_ENCODER')
+            else frozen('test'))
     options = dict(keep=functools.partial(
-        ranked_lists.keep, folder=lists / name, loaders=loaders, roles=read_roles())
-                   ) if _is(evaluator, 'RETRIEVES') else {}
-    rows[name][evaluator] = dict(module.evaluate(found, test, **options), **module.describe(found))
+        ranked_lists.keep, folder=lists / name, loaders=loaders, roles=roles)
+                   ) if evaluators.has(evaluator, 'RETRIEVES') else {}
+    scores = module.evaluate(found, test, **options)
+    row = dict(scores, **module.describe(found),
+               options=assembly.as_json(config.evaluators[evaluator]))
+    titles.check_scores(evaluator, row, scores)
+    rows[name][evaluator] = row
   return rows
 
 

@@ -1,13 +1,14 @@
 """A folder of images -> their embeddings, in one file, for those who write no code."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import os
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from byol_jax import assembly, checkpoint, evaluate, folders, input_pipeline, parallel
+from byol_jax import assembly, checkpoint, evaluate, files, folders, input_pipeline, parallel
 from byol_jax.datasets import Shards, image_folder
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, features
@@ -52,6 +53,8 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
   if not os.fspath(output).endswith('.npz'):
     raise InputError(f'{output} must end in .npz (--output).')
   folder = os.path.expanduser(os.fspath(images)).rstrip('/')
+  with _writing(output):
+    files.check_writable(parallel.folder(output))
   encoder = evaluate.load_encoder(pretrained, step)
   meta = checkpoint.read_meta(pretrained, step)
   listing, paths, broken = _images(folder)
@@ -62,12 +65,12 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
   unreadable = {name(path): unreadable[path] for path in sorted(unreadable)}
   result = Extracted(os.fspath(output), len(found.sample_id), encoder.embedding_size, unreadable,
                      listing.left_out())
-  _write(result.output, dict(
-      names=np.array(list(map(name, paths[found.sample_id]))),
-      embeddings=found.embeddings, unreadable=np.array(list(unreadable), str),
-      reasons=np.array(list(unreadable.values()), str),
-      other_files=np.array(sum(listing.others.values())), digest=np.array(meta['digests']['online']),
-      step=np.array(meta['step'])))
+  with _writing(output), files.atomic_write(parallel.folder(output), 'wb') as file:
+    np.savez(file, names=np.array(list(map(name, paths[found.sample_id]))),
+             embeddings=found.embeddings, unreadable=np.array(list(unreadable), str),
+             reasons=np.array(list(unreadable.values()), str),
+             other_files=np.array(sum(listing.others.values())),
+             digest=np.array(meta['digests']['online']), step=np.array(meta['step']))
   return result
 
 
@@ -118,12 +121,9 @@ def _images(folder: str) -> tuple[folders.Listing, np.ndarray, list[str]]:
   return listing, paths[there], list(map(str, paths[~there]))
 
 
-def _write(output: str, arrays: dict[str, Any]) -> None:
-  path = parallel.folder(output)
-  partial = path.with_name(path.name + '.partial')
+@contextlib.contextmanager
+def _writing(output: str | os.PathLike) -> Iterator[None]:
   try:
-    with partial.open('wb') as file:
-      np.savez(file, **arrays)
-    partial.replace(path)
+    yield
   except OSError as error:
     raise InputError(f'{output} cannot be written ({error}); give another --output.') from error

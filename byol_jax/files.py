@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import re
+import time
 from typing import IO, Any
 import uuid
 
@@ -13,15 +15,42 @@ from byol_jax.errors import InputError
 
 # Of object stores that can be read and written.
 STORE = 'gs'
+# Seconds after which a partial file is what a killed writer has left.
+ABANDONED = 3600.
+PARTIAL = re.compile(r'\.[0-9a-f]{32}\.partial$')
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[epath.Path]:
+  """Gives a path beside `path`; the file written there takes its place when the context ends.
+
+  Until then, and where the context ends with an error, what was at `path` stays. The
+  temporary name is unique, so that several writers do not meet; the last one to end decides.
+  A writer that is killed leaves its partial file; the next writer in the same local folder
+  removes it when it has not been written to for ABANDONED seconds.
+
+  Args:
+    path: local, or of an object store such as gs://bucket/name.
+
+  Raises:
+    OSError: the file cannot be written.
+  """
+  if '://' not in os.fspath(path):
+    # In an object store a file that was not closed never appears.
+    remove_abandoned(os.path.dirname(os.path.abspath(path)))
+  partial = _beside(path)
+  try:
+    yield partial
+    partial.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
+    raise
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = 'w', **arguments) -> Iterator[IO[Any]]:
-  """Opens a file for writing, which takes its place at `path` when the context ends.
-
-  Until then, and where the context ends with an error, what was at `path` stays. The
-  temporary name beside it is unique, so that several writers do not meet; the last one
-  to end decides.
+  """Opens a file for writing, which takes its place at `path` as that of `atomic_path`.
 
   Args:
     path: local, or of an object store such as gs://bucket/name.
@@ -31,21 +60,12 @@ def atomic_write(path: str | os.PathLike, mode: str = 'w', **arguments) -> Itera
   Raises:
     OSError: the file cannot be written.
   """
-  partial = f'{os.fspath(path)}.{uuid.uuid4().hex}.partial'
-  remote = '://' in partial
   if 'b' not in mode:
     arguments = dict(encoding='utf-8') | arguments
-  try:
-    with epath.Path(partial).open(mode) if remote else open(partial, mode, **arguments) as file:
+  with atomic_path(path) as partial:
+    remote = '://' in os.fspath(path)
+    with partial.open(mode) if remote else open(partial, mode, **arguments) as file:
       yield file
-    if remote:
-      epath.Path(partial).replace(path)
-    else:
-      os.replace(partial, path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      epath.Path(partial).unlink(missing_ok=True)
-    raise
 
 
 def checked_path(path: str | os.PathLike, name: str = 'The path') -> str:
@@ -79,3 +99,32 @@ def checked_path(path: str | os.PathLike, name: str = 'The path') -> str:
     raise InputError(f'{name} is {text}, and there is no user {text.split("/")[0][1:]}; give ./'
                      f'{text} for a path that begins with ~.')
   return expanded
+
+
+def check_writable(path: str | os.PathLike) -> None:
+  """Tries whether `atomic_write` can write a file, before hours of work for what is in it.
+
+  Raises:
+    OSError: it cannot; what is at `path` stays as it is.
+  """
+  if epath.Path(path).is_dir():
+    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+  probe = _beside(path)
+  probe.write_bytes(b'')
+  probe.unlink()
+
+
+def _beside(path: str | os.PathLike) -> epath.Path:
+  """A new name for a partial file of `path`."""
+  return epath.Path(f'{os.fspath(path)}.{uuid.uuid4().hex}.partial')
+
+
+def remove_abandoned(folder: str | os.PathLike) -> None:
+  """Removes the partial files in a local folder that nobody has written to for ABANDONED s."""
+  with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+    for entry in entries:
+      if PARTIAL.search(entry.name):
+        # Another writer may remove it at the same time.
+        with contextlib.suppress(FileNotFoundError):
+          if time.time() - entry.stat().st_mtime > ABANDONED:
+            os.unlink(entry)

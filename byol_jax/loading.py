@@ -16,11 +16,13 @@ from byol_jax import (
   changed_files,
   config_checks,
   datasets,
+  files,
   input_pipeline,
   parallel,
   plugins,
   processes,
 )
+from byol_jax.evaluators import Known
 
 ACCESS_LOG = 'splits_read.jsonl'
 UNREADABLE = 'unreadable_images.txt'
@@ -98,11 +100,21 @@ class Loader(NamedTuple):
 
     int32 [N], or [N, num_classes] where an image has several classes.
     """
+    return self._gathered([np.column_stack([batch['sample_id'], batch['labels']])
+                           for batch in self.evaluation_batches(1024)])
+
+  def known(self) -> Known:
+    """What is known without reading an image from disk; all processes call it."""
+    if isinstance(self.data, datasets.Stream):
+      return Known(self.data.num_examples, self.data.labels)
+    return Known(self.data.num_examples, None if self.data.labels is None else self._gathered(
+        [np.column_stack([self.data.sample_id, self.data.labels])]))
+
+  def _gathered(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Labels in the order of the ids, of all hosts' rows: the id, then the labels."""
     width = self.data.num_classes if self.data.multi_label else 1
-    own = [np.column_stack([batch['sample_id'], batch['labels']])
-           for batch in self.evaluation_batches(1024)]
-    rows = parallel.gather_rows(np.concatenate([np.zeros((0, 1 + width), np.int32), *own]))
-    labels = rows[np.argsort(rows[:, 0], kind='stable'), 1:]
+    together = parallel.gather_rows(np.concatenate([np.zeros((0, 1 + width), np.int32), *rows]))
+    labels = together[np.argsort(together[:, 0], kind='stable'), 1:]
     return labels if self.data.multi_label else labels[:, 0]
 
 
@@ -183,10 +195,8 @@ def _in_memory(config: Mapping[str, Any], split: str) -> datasets.Split:
 
 
 def _write_subset(subset: datasets.Subset, workdir: pathlib.Path) -> None:
-  path = workdir / SUBSET_ROWS.format(subset.name)
-  partial = workdir / f'{path.name}.partial'
-  partial.write_text(''.join(f'{row}\n' for row in subset.rows))
-  partial.replace(path)
+  with files.atomic_write(workdir / SUBSET_ROWS.format(subset.name)) as file:
+    file.writelines(f'{row}\n' for row in subset.rows)
 
 
 def check_pretrained(train: Loader, pretrained: epath.Path) -> None:

@@ -6,16 +6,14 @@ taken again as long as its size and time are those of the original.
 
 from collections.abc import Sequence
 import concurrent.futures
-import contextlib
 import hashlib
 import os
 import pathlib
 import shutil
-import time
-import uuid
 
 from byol_jax import parallel
 from byol_jax.errors import InputError
+from byol_jax.files import atomic_path, remove_abandoned
 
 # Files that are copied side by side.
 AT_ONCE = 8
@@ -41,9 +39,10 @@ def copies(files: Sequence[str], folder: str) -> dict[str, str]:
   try:
     stats = {file: tf.io.gfile.stat(file) for file in files}
     missing = [file for file in files if not _is_copy(targets[file], stats[file])]
-    for target in targets.values():
-      target.parent.mkdir(parents=True, exist_ok=True)
-      _clear(target)
+    for parent in {target.parent for target in targets.values()}:
+      parent.mkdir(parents=True, exist_ok=True)
+      # Before the room is looked at.
+      remove_abandoned(parent)
     needed = sum(stats[file].length for file in missing)
     _check_room(needed, len(missing), root)
     if missing:
@@ -70,14 +69,6 @@ def _is_copy(target: pathlib.Path, stat) -> bool:
   return own.st_size == stat.length and int(own.st_mtime) == int(stat.mtime_nsec / 1e9)
 
 
-def _clear(target: pathlib.Path) -> None:
-  """Removes what killed processes have left of a copy, an hour ago or more."""
-  for partial in target.parent.glob(f'{target.name}.*.partial'):
-    with contextlib.suppress(FileNotFoundError):
-      if time.time() - partial.stat().st_mtime > 3600:
-        partial.unlink()
-
-
 def _check_room(needed: int, files: int, folder: pathlib.Path) -> None:
   free = shutil.disk_usage(folder).free if files else 0
   if needed > free:
@@ -90,12 +81,8 @@ def _copy(file: str, target: pathlib.Path, stat) -> None:
   """The copy appears under its name when it is whole."""
   import tensorflow as tf
 
-  # Of its own also among containers, whose processes have the same numbers.
-  partial = target.with_name(f'{target.name}.{uuid.uuid4().hex}.partial')
-  try:
+  with atomic_path(target) as partial:
     tf.io.gfile.copy(file, str(partial), overwrite=True)
-    seconds = stat.mtime_nsec / 1e9
-    os.utime(partial, (seconds, seconds))
-    partial.replace(target)
-  finally:
-    partial.unlink(missing_ok=True)
+  # Not of the partial file, which would pass for one that was left behind.
+  seconds = stat.mtime_nsec / 1e9
+  os.utime(target, (seconds, seconds))

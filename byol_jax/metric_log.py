@@ -15,7 +15,7 @@ import sys
 import tensorboardX
 import tqdm
 
-from byol_jax import parallel
+from byol_jax import files, parallel
 
 FILE_NAME = 'metrics.jsonl'
 
@@ -40,10 +40,9 @@ class MetricLog:
     if path.exists() and len(read(workdir)) < len(path.read_bytes().splitlines()):
       # Unreadable lines are dropped from the log, so they are kept beside it.
       path.copy(path.with_suffix('.jsonl.damaged'), overwrite=True)
-    # Written beside and renamed: a kill in between must not lose the records.
-    partial = path.with_suffix('.partial')
-    partial.write_text(''.join(json.dumps(record) + '\n' for record in kept))
-    partial.replace(path)
+    # A kill in between must not lose the records.
+    with files.atomic_write(path) as file:
+      file.writelines(json.dumps(record) + '\n' for record in kept)
     self._file = path.open('a')
     self._events = _events(folder, first_step)
     self._bar = tqdm.tqdm(total=last_step, initial=first_step, unit='step', dynamic_ncols=True,

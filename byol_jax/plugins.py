@@ -12,7 +12,7 @@ from byol_jax import ranges
 from byol_jax.errors import InputError
 
 # Arguments of the contracts' functions that are not options of a config.
-PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes', 'grid', 'roles')
+PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes', 'grid', 'roles', 'keep')
 # Where a config has the options of each kind.
 SECTIONS = dict(datasets='data.options', encoders='model.encoder_options',
                 evaluators='evaluators.{name}', objectives='train.objective_options')
@@ -118,3 +118,21 @@ def _check_names(kind: str, name: str, found: Callable[..., Any], options: Mappi
                      + '; '.join(f'{what} {", ".join(names)}' for what, names in
                                  (('it does not know', unknown), ('it misses', missing)) if names)
                      + '.')
+
+
+def constant(kind: str, name: str, constant_name: str) -> Any:
+  """A constant that the contract of a kind asks of each module.
+
+  Args:
+    kind: as in `load`.
+    name: as in `load`.
+    constant_name: what the contract of the kind calls it.
+
+  Raises:
+    InputError: no such module, or it does not have the constant.
+  """
+  module = load(kind, name)
+  if not hasattr(module, constant_name):
+    raise InputError(f'{name!r} is no module of the {kind}: it has no constant {constant_name}; '
+                     f'byol_jax/{kind}/__init__.py says what it holds.')
+  return getattr(module, constant_name)

@@ -12,7 +12,7 @@ import shutil
 import numpy as np
 import tensorflow as tf
 
-from byol_jax import preprocess
+from byol_jax import files, preprocess
 from byol_jax.errors import InputError
 
 NOTE = 'byol_jax_prepared.json'
@@ -55,7 +55,8 @@ def shrink(source: pathlib.Path, target: pathlib.Path, *, short_side: int, quali
     if '.tfrecord' not in path.name:
       if path.name != INFO and path.is_file():
         # Not its mode: from a source that cannot be written nothing could be written again.
-        shutil.copyfile(path, target / path.name)
+        with files.atomic_path(target / path.name) as partial:
+          shutil.copyfile(path, partial)
     elif not (target / path.name).exists():
       try:
         done = _copy(path, target / path.name, short_side, quality, image_key)
@@ -64,7 +65,8 @@ def shrink(source: pathlib.Path, target: pathlib.Path, *, short_side: int, quali
                          f'{error.message.splitlines()[0][:300]}') from error
       counts = {name: value + done[name] for name, value in counts.items()}
       progress(f'{target / path.name}: {done["shrunk"]} of {done["records"]} images shrunk')
-  shutil.copyfile(info, target / INFO)
+  with files.atomic_path(target / INFO) as partial:
+    shutil.copyfile(info, partial)
   return counts
 
 
@@ -76,7 +78,8 @@ def _begin(target: pathlib.Path, note: dict) -> None:
     raise InputError(f'{target} was made otherwise ({path.read_text().strip()}); give another '
                      '--output.')
   target.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(note) + '\n')
+  with files.atomic_write(path) as file:
+    file.write(json.dumps(note) + '\n')
 
 
 def _copy(source: pathlib.Path, target: pathlib.Path, short_side: int, quality: int,
@@ -98,9 +101,8 @@ def _copy(source: pathlib.Path, target: pathlib.Path, short_side: int, quality: 
     return serialized, tf.cond(scale < 1, smaller, lambda: tf.constant(b'')), feature
 
   counts = dict(records=0, shrunk=0, bytes_before=0, bytes_after=0)
-  partial = target.with_name(f'{target.name}.partial')
   records = tf.data.TFRecordDataset(str(source)).map(shrunk, num_parallel_calls=tf.data.AUTOTUNE)
-  with tf.io.TFRecordWriter(str(partial)) as writer:
+  with files.atomic_path(target) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
     for serialized, encoded, feature in records.prefetch(16).as_numpy_iterator():
       counts['records'] += 1
       counts['bytes_before'] += len(feature)
@@ -111,7 +113,6 @@ def _copy(source: pathlib.Path, target: pathlib.Path, short_side: int, quality: 
         example.features.feature[image_key].bytes_list.value[:] = [encoded]
         serialized = example.SerializeToString()
       writer.write(serialized)
-  partial.replace(target)
   return counts
 
 

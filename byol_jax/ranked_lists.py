@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from byol_jax import assembly, loading, parallel
+from byol_jax import assembly, files, loading, parallel
 from byol_jax.datasets import image_folder
 from byol_jax.evaluators.retrieval import Result
 from byol_jax.report import pictures
@@ -34,7 +34,8 @@ def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[
   if parallel.is_first_process():
     folder.mkdir(parents=True, exist_ok=True)
     text = ''.join(json.dumps(line) + '\n' for line in _lines(result, roles, classes))
-    _replace(folder / QUERIES, text.encode())
+    with files.atomic_write(folder / QUERIES) as file:
+      file.write(text)
   rows = [(kind, row) for kind, chosen in examples(result).items() for row in chosen]
   if not rows:
     if parallel.is_first_process():
@@ -51,7 +52,8 @@ def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[
       _title(kind, result, row, roles, classes), drawn['test'][result.query[row]],
       [drawn[result.split][result.gallery[place]] for place in shown[row]],
       result.ranked.right[row, :len(shown[row])].tolist()) for kind, row in rows]
-  _replace(folder / pictures.RANKED_LISTS, pictures.ranked_lists(lines))
+  with files.atomic_write(folder / pictures.RANKED_LISTS, 'wb') as file:
+    file.write(pictures.ranked_lists(lines))
 
 
 def examples(result: Result) -> dict[str, list[int]]:
@@ -134,8 +136,3 @@ def _images(loader: loading.Loader, ids: set[int], roles: Roles | None) -> dict[
   numbers, images = map(parallel.gather_rows, (np.concatenate(found), images))
   return dict(zip(numbers.tolist(), images))
 
-
-def _replace(path: epath.Path, content: bytes) -> None:
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_bytes(content)
-  partial.replace(path)

@@ -5,15 +5,17 @@ import itertools
 import json
 import os
 from typing import Any
-import uuid
 
 from etils import epath
 
-from byol_jax import assembly, parallel
+from byol_jax import assembly, files, parallel
 from byol_jax.errors import InputError
+from byol_jax.evaluators import titles
 from byol_jax.report import tables
 
 RESULTS = 'results.json'
+# What a table or a page needs of it.
+KEYS = ('encoders', 'step', 'seed', 'digest', 'dataset', 'images', 'chance', 'test_split_reads')
 
 
 def write(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,48 +26,105 @@ def write(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, Any]:
   results = _with_earlier(workdir, results)
   for name, text in ((RESULTS, json.dumps(results, indent=2) + '\n'),
                      ('results.md', tables.markdown(tables.scores([results])))):
-    partial = workdir / f'{name}.{uuid.uuid4().hex}.partial'
-    partial.write_text(text)
-    partial.replace(workdir / name)
+    with files.atomic_write(workdir / name) as file:
+      file.write(text)
   return results
 
 
 def read(workdir: str | os.PathLike) -> dict[str, Any]:
-  """What `evaluate` wrote into a workdir."""
+  """What `evaluate` wrote into a workdir.
+
+  Raises:
+    InputError: there is nothing, or it lacks something of what `evaluate` writes.
+  """
   path = parallel.folder(workdir) / RESULTS
   if not path.exists():
     raise InputError(f'No {path}: give the --workdir of an evaluation.')
   try:
     found = json.loads(path.read_text())
-    if not isinstance(found, dict):
-      raise ValueError('it holds no results')
-    return found
   except ValueError as error:
-    raise InputError(f'{path} is damaged ({error}); evaluate again.') from error
+    raise InputError(f'{path} is damaged ({error}); remove it and evaluate again.') from error
+  if problem := lacks(found):
+    raise InputError(f'{path} is damaged: {problem}; remove it and evaluate again.')
+  return found
+
+
+def lacks(found: Any) -> str:
+  """What is missing in the content of a results.json, 'it has no ...'; '' for nothing.
+
+  Raises:
+    InputError: an evaluator that cannot be found here.
+  """
+  if not isinstance(found, dict):
+    return 'it holds no results'
+  images, encoders = found.get('images'), found.get('encoders')
+  missing = [key for key in KEYS if key not in found]
+  missing += [f'images.{split}' for split in ('train', 'validation', 'test')
+              if not (isinstance(images, dict) and isinstance(images.get(split), int))]
+  if not isinstance(encoders, dict) or not encoders:
+    missing.append('encoders')
+  missing += [] if missing else _missing_scores(encoders)
+  return f'it has no {missing[0]!r}' if missing else ''
+
+
+def _missing_scores(encoders: Mapping[str, Any]) -> list[str]:
+  """The metrics that an encoder lacks and the first one has, or that an evaluator must give."""
+  first, missing = next(iter(encoders.values())), []
+  if not isinstance(first, dict) or not first:
+    return [f'encoders.{next(iter(encoders))}']
+  for encoder, row in encoders.items():
+    for evaluator, scores in first.items():
+      own = row.get(evaluator) if isinstance(row, dict) else None
+      place = f'encoders.{encoder}.{evaluator}'
+      if not (isinstance(own, dict) and isinstance(scores, dict)):
+        missing.append(place)
+        continue
+      wanted = titles.metrics(evaluator, scores)
+      missing += [f'{place}.{metric}' for metric in wanted
+                  if not isinstance(own.get(metric), int | float)]
+      if not titles.main_metrics(evaluator, scores):
+        missing.append(f'{place}.{titles.main_metric(evaluator, scores)}')
+  return missing
 
 
 def read_seeds(workdirs: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
   """What `evaluate` wrote into workdirs, of evaluations that are alike but for the seed.
 
   Raises:
-    InputError: two that are not; their mean would be of nothing.
+    InputError: two that are not, whose mean would be of nothing, or two of one network.
   """
   found = [read(workdir) for workdir in workdirs]
-  for workdir, one in zip(workdirs[1:], found[1:]):
-    if differing := assembly.differing_keys(_kind(found[0]), _kind(one)):
+  for number, (workdir, one) in enumerate(zip(workdirs, found)):
+    for before, other in zip(workdirs[:number], found):
+      if os.path.realpath(before) == os.path.realpath(workdir):
+        raise InputError(f'{workdir} is given twice ({before}); its spread would be none. Give '
+                         'each evaluation once.')
+      if _networks(one) == _networks(other):
+        raise InputError(f'The evaluations of {before} and {workdir} are of the same networks '
+                         f'(seed {one["seed"]}, sha256 {str(one["digest"])[:12]}); give one '
+                         'evaluation of each seed.')
+    if differing := assembly.differing_keys(kind(found[0]), kind(one)):
       raise InputError(f'The evaluations of {workdirs[0]} and {workdir} differ in more than the '
                        'seed:\n  ' + '\n  '.join(differing) + '\nGive those of one kind only.')
   return found
 
 
-def _kind(found: Mapping[str, Any]) -> dict[str, Any]:
-  """What the results of several seeds have in common."""
-  # How a fit ended is a result.
-  options = lambda scores: [text for text in scores.get('differs_from_paper', [])
-                            if not text.endswith('(converged)')]
-  return dict({key: found[key] for key in ('dataset', 'images', 'step')}, encoders={
-      name: {evaluator: options(scores) for evaluator, scores in row.items()}
-      for name, row in found['encoders'].items()})
+def _networks(found: Mapping[str, Any]) -> tuple[Any, ...]:
+  """What tells the networks of an evaluation from those of another one."""
+  # Without the pretrained one the others are what is judged.
+  own = None if 'pretrained' in found['encoders'] else found.get('config', {}).get('seed')
+  return found['digest'], own
+
+
+def kind(found: Mapping[str, Any]) -> dict[str, Any]:
+  """What the results of several seeds have in common: data, pretraining, evaluators, options."""
+  pretraining = {key: value for key, value in assembly.flat(found.get('pretraining', {})).items()
+                 if key != 'seed' and not key.startswith(assembly.MAY_CHANGE)}
+  options = lambda scores: {key: value for key, value in scores.get('options', {}).items()
+                            if key != 'seed'}
+  return dict({key: found[key] for key in ('dataset', 'images', 'step')}, pretraining=pretraining,
+              encoders={encoder: {evaluator: options(scores) for evaluator, scores in row.items()}
+                        for encoder, row in found['encoders'].items()})
 
 
 def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, Any]:

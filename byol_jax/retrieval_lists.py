@@ -56,6 +56,7 @@ class Roles(NamedTuple):
   query: bool [N]; the others are the gallery.
   camera: int32 [N], -1 where it is not known.
   image: int32 [N], equal for an image that is in both lists.
+  label: int32 [N], the number of the identity.
   names: object [N] of str, as a reader finds the images.
   cameras: object [N] of str, as the lists call them; '' where not known.
   """
@@ -63,6 +64,7 @@ class Roles(NamedTuple):
   query: np.ndarray
   camera: np.ndarray
   image: np.ndarray
+  label: np.ndarray
   names: np.ndarray
   cameras: np.ndarray
 

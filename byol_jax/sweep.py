@@ -9,7 +9,7 @@ killed goes on where it was when the same command is given again.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-import csv
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -20,6 +20,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any, NamedTuple
 
@@ -31,7 +32,6 @@ from byol_jax import (
   files,
   hyper,
   locations,
-  metric_log,
   parallel,
   preemption,
   results,
@@ -40,8 +40,6 @@ from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK, SECONDS = 'log.txt', 'failure.json', 'lock', 'seconds.json'
 LAST_LINES = 5
-SCALARS = ('train/byol_loss', 'train/top1', 'knn/top1', 'collapse/std',
-           'collapse/effective_rank', 'time/images_per_second')
 
 
 class Stage(NamedTuple):
@@ -141,6 +139,10 @@ def _stages(config, config_path: str, overrides: Mapping[str, Any], folder: path
   where = locations.text(config.data.dataset, config.data.options)
   for path in config.evals.afterwards:
     name = pathlib.Path(path.split(':')[0]).stem
+    if name in [stage.name for stage in stages]:
+      raise InputError(f'config.evals.afterwards has two configs that are called {name!r}, whose '
+                       'results would be in one folder; put one of them into a file of another '
+                       'name.')
     stages.append(Stage(name, (
         '-m', 'experiments.evaluate', f'--config={path}', f'--checkpoint={folder}',
         f'--workdir={folder / name}', f'--config.seed={config.seed}',
@@ -174,8 +176,9 @@ def state(point: Point) -> str:
     return 'done'
   if not point.folder.is_dir():
     return 'waiting'
-  with (point.folder / LOCK).open('w') as lock:
-    if not _locked(lock):
+  with contextlib.suppress(FileNotFoundError), (point.folder / LOCK).open() as lock:
+    # Shared: of two that look at the same time neither takes the other for a run.
+    if not _locked(lock, fcntl.LOCK_SH):
       return 'running'
   return 'failed' if (point.folder / FAILURE).exists() else 'interrupted'
 
@@ -187,7 +190,8 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
   Args:
     found: the points.
     slots: environment variables of a run; says which devices it has.
-    progress: called when a point begins or ends.
+    progress: called when a point begins or ends, never twice at once. What it raises is
+      printed, and the runs go on.
 
   Returns:
     The points that failed. They do not keep the others from running.
@@ -198,61 +202,89 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
   free: queue.Queue = queue.Queue()
   for slot in slots:
     free.put(slot)
-  running: set[subprocess.Popen] = set()
-  asked: list[int] = []
+  runs = _Runs(set(), [], threading.Lock(), progress)
 
-  def one(point):
+  def one(point) -> bool:
     slot = free.get()
     try:
-      if not asked:
-        _run_point(point, slot, running, asked, progress)
+      if not runs.asked:
+        _run_point(point, slot, runs)
+      return state(point) != 'failed'
+    except (OSError, InputError) as error:
+      # Of its folder, such as a full disk; the other points may have room.
+      print(f'{point.digest}: failed: {error}', flush=True)
+      return False
     finally:
       free.put(slot)
 
   def stop(number):
-    asked.append(number)
-    for process in list(running):
+    runs.asked.append(number)
+    for process in list(runs.processes):
       process.terminate()
 
   todo = [point for point in found if state(point) != 'done']
   with preemption.handling(stop), ThreadPoolExecutor(len(slots)) as pool:
     try:
-      list(pool.map(one, todo))
+      went_well = list(pool.map(one, todo))
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
-      for process in list(running):
+      runs.asked.append(signal.SIGTERM)
+      for process in list(runs.processes):
         process.terminate()
       raise
-  if asked:
+  if runs.asked:
     done = sum(state(point) == 'done' for point in found)
-    raise preemption.Preempted(f'Stopped by {signal.Signals(asked[0]).name} with {done} of '
+    raise preemption.Preempted(f'Stopped by {signal.Signals(runs.asked[0]).name} with {done} of '
                                f'{len(found)} points done; the same command goes on.')
-  return [point for point in todo if state(point) == 'failed']
+  return [point for point, well in zip(todo, went_well) if not well]
 
 
-def _run_point(point: Point, slot: Mapping[str, str], running: set[subprocess.Popen],
-               asked: Sequence[int], progress: Callable[[], None]) -> None:
+class _Runs(NamedTuple):
+  """What the threads of `run` share.
+
+  processes: of the stages that run.
+  asked: signals that asked the sweep to stop; after the first no other stage begins.
+  reporting: held while `progress` is called.
+  progress: of `run`.
+  """
+
+  processes: set[subprocess.Popen]
+  asked: list[int]
+  reporting: threading.Lock
+  progress: Callable[[], None]
+
+  def report(self) -> None:
+    """Calls `progress`; whoever runs the sweep sees again at its end what it cannot do."""
+    try:
+      with self.reporting:
+        self.progress()
+    except Exception as error:
+      print(f'WARNING the table of the sweep was not written ({type(error).__name__}: {error}); '
+            'the runs go on', flush=True)
+
+
+def _run_point(point: Point, slot: Mapping[str, str], runs: _Runs) -> None:
   point.folder.mkdir(parents=True, exist_ok=True)
   # The children inherit the lock: a sweep that is killed does not leave a run behind
   # that the next sweep would start a second time.
   with (point.folder / LOCK).open('w') as lock:
     # A look at the state holds the lock for a moment.
-    if not any(_locked(lock) or time.sleep(.05) for _ in range(20)):
+    if not any(_locked(lock, fcntl.LOCK_EX) or time.sleep(.05) for _ in range(20)):
       print(f'{point.digest}: another process is at it', flush=True)
       return
     (point.folder / FAILURE).unlink(missing_ok=True)
     print(f'{point.digest}: begins  {_named(point.overrides)}', flush=True)
-    progress()
+    runs.report()
     for stage in point.stages:
       if not stage.result.exists() and (
-          asked or not _run_stage(point, stage, slot, lock, running, asked)):
+          runs.asked or not _run_stage(point, stage, slot, lock, runs)):
         break
     else:
       print(f'{point.digest}: done', flush=True)
-  progress()
+  runs.report()
 
 
-def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, running, asked) -> bool:
+def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runs: _Runs) -> bool:
   """Runs a command; on failure writes FAILURE with its last lines and prints them."""
   path, began = point.folder / LOG, time.time()
   with path.open('a') as log:
@@ -262,24 +294,26 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runnin
     process = subprocess.Popen(
         [sys.executable, *stage.arguments], stdout=log, stderr=subprocess.STDOUT,
         env={**os.environ, **slot}, pass_fds=[lock.fileno()], process_group=0)
-    running.add(process)
-    if asked:
+    runs.processes.add(process)
+    if runs.asked:
       process.terminate()
     code = process.wait()
-    running.discard(process)
+    runs.processes.discard(process)
   _note_seconds(point.folder, stage.name, time.time() - began)
   if code == 0:
     if not stage.result.exists():
-      stage.result.write_text(json.dumps(dict(seconds=round(time.time() - began, 1))) + '\n')
+      with files.atomic_write(stage.result) as file:
+        file.write(json.dumps(dict(seconds=round(time.time() - began, 1))) + '\n')
     return True
   if preemption.is_stop(code):
     print(f'{point.digest}: {stage.name} was asked to stop; the next sweep goes on', flush=True)
     return False
-  with path.open() as log:
+  with path.open(errors='replace') as log:
     log.seek(start)
     last = log.read().splitlines()[-LAST_LINES:]
-  (point.folder / FAILURE).write_text(json.dumps(dict(
-      stage=stage.name, code=code, overrides=_listed(point.overrides), last_lines=last), indent=2))
+  with files.atomic_write(point.folder / FAILURE) as file:
+    json.dump(dict(stage=stage.name, code=code, overrides=listed(point.overrides),
+                   last_lines=last), file, indent=2)
   lines = '\n  '.join(last)
   print(f'{point.digest}: {stage.name} failed with code {code}  {_named(point.overrides)}\n  '
         f'{lines}\n  (log: {path})', flush=True)
@@ -290,55 +324,23 @@ def _note_seconds(folder: pathlib.Path, stage: str, seconds: float) -> None:
   """Adds what a stage took, or a part of it that ended early, to what it has taken before."""
   noted = seconds_of(folder)
   noted[stage] = round(noted.get(stage, 0.) + seconds, 1)
-  (folder / SECONDS).write_text(json.dumps(noted) + '\n')
+  with files.atomic_write(folder / SECONDS) as file:
+    file.write(json.dumps(noted) + '\n')
 
 
 def seconds_of(folder: pathlib.Path) -> dict[str, float]:
   """{stage: seconds} of a point, all attempts but those that were killed with the sweep."""
   path = folder / SECONDS
-  return json.loads(path.read_text()) if path.exists() else {}
-
-
-def table(found: Sequence[Point]) -> list[dict[str, Any]]:
-  """A row per point: state, overrides, last scalars, scores of the evaluations."""
-  rows = []
-  for point in found:
-    row = dict(point=point.digest, state=state(point), **_listed(point.overrides))
-    records = metric_log.read(point.folder) if point.folder.is_dir() else []
-    row['step'] = records[-1]['step'] if records else 0
-    for name in SCALARS:
-      values = [record[name] for record in records if name in record]
-      row[name] = values[-1] if values else None
-    for stage in point.stages[1:]:
-      if stage.result.exists():
-        for encoder, scores in results.read(stage.result.parent)['encoders'].items():
-          row |= {f'{encoder}/{evaluator}/top1': score['top1']
-                  for evaluator, score in scores.items()}
-    row['folder'] = str(point.folder)
-    rows.append(row)
-  return rows
-
-
-def write_table(found: Sequence[Point], path: pathlib.Path) -> list[dict[str, Any]]:
-  """Writes the table as .json and .csv beside each other; returns it."""
-  rows = table(found)
-  columns = list(dict.fromkeys(name for row in rows for name in row))
-  path.parent.mkdir(parents=True, exist_ok=True)
-  for suffix in ('.json', '.csv'):
-    with files.atomic_write(path.with_suffix(suffix), newline='') as file:
-      if suffix == '.json':
-        json.dump(rows, file, indent=2)
-      else:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-  return rows
-
-
-def _locked(file) -> bool:
-  """Whether the lock could be had."""
   try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return json.loads(path.read_text()) if path.exists() else {}
+  except ValueError as error:
+    raise InputError(f'{path} is damaged ({error}); remove it.') from error
+
+
+def _locked(file, kind: int) -> bool:
+  """Whether the lock, fcntl.LOCK_EX or LOCK_SH, is free and now taken."""
+  try:
+    fcntl.flock(file, kind | fcntl.LOCK_NB)
   except BlockingIOError:
     return False
   return True
@@ -348,5 +350,6 @@ def _named(overrides: Mapping[str, Any]) -> str:
   return '  '.join(f'{key}={value}' for key, value in overrides.items())
 
 
-def _listed(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def listed(overrides: Mapping[str, Any]) -> dict[str, Any]:
+  """Overrides as JSON gives them back: tuples become lists."""
   return json.loads(json.dumps(dict(overrides), default=list))

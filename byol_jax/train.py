@@ -20,6 +20,7 @@ from byol_jax import (
   changed_files,
   checkpoint,
   config_checks,
+  files,
   fingerprint,
   input_pipeline,
   loading,
@@ -296,7 +297,8 @@ def _announce(workdir, config, resolved, state) -> None:
   summary = dict(resolved._asdict(), parameters=counts, device_kind=jax.devices()[0].device_kind,
                  processes=jax.process_count(), jax=jax.__version__)
   text = json.dumps(dict(config=assembly.as_json(config), resolved=summary), indent=2)
-  (workdir / 'config.json').write_text(text + '\n')
+  with files.atomic_write(workdir / 'config.json') as file:
+    file.write(text + '\n')
   # The keys as the command line takes them.
   for key, value in assembly.flat(assembly.as_json(config)).items():
     print(f'config.{key}: {value}')

@@ -7,7 +7,6 @@ both into the text of `walkthrough.md` beside this file.
 
 from collections.abc import Mapping, Sequence
 import importlib.resources
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from byol_jax import (
   assembly,
   checkpoint,
   devices,
+  files,
   input_pipeline,
   loading,
   parallel,
@@ -201,6 +201,9 @@ def make(home: pathlib.Path, output: str | pathlib.Path, config: ml_collections.
   Raises:
     InputError: a run has failed.
   """
+  output = pathlib.Path(output)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  files.check_writable(output)
   train.pretrain(config, home / 'demo')
   points = sweep.points(module.get_config, module.get_hyper, config_path=module.__file__,
                         overrides={}, workdir=home / 'collapse')
@@ -216,7 +219,6 @@ def write(output: str | pathlib.Path, found: Trace, values: Mapping[str, Any],
           found_variants: Sequence[Variant]) -> str:
   """Writes the text and, beside it, its picture; returns the text."""
   output = pathlib.Path(output)
-  output.parent.mkdir(parents=True, exist_ok=True)
   picture = output.with_suffix('.png')
   pictures.draw_views(picture, *(view[:8] for view in found.views))
   source = (importlib.resources.files('byol_jax') / 'walkthrough.md').read_text()
@@ -227,7 +229,6 @@ def write(output: str | pathlib.Path, found: Trace, values: Mapping[str, Any],
       seeds=len(found_variants[0].runs),
       collapsed=[v.name for v in found_variants if v.collapsed == len(v.runs)],
       healthy=[v.name for v in found_variants if not v.collapsed])
-  partial = output.with_name(output.name + '.partial')
-  partial.write_text(text)
-  os.replace(partial, output)
+  with files.atomic_write(output) as file:
+    file.write(text)
   return text

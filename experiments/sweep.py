@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import command_line, config_files
-from byol_jax import devices, parallel, sweep
+from byol_jax import devices, files, parallel, sweep, sweep_table
 from byol_jax.errors import InputError
 from byol_jax.report import tables
 
@@ -39,14 +39,15 @@ def main() -> None:
                      for stage in point.stages[1:]}:
     config_files.read(evaluation, 'evaluation')
   table = parallel.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
-  write = lambda: sweep.write_table(found, table)
+  write = lambda: sweep_table.write(found, table)
   left = [point for point in found if sweep.state(point) != 'done']
   if (arguments.print or arguments.slurm) and not left:
     raise InputError(f'All {len(found)} points are done; their table: {table}.csv')
   if arguments.print:
     print('\n'.join(sweep.commands(left)))
   elif arguments.slurm:
-    pathlib.Path(arguments.slurm).write_text(sweep.slurm_script(left))
+    with files.atomic_write(pathlib.Path(arguments.slurm).expanduser()) as file:
+      file.write(sweep.slurm_script(left))
     print(f'{len(left)} of {len(found)} points are left: sbatch {arguments.slurm}')
   elif arguments.status:
     print(tables.markdown(tables.sweep(write())))

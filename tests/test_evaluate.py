@@ -157,7 +157,7 @@ def test_results_of_something_else_are_put_aside(pretrained, tmp_path):
   found = results.read(tmp_path)
   assert list(found['encoders']) == ['pixels'] and found['test_split_reads'] == 1
   (tmp_path / 'results.json').write_text('[1, 2]')
-  with pytest.raises(InputError, match='results.json is damaged .it holds no results.'):
+  with pytest.raises(InputError, match='results.json is damaged: it holds no results; remove it'):
     results.read(tmp_path)
 
 
@@ -216,16 +216,17 @@ def test_the_table_has_a_row_per_encoder_and_spread_over_seeds(evaluated):
   assert f'{mean:.1f} +- {100 * np.std([0, .1], ddof=1):.1f}' in both
 
 
-def test_results_are_of_seeds_if_they_differ_in_nothing_else(evaluated, tmp_path):
+def test_results_of_another_seed_make_a_table_and_those_of_other_data_none(evaluated, tmp_path):
   workdir, found = evaluated
-  ended = {name: {evaluator: scores | dict(differs_from_paper=[
-      *scores.get('differs_from_paper', []), '2 of 45 fits ended (converged)'])
+  ended = {name: {evaluator: scores | dict(differs_from_paper=['2 of 45 fits ended (converged)'])
                   for evaluator, scores in row.items()} for name, row in found['encoders'].items()}
-  for name, changes in (('seed', dict(seed=1, encoders=ended)), (
-      'other', dict(dataset='cifar10')), ('fewer', dict(
+  seed = dict(seed=1, digest='another', encoders=ended,
+              pretraining=found['pretraining'] | dict(seed=1))
+  for name, changes in (('seed', {}), ('other', dict(dataset='cifar10')), ('fewer', dict(
       encoders={name: dict(knn=row['knn']) for name, row in found['encoders'].items()}))):
     (tmp_path / name).mkdir()
-    (tmp_path / name / 'results.json').write_text(json.dumps({**found, **changes}))
+    (tmp_path / name / 'results.json').write_text(json.dumps(
+        {**found, **seed, 'digest': name, **changes}))
   assert [one['seed'] for one in results.read_seeds([workdir, tmp_path / 'seed'])] == [0, 1]
   for name, text in (('other', 'dataset: shapes -> cifar10'),
                      ('fewer', 'encoders.random.linear_features: .* -> .absent')):

@@ -76,3 +76,11 @@ def test_errors(workdir, images, tmp_path):
       (images[0], 'none/out.npz', 'cannot be written')):
     with pytest.raises(InputError, match=message):
       extract.extract(workdir, folder, tmp_path / output)
+
+
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_encoded(
+    workdir, images, tmp_path, monkeypatch):
+  monkeypatch.setattr(extract, 'embed', None)
+  (tmp_path / 'out.npz').mkdir()
+  with pytest.raises(InputError, match=f'{tmp_path}/out.npz cannot be written .*Is a directory'):
+    extract.extract(workdir, images[0], tmp_path / 'out.npz')

@@ -72,3 +72,39 @@ def test_paths_of_no_possible_form_are_refused(path, message):
 def test_other_paths_are_taken_with_the_home_folder_filled_in(path, expanded, monkeypatch):
   monkeypatch.setenv('HOME', '/home/me')
   assert files.checked_path(path) == expanded
+
+
+def test_a_writer_that_wants_a_path_gets_one_of_its_own(tmp_path):
+  with files.atomic_path(tmp_path / 'a') as one, files.atomic_path(tmp_path / 'a') as other:
+    one.write_text('one')
+    other.write_text('other')
+    assert one != other and not (tmp_path / 'a').exists()
+  assert (tmp_path / 'a').read_text() == 'one' and os.listdir(tmp_path) == ['a']
+
+
+def test_what_killed_writers_left_goes_with_the_next_write_in_the_folder(tmp_path):
+  left, written = (tmp_path / f'a.{digit * 32}.partial' for digit in '12')
+  own = tmp_path / 'mine.partial'
+  for path in (left, written, own):
+    path.write_text('half')
+  for path in (left, own):
+    os.utime(path, (1, 1))
+  with files.atomic_write(tmp_path / 'b') as file:
+    file.write('whole')
+  assert sorted(os.listdir(tmp_path)) == sorted(['b', written.name, own.name])
+
+
+def test_a_folder_that_is_not_there_is_an_error_of_the_system(tmp_path):
+  with pytest.raises(FileNotFoundError), files.atomic_write(tmp_path / 'none' / 'a') as file:
+    file.write('')
+
+
+def test_what_can_be_written_is_known_before_and_stays_as_it_was(tmp_path):
+  (tmp_path / 'a').write_text('old')
+  files.check_writable(tmp_path / 'a')
+  files.check_writable(tmp_path / 'b')
+  assert os.listdir(tmp_path) == ['a'] and (tmp_path / 'a').read_text() == 'old'
+  for path, error in ((tmp_path, IsADirectoryError), (tmp_path / 'no' / 'a', FileNotFoundError),
+                      (tmp_path / 'a' / 'b', NotADirectoryError)):
+    with pytest.raises(error):
+      files.check_writable(path)

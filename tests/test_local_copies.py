@@ -48,7 +48,7 @@ def test_a_copy_is_made_once_and_again_when_the_file_changes(files, folder):
 
 def test_what_a_kill_left_behind_goes_and_what_is_being_written_stays(files, folder):
   copy = local_copies.copies(files[:1], folder)[files[0]]
-  left, written = f'{copy}.1.partial', f'{copy}.2.partial'
+  left, written = (f'{copy}.{digit * 32}.partial' for digit in '12')
   for path in (left, written):
     open(path, 'wb').close()
   os.utime(left, (1, 1))

@@ -1,6 +1,7 @@
 """Sweeps: points, states, failures and restarts, with small commands as stages."""
 
-import csv
+import concurrent.futures
+import fcntl
 import json
 import os
 import signal
@@ -10,9 +11,8 @@ import threading
 
 import pytest
 
-from byol_jax import preemption, sweep
+from byol_jax import preemption, sweep, sweep_table
 from byol_jax.errors import InputError
-from byol_jax.report import tables
 from tests import tiny
 
 SEEDS = range(3)
@@ -160,21 +160,6 @@ def test_a_run_that_outlives_its_sweep_is_not_started_twice(three, capfd):
   parent.stdin.close()
 
 
-def test_the_table_has_a_row_per_point(three, tmp_path):
-  found = [with_code(three[0], WORKS), with_code(three[1], FAILS), three[2]]
-  run(found[:2])
-  (found[0].folder / 'metrics.jsonl').write_text(
-      '{"step": 1, "train/byol_loss": 3.0}\n{"step": 2, "train/byol_loss": 2.0}\n')
-  rows = sweep.write_table(found, tmp_path / 'table')
-  assert [row['state'] for row in rows] == ['done', 'failed', 'waiting']
-  assert (rows[0]['seed'], rows[0]['step'], rows[0]['train/byol_loss']) == (0, 2, 2.)
-  assert json.loads((tmp_path / 'table.json').read_text()) == rows
-  with (tmp_path / 'table.csv').open() as file:
-    assert [row['state'] for row in csv.DictReader(file)] == ['done', 'failed', 'waiting']
-  text = tables.markdown(tables.sweep(rows))
-  assert text.count('\n') == 5 and '| done | 0 | 2 | 2 |' in text and 'collapse/std' not in text
-
-
 def test_printed_commands_and_the_slurm_script_hold_every_point(three):
   lines = sweep.commands(three)
   assert len(lines) == 3 and all(f'{sys.executable} -m experiments.pretrain' in line and
@@ -220,3 +205,65 @@ def test_a_run_is_out_of_the_reach_of_the_terminal(three):
 def test_an_evaluation_that_is_asked_to_stop_has_not_failed(three):
   found = with_code(three[0], 'sys.exit(143)')
   assert run([found]) == [] and sweep.state(found) == 'interrupted'
+
+
+def test_slots_that_begin_and_end_at_once_write_one_table(tmp_path):
+  found = [with_code(point, WORKS) for point in points(
+      tmp_path, lambda hyper: hyper.sweep('config.seed', range(8)))]
+  path = tmp_path / 'table'
+  assert sweep.run(found, slots=[{}] * 4, progress=lambda: sweep_table.write(found, path)) == []
+  # As another process does that looks at the state meanwhile.
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    list(pool.map(lambda _: sweep_table.write(found, path), range(40)))
+  assert [row['state'] for row in json.loads((tmp_path / 'table.json').read_text())] == ['done'] * 8
+  assert sorted(os.listdir(tmp_path)) == ['points', 'table.csv', 'table.json']
+
+
+def test_a_table_that_cannot_be_written_ends_no_run(three, capfd):
+  found, calls, alone = [with_code(point, WORKS) for point in three], [], threading.Lock()
+
+  def progress():
+    assert alone.acquire(blocking=False)
+    calls.append(0)
+    alone.release()
+    raise OSError(28, 'No space left on device', 'table.json')
+
+  assert sweep.run(found, slots=[{}, {}], progress=progress) == []
+  assert [sweep.state(point) for point in found] == ['done'] * 3 and len(calls) == 6
+  assert capfd.readouterr().out.count(
+      "WARNING the table of the sweep was not written (OSError: [Errno 28] No space left on "
+      "device: 'table.json'); the runs go on\n") == 6
+
+
+def test_a_point_whose_folder_cannot_be_made_fails_alone(three, capfd):
+  found = [with_code(point, WORKS) for point in three]
+  found[1].folder.write_text('a file')
+  assert run(found, slots=[{}, {}]) == [found[1]]
+  assert sweep.state(found[0]) == sweep.state(found[2]) == 'done'
+  assert f"{found[1].digest}: failed: [Errno 17] File exists: '{found[1].folder}'" in (
+      capfd.readouterr().out)
+
+
+def test_two_looks_at_a_point_do_not_take_each_other_for_a_run(three):
+  point = with_code(three[0], FAILS)
+  run([point])
+  with (point.folder / sweep.LOCK).open() as look:
+    fcntl.flock(look, fcntl.LOCK_SH)
+    assert sweep.state(point) == 'failed'
+  with (point.folder / sweep.LOCK).open() as held:
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert sweep.state(point) == 'running'
+
+
+def test_damaged_seconds_are_said_and_the_other_points_run(three, capfd):
+  found = [with_code(point, WORKS) for point in three[:2]]
+  found[0].folder.mkdir(parents=True)
+  (found[0].folder / sweep.SECONDS).write_text('{')
+  assert run(found) == found[:1] and sweep.state(found[1]) == 'done'
+  assert f'{found[0].folder / sweep.SECONDS} is damaged' in capfd.readouterr().out
+
+
+def test_two_evaluations_of_one_name_are_refused(tmp_path):
+  with pytest.raises(InputError, match="afterwards has two configs that are called 'linear'"):
+    sweep.points(lambda: tiny.config(evals__afterwards=('a/linear.py', 'b/linear.py:cifar10')),
+                 get_hyper, config_path='tests/tiny.py', overrides={}, workdir=tmp_path)

@@ -7,14 +7,13 @@ A process that has jax (and flatbuffers, in which the file is written) loads it.
 
 import json
 import os
-import pathlib
 from typing import NamedTuple
 
 import jax
 from jax import export
 import jax.numpy as jnp
 
-from byol_jax import checkpoint
+from byol_jax import checkpoint, files
 from byol_jax.convert import architecture
 from byol_jax.errors import InputError
 
@@ -66,10 +65,10 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, step: int | Non
                digest=meta['digests']['online'], platforms=PLATFORMS, jax=jax.__version__,
                normalisation='inside', source=meta.get('source', {}))
   try:
-    partial = pathlib.Path(f'{os.fspath(output)}.partial')
-    partial.write_bytes(data)
-    partial.replace(output)
-    pathlib.Path(f'{os.fspath(output)}.json').write_text(json.dumps(about, indent=2) + '\n')
+    with files.atomic_write(output, 'wb') as file:
+      file.write(data)
+    with files.atomic_write(f'{os.fspath(output)}.json') as file:
+      file.write(json.dumps(about, indent=2) + '\n')
   except OSError as error:
     raise InputError(f'{output} cannot be written ({error.strerror}); give another --output.'
                      ) from error

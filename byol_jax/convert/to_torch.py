@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import checkpoint
+from byol_jax import checkpoint, files
 from byol_jax.convert import torch_names
 from byol_jax.encoders import resnet
 from byol_jax.errors import InputError
@@ -76,18 +76,14 @@ def _is_stock(section: Mapping[str, Any]) -> bool:
 def _store(output: pathlib.Path, weights: Mapping[str, np.ndarray], metadata) -> None:
   """Writes the file, and compares what is in it."""
   safetensors = torch_names.safetensors_library()
-  partial = output.with_name(f'{output.name}.partial')
   try:
-    try:
+    with files.atomic_path(output) as partial:
       # save_file makes a file that only its owner can read (0.8.0).
       partial.write_bytes(safetensors.numpy.save(weights, metadata))
       stored = safetensors.numpy.load_file(partial)
       if any(not np.array_equal(stored[name], array) for name, array in weights.items()):
         raise InputError(f'{output}: the safetensors library stored other values than it was '
                          'given; install another version of it.')
-      partial.replace(output)
-    finally:
-      partial.unlink(missing_ok=True)
   except (OSError, safetensors.SafetensorError) as error:
     raise InputError(f'{output} cannot be written ({error}); give another --output.') from error
 

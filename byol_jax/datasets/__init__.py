@@ -139,6 +139,7 @@ class Stream(NamedTuple):
   left_out: likewise.
   decode: encoded, a scalar string -> uint8 [H, W, 3]; None for `preprocess.decode`.
   reason: sample_id -> why its image cannot be read; None where that cannot be told.
+  labels: of all records in the order of their ids, where they are known without reading these.
   """
 
   records: Callable[..., Any]
@@ -158,6 +159,7 @@ class Stream(NamedTuple):
   left_out: str = ''
   decode: Callable[[Any], Any] | None = None
   reason: Callable[[int], str] | None = None
+  labels: np.ndarray | None = None
 
   def unreadable(self, sample_id: int) -> str:
     """A part of a sentence: which image cannot be read, and why as far as that is known."""

@@ -193,7 +193,8 @@ def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shard
   return Stream(records, read, sizes, lambda sample_id: str(paths[sample_id]), lambda: '', total,
                 num_classes, subset=subset, files=paths,
                 identity=_identity(paths, labels, exif_orientation), reason=reason,
-                decode=functools.partial(preprocess.decode_file, upright=exif_orientation))
+                decode=functools.partial(preprocess.decode_file, upright=exif_orientation),
+                labels=labels)
 
 
 def _identity(paths: np.ndarray, labels: np.ndarray | None, exif_orientation: bool) -> str:

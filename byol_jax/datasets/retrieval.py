@@ -97,14 +97,16 @@ def roles(*, labels: str, validation_share: float, exif_orientation: bool = True
   del labels, validation_share, exif_orientation
   found = _all(lists)
   query, gallery = found['query'], found['gallery']
-  paths, cameras = (np.concatenate([getattr(query, field), getattr(gallery, field)])
-                    for field in ('paths', 'cameras'))
+  paths, cameras, identities = (np.concatenate([getattr(query, field), getattr(gallery, field)])
+                                for field in ('paths', 'cameras', 'identities'))
+  numbers = _numbers(found)
   camera = np.unique(cameras.astype(str), return_inverse=True)[1].astype(np.int32)
   return Roles(
       query=np.arange(len(paths)) < len(query.paths),
       camera=np.where(cameras == '', -1, camera).astype(np.int32),
       image=np.unique(list(map(retrieval_lists.location, paths)), return_inverse=True)[1].astype(
           np.int32),
+      label=np.array([numbers[name] for name in identities], np.int32),
       names=paths, cameras=cameras)
 
 

@@ -6,6 +6,12 @@ An evaluator judges frozen embeddings. It is a module with three functions::
     evaluate(fitted, test) -> dict[str, float]
     describe(fitted) -> dict
 
+and two constants: `METRICS`, {name: title} of all fractions that its `evaluate` may return,
+where '{}' in both stands for a number ('top1_{}_shots'), and `MAIN_METRIC`, the name that
+stands for the result. Where `describe` returns a 'metric', that one is the main metric of the
+result. `TITLE` is what tables call the evaluator (the name of the module without it), `IN_TABLE`
+names metrics that stand beside the main one in the table of an evaluation.
+
 `train`, `validation` and `test` are `Features`, made by `features.extract`. A module
 with `TRAINS_ON_IMAGES = True` gets `Images` as `train`: the encoder and augmented
 batches of the training images.
@@ -22,15 +28,19 @@ return the Features. Its `fit` gets one keyword more, `roles`, the `retrieval_li
 of the test split (None where the data set has no lists), and its `evaluate` one,
 `keep`, which it calls with what is to be written down, a `retrieval.Result`.
 
-A function `check_images(num_examples, **options)`, if the module has one, is called as soon as
-the training images are listed, and raises InputError where they are too few.
+A module can have a function `check(facts, **options)` with the options of its `fit`. It raises
+InputError for what the `Facts` show to be impossible, before an image is encoded.
+
+A module with `REFITS = True` ends with a fit on training and held-out images together. One
+with a function `note(scores)` has a sentence for below the table.
 
 A module with `SEVERAL_LABELS = True` takes images that have several classes each.
 
 `fit` makes every choice, on `validation`: training images held out from
 `train`. `evaluate` chooses nothing, so the caller can read the test split once,
 last. It returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5'
-only where there are more than five classes. The caller puts the module's name
+only where there are more than five classes. 'top1_std' beside 'top1' is its standard deviation
+over draws of the images. The caller puts the module's name
 before the names of the metrics. `describe` returns what a reader of the result
 needs: the protocol in words, the choice made and the counts of images.
 Options come from the configuration; what they can be, the module says in `RANGES`
@@ -39,12 +49,16 @@ the way out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import numpy as np
 
+from byol_jax import plugins
 from byol_jax.errors import InputError
+
+# METRICS of an evaluator that returns what `accuracy` does.
+ACCURACY = dict(top1='top-1', top5='top-5')
 
 
 class Features(NamedTuple):
@@ -90,6 +104,46 @@ class Images(NamedTuple):
   with_validation: Callable[[], 'Images']
   training: Callable[[float], Callable[..., tuple[chex.Array, chex.ArrayTree]]] | None = None
   labels: Callable[[], np.ndarray] | None = None
+
+
+class Known(NamedTuple):
+  """What is known of a split without reading its images.
+
+  images: how many it has, over all hosts.
+  labels: int32 [N], or [N, num_classes] of several classes, in the order of the ids; None where
+    there are none, or only the records say them.
+  """
+
+  images: int
+  labels: np.ndarray | None
+
+
+class Facts(NamedTuple):
+  """What is known before an image is encoded, for the `check` of an evaluator.
+
+  train: the training images.
+  validation: the held-out ones.
+  test: the test images; None as long as something is to be chosen.
+  num_classes: classes in the data set.
+  multi_label: whether an image has several classes.
+  virtual_shards: must divide a batch of training images.
+  embedding_size: () -> numbers in an embedding of the encoder that has the fewest.
+  roles: the `retrieval_lists.Roles` of the test split; None where the data set has no lists.
+  """
+
+  train: Known
+  validation: Known
+  test: Known | None
+  num_classes: int
+  multi_label: bool
+  virtual_shards: int
+  embedding_size: Callable[[], int]
+  roles: Any = None
+
+
+def has(evaluator: str, flag: str) -> bool:
+  """Whether an evaluator's module sets a flag of the contract, such as 'TRAINS_ENCODER'."""
+  return getattr(plugins.load('evaluators', evaluator), flag, False)
 
 
 def check_features(name: str, features: Features, num_classes: int, *,

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 import hashlib
 import json
 from typing import Any
-import uuid
 
 from etils import epath
 import numpy as np
 
-from byol_jax import parallel, processes
+from byol_jax import files, parallel, processes
 from byol_jax.evaluators import Features
 
 # To be raised when images come to be prepared or encoded otherwise.
@@ -95,8 +94,5 @@ def _write(path: epath.Path, text: str, features: Features, left_out: list[str])
   if features.labels is not None:
     arrays['labels'] = features.labels
   path.parent.mkdir(parents=True, exist_ok=True)
-  # Of its own: another evaluation in the same folder may be making the same file.
-  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
-  with partial.open('wb') as file:
+  with files.atomic_write(path, 'wb') as file:
     np.savez(file, **arrays)
-  partial.replace(path)

@@ -18,8 +18,11 @@ import numpy as np
 
 from byol_jax import hashing, ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
+from byol_jax.evaluators import Facts, Features, accuracy, check_features, label_ranks
 
+TITLE = 'few-shot'
+METRICS = {'top1_{}_shots': 'top-1, {} per class'}
+MAIN_METRIC = 'top1_{}_shots'
 RANGES = dict(
     shots=ranges.Several(ranges.whole(1), order='each once'), draws=ranges.whole(1),
     l2_values=ranges.GRID, seed=ranges.SEED)
@@ -75,10 +78,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, shots: Seque
   """
   for name, part in (('train', train), ('validation', validation)):
     check_features(name, part, num_classes)
-  counts = np.bincount(train.labels, minlength=num_classes)
-  if counts.min() < max(shots):
-    raise InputError(f'Class {counts.argmin()} has {counts.min()} training images, fewer than the '
-                     f'{max(shots)} shots; give fewer shots.')
+  _check_shots(train.labels, num_classes, shots)
   found = []
   for number in range(draws):
     order = _order(train, num_classes, (seed, number))
@@ -86,6 +86,23 @@ def fit(train: Features, validation: Features, *, num_classes: int, shots: Seque
       found.append(_draw(train, validation, order[:, :count].ravel(), count, number, num_classes,
                          l2_values))
   return Fitted(tuple(found), num_classes, len(train.labels), len(validation.labels))
+
+
+def check(facts: Facts, *, shots: Sequence[int], **_) -> None:
+  """Raises InputError for more shots than some class has images, as far as these are counted."""
+  images, num_classes, most = facts.train.images, facts.num_classes, max(shots, default=0)
+  if facts.train.labels is not None and shots:
+    _check_shots(facts.train.labels, num_classes, shots)
+  elif images < most * num_classes:
+    raise InputError(f'{images} training images cannot give {most} shots of each of {num_classes} '
+                     'classes; give fewer shots.')
+
+
+def _check_shots(labels: np.ndarray, num_classes: int, shots: Sequence[int]) -> None:
+  counts = np.bincount(labels, minlength=num_classes)
+  if counts.min() < max(shots):
+    raise InputError(f'Class {counts.argmin()} has {counts.min()} training images, fewer than the '
+                     f'{max(shots)} shots; give fewer shots.')
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:

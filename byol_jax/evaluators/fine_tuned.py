@@ -90,7 +90,7 @@ def check(name: str, images: Images, *, num_classes: int, metric: str) -> None:
     raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
                      "'pixels' out of config.encoders.")
   labels = images.labels()
-  scoring.check_metric(metric, labels)
+  scoring.check_metric(metric, labels.ndim == 2)
   check_classes(labels, num_classes)
 
 

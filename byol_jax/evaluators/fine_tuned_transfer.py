@@ -12,6 +12,9 @@ from byol_jax import augment, ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids, scoring
 
+TITLE, METRICS, MAIN_METRIC = 'fine-tuned (D.3)', scoring.TITLES, 'top1'
+IN_TABLE = ('top1',)
+REFITS = True
 TRAINS_ENCODER = True
 SEVERAL_LABELS = True
 RANGES = dict(
@@ -19,6 +22,7 @@ RANGES = dict(
     weight_decays=ranges.Several(ranges.NOT_NEGATIVE, order='each once'), steps=ranges.whole(1),
     batch_size=ranges.whole(1), momentum=ranges.MOMENTUM, metric=ranges.OneOf(scoring.METRICS),
     view=augment.CROP_RANGES, seed=ranges.SEED)
+check = scoring.check
 PROTOCOL = (
     'Transfer by fine-tuning as in appendix D.3 of the paper: encoder and new linear classifier '
     'are trained with random crop and flip, middle crop in testing, SGD with Nesterov momentum; '

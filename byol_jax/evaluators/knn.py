@@ -21,8 +21,9 @@ import numpy as np
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, accuracy, check_features, label_ranks
+from byol_jax.evaluators import ACCURACY, Facts, Features, accuracy, check_features, label_ranks
 
+TITLE, METRICS, MAIN_METRIC = 'kNN', ACCURACY, 'top1'
 RANGES = dict(k=ranges.whole(1), temperature=ranges.POSITIVE, query_chunk=ranges.whole(1),
               bank_chunk=ranges.whole(1))
 PROTOCOL = (
@@ -54,13 +55,6 @@ class Nearest(NamedTuple):
   labels: chex.Array
 
 
-def check_images(num_examples: int, *, k: int, **_) -> None:
-  """Raises InputError for fewer training images than neighbours."""
-  if k > num_examples:
-    raise InputError(f'knn.k is {k} but there are {num_examples} training images; set k to '
-                     f'1 ... {num_examples}, or give more images.')
-
-
 def fit(train: Features, validation: Features, *, num_classes: int, k: int, temperature: float,
         query_chunk: int = 1024, bank_chunk: int = 16384) -> Fitted:
   """Keeps the training images as the bank of neighbours.
@@ -79,9 +73,20 @@ def fit(train: Features, validation: Features, *, num_classes: int, k: int, temp
     InputError: fewer training images than neighbours, or unusable training features.
   """
   check_features('train', train, num_classes)
-  check_images(len(train.embeddings), k=k)
+  _check_count(k, len(train.embeddings))
   return Fitted(train, len(validation.embeddings), num_classes, k, temperature, query_chunk,
                 bank_chunk)
+
+
+def check(facts: Facts, *, k: int, **_) -> None:
+  """Raises InputError for more neighbours than there are training images."""
+  _check_count(k, facts.train.images)
+
+
+def _check_count(k: int, images: int) -> None:
+  if not 1 <= k <= images:
+    raise InputError(f'knn.k is {k} but there are {images} training images; set k to 1 ... '
+                     f'{images}, or give more images.')
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:

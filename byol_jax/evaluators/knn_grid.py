@@ -7,8 +7,9 @@ import numpy as np
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, check_features, knn
+from byol_jax.evaluators import ACCURACY, Facts, Features, check_features, knn
 
+TITLE, METRICS, MAIN_METRIC = 'kNN, chosen', ACCURACY, 'top1'
 RANGES = dict(k_values=ranges.Several(ranges.whole(1), order='each once'),
               temperatures=ranges.GRID)
 PROTOCOL = (
@@ -22,13 +23,6 @@ class Fitted(NamedTuple):
 
   chosen: knn.Fitted
   candidates: tuple[tuple[int, float, float], ...]
-
-
-def check_images(num_examples: int, *, k_values: Sequence[int], **_) -> None:
-  """Raises InputError for fewer training images than each of `k_values`."""
-  if min(k_values) > num_examples:
-    raise InputError(f'evaluators.knn_grid.k_values is {tuple(k_values)} with {num_examples} '
-                     f'training images; give at least one of 1 ... {num_examples}.')
 
 
 def fit(train: Features, validation: Features, *, num_classes: int, k_values: Sequence[int],
@@ -47,8 +41,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, k_values: Se
   """
   check_features('validation', validation, num_classes)
   count = len(train.embeddings)
-  check_images(count, k_values=k_values)
-  possible = [int(k) for k in k_values if k <= count]
+  possible = _possible(k_values, count)
   pairs = [(k, temperature) for k in possible for temperature in temperatures]
   # The bank is looked through once; it may be large.
   first = knn.fit(train, validation, num_classes=num_classes, k=possible[0],
@@ -58,6 +51,20 @@ def fit(train: Features, validation: Features, *, num_classes: int, k_values: Se
   top1 = [score['top1'] for score in scores]
   return Fitted(options[int(np.argmax(top1))],
                 tuple((k, temperature, score) for (k, temperature), score in zip(pairs, top1)))
+
+
+def check(facts: Facts, *, k_values: Sequence[int], **_) -> None:
+  """Raises InputError where no k is left with so few images."""
+  _possible(k_values, facts.train.images)
+
+
+def _possible(k_values: Sequence[int], images: int) -> list[int]:
+  """The values of k that so many training images allow."""
+  possible = [int(k) for k in k_values if k <= images]
+  if not possible:
+    raise InputError(f'evaluators.knn_grid.k_values is {tuple(k_values)} with {images} training '
+                     f'images; give at least one of 1 ... {images}.')
+  return possible
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:

@@ -22,8 +22,17 @@ import optax
 
 from byol_jax import augment, input_pipeline, parallel, ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, accuracy, check_features, label_ranks
+from byol_jax.evaluators import (
+  ACCURACY,
+  Features,
+  Images,
+  accuracy,
+  check_features,
+  label_ranks,
+)
 
+TITLE, METRICS, MAIN_METRIC = 'linear (C.1)', ACCURACY, 'top1'
+IN_TABLE = ('top5',)
 TRAINS_ON_IMAGES = True
 RANGES = dict(
     learning_rates=ranges.GRID, epochs=ranges.POSITIVE, batch_size=ranges.whole(1),

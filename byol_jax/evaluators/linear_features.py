@@ -18,6 +18,8 @@ import numpy as np
 from byol_jax import ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import (
+  ACCURACY,
+  Facts,
   Features,
   accuracy,
   check_features,
@@ -26,6 +28,7 @@ from byol_jax.evaluators import (
 )
 from byol_jax.evaluators.logistic_regression import Parameters
 
+TITLE, METRICS, MAIN_METRIC = 'linear on features', ACCURACY, 'top1'
 RANGES = dict(l2_values=ranges.GRID, tolerance=ranges.POSITIVE, max_iterations=ranges.whole(1))
 PROTOCOL = (
     'Multinomial logistic regression by L-BFGS on cached features of images without augmentation, '
@@ -96,6 +99,12 @@ def fit(train: Features, validation: Features, *, num_classes: int, l2_values: S
                 max_iterations, len(train.labels), len(validation.labels))
 
 
+def check(facts: Facts, **_) -> None:
+  """Raises InputError where all training images are of one class, as far as their labels tell."""
+  if facts.train.labels is not None:
+    _check_classes(facts.train.labels)
+
+
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
   """Accuracy of the classifier on `test`, embeddings float32 [M, D], labelled.
 
@@ -129,9 +138,13 @@ def _check(train: Features, validation: Features, num_classes: int) -> None:
   check_features('train', train, num_classes)
   check_features('validation', validation, num_classes)
   chex.assert_equal_shape_suffix([train.embeddings, validation.embeddings], 1)
-  if train.labels.min() == train.labels.max():
-    raise InputError(f'All {len(train.labels)} training images are of class {train.labels[0]}; '
-                     'a classifier needs at least 2 classes.')
+  _check_classes(train.labels)
+
+
+def _check_classes(labels: np.ndarray) -> None:
+  if labels.min() == labels.max():
+    raise InputError(f'All {len(labels)} training images are of class {labels[0]}; a classifier '
+                     'needs at least 2 classes.')
 
 
 def _moments(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,9 @@ from byol_jax.evaluators import (
 )
 from byol_jax.evaluators.logistic_regression import Parameters
 
+TITLE, METRICS, MAIN_METRIC = 'linear (D.2)', scoring.TITLES, 'top1'
+IN_TABLE = ('top1',)
+REFITS = True
 SEVERAL_LABELS = True
 RANGES = dict(
     l2_values=ranges.GRID, metric=ranges.OneOf(scoring.METRICS), tolerance=ranges.POSITIVE,
@@ -41,6 +44,9 @@ PAPER_L2 = (1e-6, 1e5, 45)
 # CIFAR-10, of raw pixels and of an encoder trained with labels; for 2,250 of its images 4 of
 # a random encoder and 23 of one pretrained by BYOL.
 USUAL_ITERATIONS = (4, 25)
+
+
+check = scoring.check
 
 
 class Candidate(NamedTuple):
@@ -87,7 +93,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
   for name, part in (('train', train), ('validation', validation)):
     # Of labels of another kind it says more than the next.
     if part.labels is not None:
-      scoring.check_metric(metric, part.labels)
+      scoring.check_metric(metric, part.labels.ndim == 2)
     check_features(name, part, num_classes, multi_label=metric == 'map_voc07')
   chex.assert_equal_shape_suffix([train.embeddings, validation.embeddings], 1)
   check_classes(train.labels, num_classes)

@@ -105,6 +105,21 @@ def similarities(queries: np.ndarray, gallery: np.ndarray, *, block_bytes: int
     yield rows, block
 
 
+def matches(queries: Entries, gallery: Entries) -> np.ndarray:
+  """How many images of the gallery count as right for each query, int [Q]."""
+  order = np.argsort(gallery.identity, kind='stable')
+  ends = [np.searchsorted(gallery.identity[order], queries.identity, side)
+          for side in ('left', 'right')]
+  found = np.zeros(len(queries.identity), int)
+  for row, (start, end, camera, image) in enumerate(zip(*ends, queries.camera, queries.image)):
+    same = order[start:end]
+    left_out = gallery.image[same] == image
+    if camera >= 0:
+      left_out |= gallery.camera[same] == camera
+    found[row] = np.sum(~left_out)
+  return found
+
+
 def judge(scores: np.ndarray, queries: Entries, gallery: Entries, *, depth: int,
           recall_at: Sequence[int]) -> Ranked:
   """Judges the order of the gallery for each query.

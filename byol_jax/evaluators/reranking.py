@@ -49,7 +49,7 @@ def scores(queries: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, weight
   """
   chex.assert_equal_shape_suffix([queries, gallery], 1)
   directions = ranking.unit_length(np.concatenate([queries, gallery]))
-  _check_bytes(len(directions) * (k1 + 1) * 8, most_bytes, len(directions), 'neighbours')
+  check_size(len(directions), k1, k2, most_bytes)
   nearest, farthest = _neighbours(directions, k1 + 1, block_bytes)
   vectors = _vectors(directions, nearest, farthest, k1)
   if k2 > 1:
@@ -66,6 +66,22 @@ def scores(queries: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, weight
     yield rows, np.round(block / ranking.STEP) * np.float32(ranking.STEP)
 
 
+def check_size(count: int, k1: int, k2: int, most_bytes: int) -> None:
+  """Raises InputError unless `count` images, the queries with them, can be re-ranked."""
+  if count < k1 + 1:
+    raise InputError(f'k1 is {k1}, but there are {count} images with the queries; set it to at '
+                     f'most {count - 1}.')
+  check_memory(count, k1, k2, most_bytes)
+
+
+def check_memory(count: int, k1: int, k2: int, most_bytes: int) -> None:
+  """Raises InputError where re-ranking so many images surely takes more than `most_bytes`."""
+  _check_bytes(count * (k1 + 1) * 8, most_bytes, count, 'neighbours')
+  if k2 > 1:
+    # A vector has at least one number.
+    _check_bytes(20 * count * k2, most_bytes, count, 'vectors')
+
+
 def _check_bytes(needed: int, most: int, count: int, what: str) -> None:
   if needed > most:
     raise InputError(f'Re-ranking {count} images would take {needed} bytes for their {what}, more '
@@ -79,9 +95,6 @@ def _neighbours(directions: np.ndarray, count: int, block_bytes: int
 
   Of equally near images the earlier is nearer.
   """
-  if len(directions) < count:
-    raise InputError(f'k1 is {count - 1}, but there are {len(directions)} images with the queries; '
-                     f'set it to at most {len(directions) - 1}.')
   nearest = np.empty((len(directions), count), np.int32)
   farthest = np.empty(len(directions), np.float32)
   for rows, similarity in ranking.similarities(directions, directions, block_bytes=block_bytes):

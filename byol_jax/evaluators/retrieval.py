@@ -5,7 +5,7 @@ afterwards. Queries and gallery are those of the data set's lists, or, for data 
 classes, the test images and the training images, with the class as identity.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -13,9 +13,13 @@ import numpy as np
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, check_features, ranking, reranking
+from byol_jax.evaluators import Facts, Features, check_features, ranking, reranking
 from byol_jax.retrieval_lists import Roles
 
+TITLE, MAIN_METRIC = 'retrieval', 'map'
+METRICS = {'map': 'mAP', 'rank1': 'rank-1', 'rank5': 'rank-5', 'rank10': 'rank-10',
+           'recall_{}': 'recall at {}'}
+IN_TABLE = ('rank1', 'rank5', 'rank10')
 RETRIEVES = True
 GALLERIES = ('lists', 'train', 'test')
 CMC_AT = (1, 5, 10)
@@ -70,6 +74,56 @@ def check_options(*, rerank: bool, k1: int, k2: int, **_) -> None:
     raise InputError(f'evaluators.retrieval.k2 is {k2} and k1 {k1}; k2 can be at most k1 + 1.')
 
 
+def check(facts: Facts, **options: Any) -> None:
+  """Checks what lists, labels and counts say.
+
+  Args:
+    facts: of the data.
+    **options: of `fit`.
+
+  Raises:
+    InputError: an option out of its range, no query with a match, or more dimensions, neighbours
+      or memory than there can be.
+  """
+  _check_gallery(options['gallery'], facts.roles)
+  if options['whitening']:
+    _check_whitening(options['whitening'], facts.train.images, facts.embedding_size())
+  gallery = options['gallery']
+  known = _known_entries(facts, gallery)
+  if known:
+    _check_matches(*known)
+  if options['rerank']:
+    size = [options[key] for key in ('k1', 'k2', 'most_bytes')]
+    if known:
+      reranking.check_size(sum(len(part.identity) for part in known), *size)
+    elif gallery == 'train':
+      reranking.check_memory(facts.train.images, *size)
+
+
+def _check_whitening(dimensions: int, images: int, size: int) -> None:
+  most = min(images - 1, size)
+  if dimensions > most:
+    raise InputError(f'whitening is {dimensions}, but {images} training images with embeddings of '
+                     f'{size} numbers vary in at most {most} directions; set it to at most that, '
+                     'or to 0 for none.')
+
+
+def _known_entries(facts: Facts, gallery: str) -> tuple[ranking.Entries, ranking.Entries] | None:
+  """Queries and gallery, where their labels are known."""
+  if gallery == 'lists':
+    roles = facts.roles
+    return tuple(ranking.Entries(*(array[rows] for array in (roles.label, roles.camera,
+                                                             roles.image)))
+                 for rows in (roles.query, ~roles.query))
+  if facts.test is None or facts.test.labels is None:
+    return None
+  test = _without_cameras(facts.test.labels, np.arange(facts.test.images))
+  if gallery == 'test':
+    return test, test
+  labels = facts.train.labels
+  return None if labels is None else (test, _without_cameras(labels, -1 - np.arange(len(labels))))
+
+
 def fit(train: Callable[[], Features], validation: Callable[[], Features], *, num_classes: int,
         roles: Roles | None, gallery: str, whitening: int, rerank: bool, k1: int, k2: int,
         original_weight: float, recall_at: Sequence[int], depth: int, pictured: int,
@@ -99,9 +153,7 @@ def fit(train: Callable[[], Features], validation: Callable[[], Features], *, nu
       training features.
   """
   del validation
-  if (gallery == 'lists') != (roles is not None):
-    raise InputError(f"gallery is {gallery!r}, but the data set has {'no ' * (roles is None)}lists "
-                     f"of queries; set it to {'train or test' if roles is None else 'lists'}.")
+  _check_gallery(gallery, roles)
   features = train() if gallery == 'train' or whitening else None
   if features is not None and gallery == 'train':
     check_features('train', features, num_classes)
@@ -135,12 +187,13 @@ def evaluate(fitted: Fitted, test: Features, *, keep: Callable[[Result], None]
   for name, part in (('query', query), ('gallery', gallery)):
     if not len(part.embeddings):
       raise InputError(f'The {name} list has no image that could be read.')
+  # Once more: images that could not be read are missing.
+  _check_matches(*entries)
   options = fitted.options
   ranked = ranking.together([
       ranking.judge(scores, ranking.Entries(*(array[rows] for array in entries[0])), entries[1],
                     depth=options['depth'], recall_at=options['recall_at'])
       for rows, scores in _scores(fitted, query.embeddings, gallery.embeddings)])
-  _check_cameras(ranked, *entries)
   found = ranking.metrics(ranked, cmc_at=CMC_AT, recall_at=options['recall_at'])
   split = 'train' if options['gallery'] == 'train' else 'test'
   keep(Result(ranked, query.sample_id, gallery.sample_id, split, query.labels, gallery.labels,
@@ -163,18 +216,37 @@ def describe(fitted: Fitted) -> dict[str, Any]:
   return dict(protocol=PROTOCOL + more, **fitted.options)
 
 
+def note(scores: Mapping[str, Any]) -> str:
+  """What was counted, and how it was ranked."""
+  more = [f'whitened to {scores["whitening"]} dimensions'] * bool(scores['whitening'])
+  more += ['re-ranked by k-reciprocal neighbours'] * scores['rerank']
+  return (f'Retrieval: {scores["queries"]} queries in a gallery of {scores["gallery_images"]} '
+          f'images{", " + ", ".join(more) if more else ""}; {scores["queries_without_match"]} '
+          'queries without a match left out; mAP of a random order about '
+          f'{100 * scores["chance_map"]:.1f}.')
+
+
+def _check_gallery(gallery: str, roles: Roles | None) -> None:
+  if (gallery == 'lists') != (roles is not None):
+    raise InputError(f"gallery is {gallery!r}, but the data set has {'no ' * (roles is None)}lists "
+                     f"of queries; set it to {'train or test' if roles is None else 'lists'}.")
+
+
+def _without_cameras(labels: np.ndarray, image: np.ndarray) -> ranking.Entries:
+  return ranking.Entries(labels, np.full(len(labels), -1, np.int32), image)
+
+
 def _problem(fitted: Fitted, test: Features):
   """Queries and gallery, and what is known of each: two Features, two Entries."""
   gallery, roles = fitted.options['gallery'], fitted.roles
-  entries = lambda part, image: ranking.Entries(
-      part.labels, np.full(len(part.labels), -1, np.int32), image)
+  own = _without_cameras(test.labels, test.sample_id)
   if gallery == 'test':
-    return test, test, (entries(test, test.sample_id),) * 2
+    return test, test, (own, own)
   if gallery == 'train':
     train = fitted.train
     chex.assert_equal_shape_suffix([train.embeddings, test.embeddings], 1)
     # Numbers that no query has.
-    return test, train, (entries(test, test.sample_id), entries(train, -1 - train.sample_id))
+    return test, train, (own, _without_cameras(train.labels, -1 - train.sample_id))
   is_query = roles.query[test.sample_id]
   parts = [Features(*(array[rows] for array in test)) for rows in (is_query, ~is_query)]
   return *parts, tuple(ranking.Entries(part.labels, roles.camera[part.sample_id],
@@ -193,11 +265,17 @@ def _scores(fitted: Fitted, queries: np.ndarray, gallery: np.ndarray):
       block_bytes=options['block_bytes'], most_bytes=options['most_bytes'])
 
 
-def _check_cameras(ranked: ranking.Ranked, queries: ranking.Entries, gallery: ranking.Entries
-                   ) -> None:
+def _check_matches(queries: ranking.Entries, gallery: ranking.Entries) -> None:
+  """Raises InputError where no query has a match."""
+  if ranking.matches(queries, gallery).any():
+    return
   cameras = np.unique(np.concatenate([queries.camera, gallery.camera]))
-  if not ranked.matches.any() and len(cameras) == 1 and cameras[0] >= 0:
+  if len(cameras) == 1 and cameras[0] >= 0:
     raise InputError(
         f'All {len(queries.camera)} queries and {len(gallery.camera)} gallery images are of one '
         'camera, and images of a query\'s identity from its own camera are left out: no query has '
         'a match. Leave the cameras out of the lists where one camera is all there is.')
+  raise InputError(
+      f'None of the {len(queries.identity)} queries has a match in the gallery of '
+      f'{len(gallery.identity)} images: no image of its identity that is of another camera and not '
+      'the query itself. Check identities and cameras.')

@@ -4,9 +4,19 @@ import chex
 import numpy as np
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import accuracy, label_ranks, mean_per_class
+from byol_jax.evaluators import (
+  ACCURACY,
+  Facts,
+  accuracy,
+  check_classes,
+  label_ranks,
+  mean_per_class,
+)
 
+# By which can be chosen.
 METRICS = ('top1', 'mean_per_class', 'map_voc07')
+# All that `score` returns, as tables call it.
+TITLES = dict(ACCURACY, mean_per_class='mean per class', map_voc07='VOC07 mAP')
 
 
 def score(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, float]:
@@ -25,7 +35,7 @@ def score(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, floa
   Raises:
     InputError: labels of the other kind.
   """
-  check_metric(metric, labels)
+  check_metric(metric, labels.ndim == 2)
   chex.assert_rank(scores, 2)
   if labels.ndim == 2:
     return dict(map_voc07=voc07_mean_average_precision(scores, labels))
@@ -33,12 +43,34 @@ def score(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, floa
   return dict(accuracy(ranks, scores.shape[1]), mean_per_class=mean_per_class(ranks, labels))
 
 
-def check_metric(metric: str, labels: np.ndarray) -> None:
-  """Raises InputError unless labels [N] or [N, C] can be judged by the metric."""
-  if (labels.ndim == 2) != (metric == 'map_voc07'):
-    kind = 'several labels per image' if labels.ndim == 2 else 'one label per image'
+def check(facts: Facts, *, metric: str, **_) -> None:
+  """The `check` of evaluators that choose by a metric and train a classifier of all classes.
+
+  Raises:
+    InputError: a metric for other labels, a class without a training image, or one of several
+      labels that no held-out or test image has.
+  """
+  check_metric(metric, facts.multi_label)
+  if facts.train.labels is not None:
+    check_classes(facts.train.labels, facts.num_classes)
+  for part in (facts.validation, facts.test):
+    if facts.multi_label and part is not None and part.labels is not None:
+      _check_present(part.labels)
+
+
+def check_metric(metric: str, several_labels: bool) -> None:
+  """Raises InputError unless images of one or of several labels can be judged by the metric."""
+  if several_labels != (metric == 'map_voc07'):
+    kind = 'several labels per image' if several_labels else 'one label per image'
     raise InputError(f'metric is {metric!r}, but the data set has {kind}; set metric to '
-                     f'{"map_voc07" if labels.ndim == 2 else "top1 or mean_per_class"}.')
+                     f'{"map_voc07" if several_labels else "top1 or mean_per_class"}.')
+
+
+def _check_present(labels: np.ndarray) -> None:
+  empty = np.flatnonzero(~(labels > 0).any(axis=0))
+  if len(empty):
+    raise InputError(f'No image of class {empty[0]} is among the {len(labels)}, so that it has no '
+                     'average precision; check the split.')
 
 
 def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -55,10 +87,7 @@ def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> floa
     InputError: a class without an image.
   """
   chex.assert_equal_shape([scores, labels])
-  empty = np.flatnonzero(~(labels > 0).any(axis=0))
-  if len(empty):
-    raise InputError(f'No image of class {empty[0]} is among the {len(labels)}, so that it has no '
-                     'average precision; check the split.')
+  _check_present(labels)
   found = []
   for of_class, present in zip(scores.T, labels.T):
     counting = present >= 0

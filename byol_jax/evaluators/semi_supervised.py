@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from byol_jax import augment, ranges, schedules
-from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids
+from byol_jax.evaluators import Facts, Features, Images, fine_tuned, fine_tuning, grids, scoring
 
+TITLE, METRICS, MAIN_METRIC = 'fine-tuned (C.1)', scoring.TITLES, 'top1'
+IN_TABLE = ('top5',)
 TRAINS_ENCODER = True
 RANGES = dict(
     learning_rates=ranges.GRID, epochs=ranges.GRID, batch_size=ranges.whole(1),
@@ -80,6 +82,11 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
       found.weights, found.candidates, found.chosen, num_classes,
       dict(options, learning_rates=tuple(learning_rates), epochs=tuple(epochs), metric='top1'),
       train.num_examples, count)
+
+
+def check(facts: Facts, **_) -> None:
+  """Raises InputError for what `fit` would refuse, as far as it is known before."""
+  scoring.check(facts, metric='top1')
 
 
 def describe(fitted: fine_tuned.Fitted) -> dict[str, Any]:

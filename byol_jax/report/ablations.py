@@ -10,17 +10,17 @@ import importlib.resources
 import itertools
 import json
 import math
-import os
 import pathlib
 from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 
-from byol_jax import sweep
+from byol_jax import files, sweep
 from byol_jax.errors import InputError
+from byol_jax.evaluators import titles
 from byol_jax.report import diagnosis, runs
-from byol_jax.report.tables import COLUMNS, Table, markdown, mean_and_spread
+from byol_jax.report.tables import Table, markdown, mean_and_spread
 from byol_jax.scaling import record
 
 # The evaluator whose top-1 stands for the paper's linear evaluation: the first that a run has.
@@ -81,34 +81,36 @@ def collect(title: str, config_path: str,
   folders = list(dict.fromkeys(point.folder for own in done.values() for point in own))
   found = dict(zip(folders, runs.read(folders)))
   first = found[folders[0]]
-  evaluation = first.evaluations[0][1]
+  evaluation, evaluator = _evaluation(first)
   return dict(
       title=title, config=config_path, date=datetime.date.today().isoformat(),
       machine=record.machine(), data=evaluation['dataset'], images=evaluation['images'],
       test_split_reads=max(each['test_split_reads'] for run in found.values()
                            for _, each in run.evaluations),
-      evaluator=_evaluator(evaluation), steps=first.resolved['max_steps'],
+      evaluator=evaluator, steps=first.resolved['max_steps'],
       **{key: first.config['train'][key] for key in ('epochs', 'batch_size')},
       rows=[dict(name=name, published=published, failed=len(own) - len(done[name]),
                  runs=[_numbers(found[point.folder]) for point in done[name]])
             for name, (published, own) in rows.items()])
 
 
-def _evaluator(evaluation: Mapping[str, Any]) -> str:
-  known = next(iter(evaluation['encoders'].values()))
+def _evaluation(run: runs.Run) -> tuple[Mapping[str, Any], str]:
+  """The results of the first of EVALUATORS that a run was judged by, and its name."""
+  known = {name: found for _, found in reversed(run.evaluations)
+           for name in next(iter(found['encoders'].values()))}
   for name in EVALUATORS:
     if name in known:
-      return name
-  raise InputError(f'The points were judged by {", ".join(known)}; the table is of '
-                   f'{" or ".join(EVALUATORS)} (evals.afterwards).')
+      return known[name], name
+  raise InputError(f'{run.folder} was judged by {", ".join(known) or "no evaluator"}; the table is '
+                   f'of {" or ".join(EVALUATORS)} (evals.afterwards).')
 
 
 def _numbers(run: runs.Run) -> dict[str, Any]:
   """Scores in percent, and the last numbers of the training; None for what it did not log."""
-  (folder, evaluation), *_ = run.evaluations
-  name = _evaluator(evaluation)
-  scores = {encoder: round(100 * row[name]['top1'], 2)
-            for encoder, row in evaluation['encoders'].items()}
+  evaluation, name = _evaluation(run)
+  scores = {encoder: round(100 * row[name][main], 2)
+            for encoder, row in evaluation['encoders'].items()
+            for main in titles.main_metrics(name, row[name])}
   last = {key: None if (value := run.last(metric)) is None else round(factor * value, digits)
           for key, (metric, factor, digits) in LAST.items()}
   collapsed = diagnosis.has_collapsed(run)
@@ -134,7 +136,7 @@ def table(found: Record) -> Table:
                   shown('spread', lambda values: mean_and_spread(values, 2)), shown('rank'),
                   shown('collapsed', lambda values: f'{sum(values)} of {len(values)}')])
   return Table(['row', 'published: ImageNet', 'rank',
-                f'measured: {COLUMNS[found["evaluator"]]}', 'rank', 'held-out kNN',
+                f'measured: {titles.title(found["evaluator"])}', 'rank', 'held-out kNN',
                 'spread of projections', 'effective rank', 'called collapsed'], cells, [])
 
 
@@ -190,7 +192,7 @@ def text(found: Record, output: pathlib.PurePath, why: Mapping[str, str]) -> str
       wrong=wrong,
       right=[pair for pair in compared if pair.clear and pair.difference > 0],
       unclear=[pair for pair in compared if not pair.clear], standard_errors=STANDARD_ERRORS,
-      column=COLUMNS[found['evaluator']],
+      column=titles.title(found['evaluator']),
       why=why,
       seeds=sorted({run['seed'] for run in everything}), count=len(everything),
       random=mean_and_spread(random) if random else '',
@@ -211,6 +213,5 @@ def write(output: str | pathlib.Path, found: Record, why: Mapping[str, str]) -> 
   for path, content in (
       (output.with_suffix('.json'), json.dumps(found, indent=1) + '\n'),
       (output, (above + begin + '\n' if begin else '') + text(found, output, why))):
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(content)
-    os.replace(partial, path)
+    with files.atomic_write(path) as file:
+      file.write(content)

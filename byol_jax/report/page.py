@@ -1,16 +1,15 @@
 """Runs -> one self-contained HTML page: no script, no outside link, light and dark."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import importlib.resources
-import os
 import pathlib
 from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 
-from byol_jax import assembly, checkpoint
+from byol_jax import assembly, checkpoint, files
 from byol_jax.datasets import class_name
 from byol_jax.errors import InputError
 from byol_jax.report import compare, diagnosis, figures, pictures, sample, sections
@@ -78,24 +77,28 @@ def write(runs: Sequence[Run], output: str | pathlib.Path, *, images: int, pictu
   Raises:
     InputError: the page cannot be written.
   """
+  output = pathlib.Path(output).expanduser().absolute()
+  with _writing(output):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    files.check_writable(output)
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined,
                                    trim_blocks=True, lstrip_blocks=True)
-  files = importlib.resources.files('byol_jax.report')
-  template = environment.from_string((files / 'page.html').read_text())
-  text = template.render(css=(files / 'page.css').read_text(),
+  own = importlib.resources.files('byol_jax.report')
+  template = environment.from_string((own / 'page.html').read_text())
+  text = template.render(css=(own / 'page.css').read_text(),
                          **_content(runs, images, pictured, paper))
-  output = pathlib.Path(output).expanduser().absolute()
-  partial = output.with_name(output.name + '.partial')
+  with _writing(output), files.atomic_write(output) as file:
+    file.write(text)
+  return output
+
+
+@contextlib.contextmanager
+def _writing(output: pathlib.Path) -> Iterator[None]:
   try:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text)
-    os.replace(partial, output)
+    yield
   except OSError as error:
-    with contextlib.suppress(OSError):
-      partial.unlink()
     raise InputError(f'{output} cannot be written ({error.strerror}); give another --output.'
                      ) from error
-  return output
 
 
 def _content(runs, images: int, pictured: int, paper) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from byol_jax import parallel
+from byol_jax import files, parallel
 from byol_jax.errors import InputError
 
 VIEWS = 'views.png'
@@ -79,7 +79,7 @@ def draw_views(path: str | pathlib.Path, view1: np.ndarray, view2: np.ndarray) -
     row, column = divmod(i, PAIRS_IN_A_ROW)
     top, left = row * (side + GUTTER), column * (2 * side + GUTTER)
     sheet[top:top + side, left:left + 2 * side] = pair
-  with parallel.folder(path).open('wb') as file:
+  with files.atomic_write(parallel.folder(path), 'wb') as file:
     Image.fromarray(sheet).save(file, format='PNG')
 
 

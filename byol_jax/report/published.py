@@ -9,6 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 from byol_jax import assembly
+from byol_jax.evaluators import titles
 
 PAPER = 'Grill et al. 2020, arXiv 2006.07733'
 REFERENCE = "DeepMind's release, google-deepmind/deepmind-research, byol/README.md"
@@ -99,9 +100,8 @@ SETS = {'voc/2007': 'voc2007', 'oxford_iiit_pet': 'pets', 'oxford_flowers102': '
 # What it is in percent of (Table 10), where that is not the share of correct images.
 METRICS = dict(aircraft='mean per class', voc2007='VOC07 mAP', pets='mean per class',
                caltech101='mean per class', flowers102='mean per class')
-# Its two parts: what they are called, and where they stand.
-PARTS = dict(linear_transfer=('linear (D.2)', slice(0, 3)),
-             fine_tuned_transfer=('fine-tuned (D.3)', slice(3, 7)))
+# The columns of its two parts, by the evaluator that measures the like.
+PARTS = dict(linear_transfer=slice(0, 3), fine_tuned_transfer=slice(3, 7))
 ROWS = ('BYOL', 'SimCLR (their own)', 'supervised', 'random')
 # Table 2, ResNet-50: top-1 and top-5 by the share of the labels of ImageNet.
 TABLE_2 = {'1 %': dict(BYOL='53.2, 78.4', SimCLR='48.3, 75.5', supervised='25.4, 48.4'),
@@ -131,9 +131,9 @@ def of_protocol(evaluator: str, dataset: str) -> str:
     return f'{where}, Table 2), top-1 and top-5 with {share} of the labels: {numbers}.'
   if evaluator not in PARTS or name not in TABLE_3:
     return ''
-  title, part = PARTS[evaluator]
-  numbers = ', '.join(f'{row} {value}' for row, value in zip(ROWS, TABLE_3[name][part]))
-  return f'{where}, Table 3), {title} {METRICS.get(name, "top-1")}: {numbers}.'
+  numbers = ', '.join(f'{row} {value}'
+                      for row, value in zip(ROWS, TABLE_3[name][PARTS[evaluator]]))
+  return f'{where}, Table 3), {titles.title(evaluator)} {METRICS.get(name, "top-1")}: {numbers}.'
 
 
 def beside(config: Mapping[str, Any], *, count: int = 4) -> list[tuple[Published, list[str]]]:

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from byol_jax import checkpoint, metric_log, parallel, results, sweep
 from byol_jax.errors import InputError
 
-RESULT_KEYS = {'encoders', 'step', 'seed', 'dataset', 'images', 'chance', 'test_split_reads'}
-
 
 class Run(NamedTuple):
   """A pretraining run as its folder tells of it.
@@ -122,8 +120,18 @@ def _read(folder: pathlib.Path, name: str) -> Run:
   failure = _json(folder / sweep.FAILURE, problems, {'stage', 'code', 'last_lines'})
   evaluations = []
   for path in sorted(folder.rglob(results.RESULTS)):
-    found = _json(path, problems, RESULT_KEYS)
-    if found and all(found['encoders'].values()):
+    found = _json(path, problems)
+    if found is None:
+      continue
+    try:
+      what = results.lacks(found)
+    except InputError as error:
+      # Of an evaluator that cannot be found here.
+      problems.append(f'{path} cannot be used: {error}')
+      continue
+    if what:
+      problems.append(f'{path} is damaged: {what}.')
+    else:
       evaluations.append((path.parent, found))
   steps = checkpoint.steps(folder)
   damaged = {step: what for step in steps if (what := checkpoint.damage(folder, step))}

@@ -1,9 +1,11 @@
 """Sections of the page about several runs: scores, what is published, effects of keys."""
 
 from collections.abc import Mapping, Sequence
+import json
 import shlex
 from typing import Any
 
+from byol_jax import evaluators, results
 from byol_jax.report import compare, pictures, published, tables
 from byol_jax.report.runs import Run
 from byol_jax.report.tables import Table
@@ -36,20 +38,19 @@ def _held_out(found: Sequence[compare.Setting]) -> Table:
 
 def _measured(setting: compare.Setting) -> list[tuple[str, Table]]:
   """A folder and a table per kind of evaluation, over the seeds that have it."""
-  kinds: dict[tuple, dict[int, Mapping[str, Any]]] = {}
-  notes: dict[tuple, list[str]] = {}
+  kinds: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+  notes: dict[tuple[str, str], list[str]] = {}
   for run in setting.runs:
-    for folder, results in run.evaluations:
-      kind = (str(folder.relative_to(run.folder)), results['dataset'], results['step'],
-              *((encoder, *row) for encoder, row in results['encoders'].items()))
-      kinds.setdefault(kind, {})[results['seed']] = results
-      if run.checkpoints and results['step'] != run.checkpoints[-1]:
+    for folder, found in run.evaluations:
+      kind = str(folder.relative_to(run.folder)), json.dumps(results.kind(found), sort_keys=True)
+      kinds.setdefault(kind, {})[found['seed']] = found
+      if run.checkpoints and found['step'] != run.checkpoints[-1]:
         notes.setdefault(kind, []).append(
-            f'{folder} is of step {results["step"]}, not of the last checkpoint '
+            f'{folder} is of step {found["step"]}, not of the last checkpoint '
             f'({run.checkpoints[-1]}).')
-  found = [(kind[0], tables.scores(list(by_seed.values())), notes.get(kind, []))
-           for kind, by_seed in kinds.items()]
-  return [(folder, table._replace(notes=table.notes + more)) for folder, table, more in found]
+  measured = [(kind[0], tables.scores(list(by_seed.values())), notes.get(kind, []))
+              for kind, by_seed in kinds.items()]
+  return [(folder, table._replace(notes=table.notes + more)) for folder, table, more in measured]
 
 
 def _ranked(found: Sequence[compare.Setting]) -> list[tuple[str, str]]:
@@ -63,13 +64,13 @@ def _ranked(found: Sequence[compare.Setting]) -> list[tuple[str, str]]:
 
 def _lists(run: Run, setting: str) -> list[tuple[str, str]]:
   pictured = []
-  for folder, results in run.evaluations:
-    for encoder, rows in results['encoders'].items():
+  for folder, found in run.evaluations:
+    for encoder, rows in found['encoders'].items():
       path = folder / pictures.RANKED_FOLDER / encoder / pictures.RANKED_LISTS
       # The lists of data that were judged here before may lie there.
-      if path.is_file() and any('map' in row for row in rows.values()):
+      if path.is_file() and any(evaluators.has(name, 'RETRIEVES') for name in rows):
         title = [setting] * bool(setting) + [str(folder.relative_to(run.folder)),
-                                             tables.NAMES.get(encoder, encoder)]
+                                             tables.name_of(encoder, frozen=True)]
         pictured.append((', '.join(title), pictures.embedded(path)))
   return pictured
 

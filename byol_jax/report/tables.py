@@ -1,29 +1,17 @@
 """Tables of scores and of sweeps, as Markdown."""
 
 from collections.abc import Mapping, Sequence
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from byol_jax import evaluators, plugins
+from byol_jax.errors import InputError
+from byol_jax.evaluators import titles
 from byol_jax.report import published
 
-NAMES = dict(pretrained='BYOL, frozen', random='random encoder', pixels='raw pixels',
+NAMES = dict(pretrained='BYOL', random='random encoder', pixels='raw pixels',
              supervised='supervised')
-COLUMNS = dict(linear='linear (C.1)', linear_features='linear on features', knn='kNN',
-               knn_grid='kNN, chosen', few_shot='few-shot', linear_transfer='linear (D.2)',
-               semi_supervised='fine-tuned (C.1)', fine_tuned_transfer='fine-tuned (D.3)',
-               retrieval='retrieval')
-# Evaluators whose top-5 stands in the table too; results.json has all.
-WITH_TOP5 = ('linear', 'semi_supervised')
-# Evaluators after which an encoder is frozen no more.
-FINE_TUNED = ('semi_supervised', 'fine_tuned_transfer')
-# Evaluators whose last fit is on training and held-out images together.
-REFITTED = ('linear_transfer', 'fine_tuned_transfer')
-METRICS = dict(top1='top-1', top5='top-5', mean_per_class='mean per class',
-               map_voc07='VOC07 mAP', map='mAP', rank1='rank-1', rank5='rank-5', rank10='rank-10')
-RETRIEVED = ('map', 'rank1', 'rank5', 'rank10')
-SHOTS = re.compile(r'top1_(\d+)_shots')
 
 
 class Table(NamedTuple):
@@ -56,43 +44,51 @@ def scores(results: Sequence[Mapping[str, Any]]) -> Table:
     The table, with notes that say what was counted.
   """
   first = results[0]
-  evaluators = next(iter(first['encoders'].values()))
-  columns = [(evaluator, metric) for evaluator, row in evaluators.items()
-             for metric in _shown(evaluator, row)]
-  titles = [f'{COLUMNS.get(e, e)} {_title(m)}' for e, m in columns]
-  fine_tuned = any(evaluator in FINE_TUNED for evaluator in evaluators)
-  rows = [[NAMES.get(encoder, encoder).removesuffix(', frozen' if fine_tuned else ''),
-           *(_percent([r['encoders'][encoder][e] for r in results], m) for e, m in columns)]
+  judged = next(iter(first['encoders'].values()))
+  columns = [(evaluator, metric, f'{titles.title(evaluator)} {text}')
+             for evaluator, row in judged.items()
+             for metric, text in titles.in_table(evaluator, row).items()]
+  frozen = not any(evaluators.has(e, 'TRAINS_ENCODER') for e in judged)
+  rows = [[name_of(encoder, frozen),
+           *(_percent([r['encoders'][encoder][e] for r in results], m) for e, m, _ in columns)]
           for encoder in first['encoders']]
-  differing = [f'{COLUMNS.get(e, e)} differs from the paper, whose values are in brackets: '
+  differing = [f'{titles.title(e)} differs from the paper, whose values are in brackets: '
                + '; '.join(row['differs_from_paper']) + '.'
-               for e, row in evaluators.items() if row.get('differs_from_paper')]
-  drawn = ['Few-shot: mean +- standard deviation over the draws of the images.'] if (
-      len(results) == 1 and any(f'{m}_std' in evaluators[e] for e, m in columns)) else []
-  refitted = [COLUMNS[e] for e in evaluators if e in REFITTED]
+               for e, row in judged.items() if row.get('differs_from_paper')]
+  drawn = [f'{_capital(titles.title(e))}: mean +- standard deviation over the draws of the '
+           'images.' for e, row in judged.items()
+           if len(results) == 1 and any(f'{m}_std' in row for m in titles.in_table(e, row))]
+  refitted = [titles.title(e) for e in judged if evaluators.has(e, 'REFITS')]
   last = [f'{" and ".join(refitted)}: after the choice trained on the training and the held-out '
           'images together.'] if refitted else []
-  beside = [text for e in evaluators if (text := published.of_protocol(e, first['dataset']))]
-  retrieved = [_retrieved(row) for row in evaluators.values() if 'map' in row]
-  notes = [_counted(results), *retrieved, *last, *drawn, *differing, *beside]
-  return Table(['encoder', *titles], rows, notes)
+  beside = [text for e in judged if (text := published.of_protocol(e, first['dataset']))]
+  notes = [_counted(results), *_notes(judged), *last, *drawn, *differing, *beside]
+  return Table(['encoder', *(text for _, _, text in columns)], rows, notes)
 
 
-def _shown(evaluator: str, row: Mapping[str, Any]) -> list[str]:
-  """The metrics of an evaluator that stand in the table, in their order."""
-  main = row.get('metric', 'top1')
-  return [metric for metric in (*METRICS, *filter(SHOTS.fullmatch, row))
-          if metric in row and (metric in (main, 'top1', *RETRIEVED) or SHOTS.fullmatch(metric)
-                                or metric == 'top5' and evaluator in WITH_TOP5)]
+def name_of(encoder: str, frozen: bool) -> str:
+  """What tables and logs call an encoder; BYOL's says whether it is as it was pretrained."""
+  return NAMES.get(encoder, encoder) + ', frozen' * (frozen and encoder == 'pretrained')
 
 
-def _title(metric: str) -> str:
-  shots = SHOTS.fullmatch(metric)
-  return f'top-1, {shots[1]} per class' if shots else METRICS[metric]
+def _notes(judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """What evaluators have to say below the table."""
+  found = []
+  for evaluator, row in judged.items():
+    note = getattr(plugins.load('evaluators', evaluator), 'note', None)
+    try:
+      found += [note(row)] if note else []
+    except KeyError as error:
+      raise InputError(f'The results of {evaluator} have no {error}; evaluate again.') from error
+  return found
+
+
+def _capital(text: str) -> str:
+  return text[:1].upper() + text[1:]
 
 
 def sweep(rows: Sequence[Mapping[str, Any]]) -> Table:
-  """The rows of `sweep.table`; columns that nobody fills are left out."""
+  """The rows of `sweep_table.rows`; columns that nobody fills are left out."""
   columns = [name for name in dict.fromkeys(name for row in rows for name in row)
              if name != 'folder' and any(row.get(name) is not None for row in rows)]
   return Table(columns, [[cell(row.get(name)) for name in columns] for row in rows], [])
@@ -113,22 +109,13 @@ def _counted(results: Sequence[Mapping[str, Any]]) -> str:
   # Of images with several labels each it is no number of the data set's classes alone.
   chance = '' if first['chance'] is None else f'; chance {100 * first["chance"]:.1f}'
   # Retrieval has nothing to choose, and a chance of its own.
-  evaluators = set().union(*first['encoders'].values())
-  choices = '' if evaluators == {'retrieval'} else (
+  judged = set().union(*first['encoders'].values())
+  choices = '' if all(evaluators.has(e, 'RETRIEVES') for e in judged) else (
       f', choices on {images["validation"]} held-out ones{chance}')
   return (f'Percent of {images["test"]} test images of {first["dataset"]}{left_out}, {read}; '
           f'{images["train"]} training images{choices}. Last checkpoint (step {first["step"]}), '
           f'seed{"s" if several else ""} {", ".join(str(r["seed"]) for r in results)}'
           f'{"; mean and standard deviation over seeds" if several else ""}.')
-
-
-def _retrieved(row: Mapping[str, Any]) -> str:
-  """What was counted in a retrieval."""
-  more = [f'whitened to {row["whitening"]} dimensions'] * bool(row['whitening'])
-  more += ['re-ranked by k-reciprocal neighbours'] * row['rerank']
-  return (f'Retrieval: {row["queries"]} queries in a gallery of {row["gallery_images"]} images'
-          f'{", " + ", ".join(more) if more else ""}; {row["queries_without_match"]} queries '
-          f'without a match left out; mAP of a random order about {100 * row["chance_map"]:.1f}.')
 
 
 def _percent(rows: Sequence[Mapping[str, Any]], metric: str) -> str:

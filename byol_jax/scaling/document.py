@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 import importlib.resources
 import math
-import os
 import pathlib
 from typing import Any, NamedTuple
 
 import jinja2
 import ml_collections
 
+from byol_jax import files
 from byol_jax.errors import InputError
 from byol_jax.report.tables import Table, markdown
 from byol_jax.scaling import arithmetic, record, shapes
@@ -240,9 +240,8 @@ def write(output: str | pathlib.Path, configs: Mapping[str, ml_collections.Confi
   """Writes the page of these networks; see `networks` and `text`."""
   output = pathlib.Path(output)
   output.parent.mkdir(parents=True, exist_ok=True)
-  partial = output.with_name(output.name + '.partial')
-  partial.write_text(text(networks(configs, results['compiled']), results))
-  os.replace(partial, output)
+  with files.atomic_write(output) as file:
+    file.write(text(networks(configs, results['compiled']), results))
 
 
 def _megabytes(size: float) -> str:

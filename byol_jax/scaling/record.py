@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from byol_jax import files
 from byol_jax.scaling import input_rate
 
 FILE = 'scaling.json'
@@ -34,9 +35,8 @@ def write(folder: str | pathlib.Path, results: Mapping[str, Any]) -> None:
   """Replaces the results of a folder."""
   path = pathlib.Path(folder) / FILE
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(json.dumps(results, indent=1) + '\n')
-  os.replace(partial, path)
+  with files.atomic_write(path) as file:
+    file.write(json.dumps(results, indent=1) + '\n')
 
 
 def with_input(results: Mapping[str, Any], data: Mapping[str, Any], policies,

@@ -85,7 +85,7 @@ def judged(run, score):
   evaluation.write_text(json.dumps(dict(
       encoders=dict(pretrained=row(score), random=row(.3)), step=12, seed=run.config['seed'],
       dataset='shapes', images=dict(train=64, validation=20, test=30), chance=.1,
-      test_split_reads=1)))
+      test_split_reads=1, digest=run.name)))
   (run.folder / 'finished.json').write_text('{}')
   (run.folder / sweep.SECONDS).write_text('{"pretrain": 60.0, "demo": 20.0}')
   stages = [sweep.Stage('pretrain', (), run.folder / 'finished.json'),

@@ -179,6 +179,13 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_shown(labelle
   assert 'checkpoints/12: online is damaged' in reader.words and 'of step 8' in reader.words
 
 
+def test_a_sweep_of_which_nothing_is_done_has_a_page(tmp_path):
+  (tmp_path / 'mine.json').write_text(json.dumps([dict(point=name) for name in ('aa', 'bb')]))
+  reader = write([tmp_path], tmp_path / 'page.html')
+  for part in ('2 runs', 'aa not started', 'bb not started'):
+    assert part in reader.words, part
+
+
 def test_failed_and_waiting_points_are_in_the_page(make_run, tmp_path):
   make_run('points/aa')
   (tmp_path / 'points' / 'bb').mkdir()
@@ -215,17 +222,28 @@ def test_every_protocol_has_its_table_beside_published_numbers(make_run, tmp_pat
                     few_shot=dict(top1_5_shots=.3, top1_5_shots_std=.02),
                     knn_grid=dict(top1=.45)),
       tuned=dict(fine_tuned_transfer=dict(top1=.6, mean_per_class=.55, metric='top1'),
-                 semi_supervised=dict(top1=.35, top5=.8)))
+                 semi_supervised=dict(top1=.35, top5=.8)),
+      lists=dict(retrieval=dict(
+          map=.25, rank1=.5, rank5=.75, rank10=1., recall_10=.4, queries=4, gallery_images=9,
+          queries_without_match=1, chance_map=.1, whitening=8, rerank=True)),
+      damaged=dict(knn=dict(k=5)), strange=dict(nets=dict(top1=.5)))
   for name, row in rows.items():
     (run.folder / name).mkdir()
     (run.folder / name / 'results.json').write_text(json.dumps(dict(
-        seed=0, step=12, test_split_reads=1, dataset='cifar10', chance=.1,
+        seed=0, step=12, digest='d', test_split_reads=1, dataset='cifar10', chance=.1,
         images=dict(train=80, validation=10, test=20), encoders=dict(pretrained=row, random=row))))
   found = write([run.folder], tmp_path / 'page.html', images=0)
   for part in ('Measured: in transfer', 'Measured: in tuned', 'linear (D.2) top-1', '30.0 +- 2.0',
                'kNN, chosen top-1', 'fine-tuned (D.3) top-1', 'fine-tuned (C.1) top-5',
                'Published (not run here), ResNet-50 after 1000 epochs of ImageNet',
                'linear (D.2) top-1: BYOL 91.3, SimCLR (their own) 90.5',
-               'fine-tuned (D.3) top-1: BYOL 97.8'):
+               'fine-tuned (D.3) top-1: BYOL 97.8',
+               'encoder retrieval mAP retrieval rank-1 retrieval rank-5 retrieval rank-10',
+               'BYOL, frozen 25.0 50.0 75.0 100.0',
+               'Retrieval: 4 queries in a gallery of 9 images, whitened to 8 dimensions, '
+               're-ranked by k-reciprocal neighbours; 1 queries without',
+               f"{run.folder}/damaged/results.json is damaged: it has no "
+               "'encoders.pretrained.knn.top1'.",
+               f"{run.folder}/strange/results.json cannot be used: No module 'nets' among the "):
     assert part in found.words, part
   assert 'accumulation_steps' not in found.words

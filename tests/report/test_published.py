@@ -3,7 +3,8 @@
 import pytest
 
 from byol_jax import assembly
-from byol_jax.report import published, tables
+from byol_jax.evaluators import scoring
+from byol_jax.report import published
 from experiments.configs import cifar10, imagenet_r50
 from experiments.configs.eval import data_sets
 from tests import tiny
@@ -69,5 +70,5 @@ def test_the_table_of_data_sets_has_the_same_numbers(name):
   known = found.options.get('name', name)
   for evaluator, score in (('linear_transfer', found.linear),
                            ('fine_tuned_transfer', found.fine_tuned)):
-    metric = tables.METRICS[found.metric]
+    metric = scoring.TITLES[found.metric]
     assert f'{metric}: BYOL {score},' in published.of_protocol(evaluator, known)

@@ -7,8 +7,9 @@ import pytest
 from byol_jax.errors import InputError
 from byol_jax.report import runs
 
-RESULTS = dict(encoders=dict(pretrained=dict(knn=dict(top1=.5))), step=12, seed=0, dataset='x',
-               images=dict(train=1, validation=1, test=1), chance=.1, test_split_reads=1)
+RESULTS = dict(encoders=dict(pretrained=dict(knn=dict(top1=.5))), step=12, seed=0, digest='d',
+               dataset='x', images=dict(train=1, validation=1, test=1), chance=.1,
+               test_split_reads=1)
 
 
 def test_a_folder_is_a_run_with_its_records(make_run):
@@ -44,8 +45,12 @@ def test_a_damaged_config_is_a_problem_not_an_end(make_run):
 
 
 @pytest.mark.parametrize('name, text, problem', [
-    ('results.json', '{"step": 12}', "results.json is damaged: it has no 'chance'"),
-    ('results.json', '[]', 'results.json is damaged'),
+    ('results.json', '{"step": 12}', "results.json is damaged: it has no 'encoders'."),
+    ('results.json', '[]', 'results.json is damaged: it holds no results.'),
+    ('results.json', json.dumps(RESULTS | dict(encoders=dict(pretrained=dict(nets=dict(top1=.5))))),
+     "results.json cannot be used: No module 'nets' among the evaluators."),
+    ('results.json', json.dumps(RESULTS | dict(encoders=dict(pretrained=dict(knn=dict(k=5))))),
+     "results.json is damaged: it has no 'encoders.pretrained.knn.top1'."),
     ('config.json', '{"config": {}}', "config.json is damaged: it has no 'resolved'"),
     ('config.json', '3', 'config.json is damaged'),
     ('failure.json', '{}', "failure.json is damaged: it has no 'code'")])

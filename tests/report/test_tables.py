@@ -1,5 +1,8 @@
 """Tables of scores as Markdown."""
 
+import pytest
+
+from byol_jax.errors import InputError
 from byol_jax.report import tables
 
 
@@ -53,6 +56,29 @@ def test_draws_of_a_few_images_have_their_spread():
   # Of several seeds it is theirs.
   text = text_of(*rows)
   assert '| 50.0 +- 0.0 | 35.0 +- 7.1 |' in text and 'draws' not in text
+
+
+def test_an_encoder_that_is_fine_tuned_is_not_called_frozen():
+  result = results(0, pretrained=.5)
+  result['encoders']['pretrained']['semi_supervised'] = dict(top1=.3)
+  assert '| BYOL | 50.0 | 30.0 |' in text_of(result)
+  assert tables.name_of('pretrained', frozen=True) == 'BYOL, frozen'
+  assert [tables.name_of(name, frozen=False) for name in ('pretrained', 'pixels', 'own')] == [
+      'BYOL', 'raw pixels', 'own']
+
+
+def test_retrieval_says_what_was_counted_or_what_is_missing():
+  counted = dict(map=.5, rank1=.4, rank5=.6, rank10=.7, recall_10=.2, whitening=0, rerank=False,
+                 queries=3, gallery_images=9, queries_without_match=1, chance_map=.125)
+  result = results(0)
+  result['encoders'] = dict(pretrained=dict(retrieval=counted))
+  text = text_of(result)
+  assert '| BYOL, frozen | 50.0 | 40.0 | 60.0 | 70.0 |' in text
+  assert ('Retrieval: 3 queries in a gallery of 9 images; 1 queries without a match left out; mAP '
+          'of a random order about 12.5.') in text and 'held-out ones' not in text
+  del counted['queries']
+  with pytest.raises(InputError, match="results of retrieval have no 'queries'; evaluate again."):
+    text_of(result)
 
 
 def test_images_of_several_labels_have_no_chance():

@@ -38,8 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
           # 'accept' evaluates with them; 'stop' or 'accept'
           changed_files='stop',
       ),
-      # Modules of byol_jax/evaluators and the options of their fit functions.
-      evaluators=dict(),
+      # Modules of byol_jax/evaluators, or dotted paths, and the options of their fit functions.
+      evaluators=ml_collections.ConfigDict(dict(), allow_dotted_keys=True),
       supervised=supervised(),
   )).lock()
 

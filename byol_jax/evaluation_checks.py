@@ -1,0 +1,82 @@
+"""What an evaluation can be refused for before an image is encoded."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from byol_jax import assembly, baselines, evaluators, loading, parallel, plugins
+from byol_jax.errors import InputError
+from byol_jax.evaluators import Facts
+from byol_jax.retrieval_lists import Roles
+
+# Folders that an evaluation makes in its workdir.
+FOLDERS = ('features', 'grids', 'retrieval')
+
+
+def check_folders(workdir) -> None:
+  """Raises InputError where a folder that is in the workdir already cannot be written."""
+  for name in FOLDERS:
+    if (workdir / name).exists():
+      parallel.writable_folder(workdir / name)
+
+
+def check_labels(config, train: loading.Loader, name: str) -> None:
+  """Raises InputError for data that are unlabelled, or have more labels than evaluators take."""
+  if not train.data.num_classes:
+    raise InputError(f'Data set {name!r} has no labels, which every evaluator needs; name a '
+                     'labelled one in config.data, for retrieval a format of lists, as in '
+                     'eval/retrieval.py:veri.')
+  for evaluator in config.evaluators if train.data.multi_label else ():
+    if not evaluators.has(evaluator, 'SEVERAL_LABELS'):
+      raise InputError(f'The images of {name!r} have several labels each, which evaluator '
+                       f'{evaluator} does not take; linear_transfer and fine_tuned_transfer do.')
+
+
+def before_encoding(config, model: Mapping[str, Any], train: loading.Loader,
+                    validation: loading.Loader, test: Callable[[], loading.Loader],
+                    roles: Roles | None) -> Callable[[], None]:
+  """Checks what evaluators can say of the data without an embedding; all processes call it.
+
+  Args:
+    config: of the evaluation.
+    model: section of the pretraining's config.
+    train: the training images.
+    validation: the held-out images.
+    test: opens the test split. Called at once only where no evaluator chooses anything.
+    roles: of `loading.roles`.
+
+  Returns:
+    A function that checks once more, with the test split, to be called after all fits.
+
+  Raises:
+    InputError: an evaluator cannot do with these data what its options say.
+  """
+  facts = _facts(config, model, train, validation, roles)
+  _check(config, facts)
+  with_test = lambda: _check(config, facts._replace(test=test().known()))
+  if all(evaluators.has(evaluator, 'RETRIEVES') for evaluator in config.evaluators):
+    with_test()
+  return with_test
+
+
+def _facts(config, model: Mapping[str, Any], train: loading.Loader, validation: loading.Loader,
+           roles: Roles | None) -> Facts:
+  def embedding_size() -> int:
+    size = train.config['image_size']
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    networks = assembly.build_model(model, train.data.num_classes)
+    params, state = jax.eval_shape(networks.init, jax.random.key(0), images)
+    own = jax.eval_shape(networks.encode, params, state, images).shape[-1]
+    return min(3 * size ** 2 if name == baselines.PIXELS else own for name in config.encoders)
+
+  return Facts(train.known(), validation.known(), None, train.data.num_classes,
+               train.data.multi_label, train.config['virtual_shards'], embedding_size, roles)
+
+
+def _check(config, facts: Facts) -> None:
+  for evaluator, options in config.evaluators.items():
+    own = getattr(plugins.load('evaluators', evaluator), 'check', None)
+    if own:
+      own(facts, **assembly.plain(options))
