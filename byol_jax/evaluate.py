@@ -151,23 +151,27 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
                 functools.partial(_grid, workdir, meta['config']['model'], data, content),
                 functools.partial(_store, workdir, meta['config']['model'], data, content),
                 roles, check_test, workdir / pictures.RANKED_FOLDER)
-  unreadable = {name: parallel.gather_rows(np.array([len(load().names)])).sum().item()
-                for name, load in loaders.items()}
-  judged_on = [content(split) for split in loaders]
+  found = dict(
+      pretrained=str(parallel.folder(pretrained)), step=meta['step'],
+      config=assembly.as_json(config), pretraining=meta['config'],
+      digest=meta['digests']['online'], seed=meta['config']['seed'], dataset=_data_name(data),
+      **_about(loaders, content), encoders=rows)
   if not parallel.is_first_process():
     return {}
-  found = dict(
-      pretrained=str(parallel.folder(pretrained)), step=meta['step'], content=judged_on,
-      config=assembly.as_json(config),
-      # Evaluations in the same workdir share one log, so that none is forgotten.
-      test_split_reads=loading.reads_of(workdir, 'test'),
-      pretraining=meta['config'], digest=meta['digests']['online'], seed=meta['config']['seed'],
-      dataset=_data_name(data),
+  # Evaluations in the same workdir share one log, so that none is forgotten.
+  return results.write(workdir, dict(found, test_split_reads=loading.reads_of(workdir, 'test')))
+
+
+def _about(loaders, content) -> dict[str, Any]:
+  """What results say of their images; all processes call it."""
+  train = loaders['train']().data
+  return dict(
+      content=[content(split) for split in loaders],
       images={name: load().data.num_examples for name, load in loaders.items()},
-      unreadable=unreadable,
+      unreadable={name: parallel.gather_rows(np.array([len(load().names)])).sum().item()
+                  for name, load in loaders.items()},
       # Of images with several labels there is no chance but that of each class.
-      chance=None if train.data.multi_label else 1 / train.data.num_classes, encoders=rows)
-  return results.write(workdir, found)
+      chance=None if train.multi_label else 1 / train.num_classes)
 
 
 def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def _spec(kind: str, name: str):
     return None
 
 
-def function(kind: str, name: str, function_name: str, options: Mapping[str, Any] = {},
-             given: int = 0) -> Callable[..., Any]:
+def function(kind: str, name: str, function_name: str, options: Mapping[str, Any] = {}
+             ) -> Callable[..., Any]:
   """The contract's function of a module, checked against the options it will get.
 
   Args:
@@ -98,7 +98,7 @@ def function(kind: str, name: str, function_name: str, options: Mapping[str, Any
     raise InputError(f'{name!r} is no module of the {kind}: it has no function {function_name}.')
   _check_names(kind, name, found, options)
   ranges.check_each(SECTIONS[kind].format(name=name), options, getattr(module, 'RANGES', {}))
-  if hasattr(module, 'check_options'):
+  if options and hasattr(module, 'check_options'):
     module.check_options(**options)
   return found
 

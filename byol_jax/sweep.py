@@ -8,20 +8,14 @@ killed goes on where it was when the same command is given again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import pathlib
-import queue
 import shlex
-import signal
-import subprocess
 import sys
-import threading
-import time
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -29,17 +23,14 @@ import ml_collections
 from byol_jax import (
   assembly,
   config_checks,
-  files,
   hyper,
   locations,
   parallel,
-  preemption,
   results,
 )
 from byol_jax.errors import InputError
 
 LOG, FAILURE, LOCK, SECONDS = 'log.txt', 'failure.json', 'lock', 'seconds.json'
-LAST_LINES = 5
 
 
 class Stage(NamedTuple):
@@ -111,7 +102,7 @@ def _checked(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
       if not pathlib.Path(path.split(':')[0]).is_file():
         raise InputError(f'evals.afterwards names {path}, and there is no such file.')
   except InputError as error:
-    raise InputError(f'The point {_named(overrides) or "without overrides"} cannot be run: {error}'
+    raise InputError(f'The point {named(overrides) or "without overrides"} cannot be run: {error}'
                      ) from error
   return config
 
@@ -178,154 +169,9 @@ def state(point: Point) -> str:
     return 'waiting'
   with contextlib.suppress(FileNotFoundError), (point.folder / LOCK).open() as lock:
     # Shared: of two that look at the same time neither takes the other for a run.
-    if not _locked(lock, fcntl.LOCK_SH):
+    if not locked(lock, fcntl.LOCK_SH):
       return 'running'
   return 'failed' if (point.folder / FAILURE).exists() else 'interrupted'
-
-
-def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
-        progress: Callable[[], None]) -> list[Point]:
-  """Runs what is not done, as many at once as there are slots.
-
-  Args:
-    found: the points.
-    slots: environment variables of a run; says which devices it has.
-    progress: called when a point begins or ends, never twice at once. What it raises is
-      printed, and the runs go on.
-
-  Returns:
-    The points that failed. They do not keep the others from running.
-
-  Raises:
-    Preempted: a signal asked to stop. The runs were told so, and have saved what they had.
-  """
-  free: queue.Queue = queue.Queue()
-  for slot in slots:
-    free.put(slot)
-  runs = _Runs(set(), [], threading.Lock(), progress)
-
-  def one(point) -> bool:
-    slot = free.get()
-    try:
-      if not runs.asked:
-        _run_point(point, slot, runs)
-      return state(point) != 'failed'
-    except (OSError, InputError) as error:
-      # Of its folder, such as a full disk; the other points may have room.
-      print(f'{point.digest}: failed: {error}', flush=True)
-      return False
-    finally:
-      free.put(slot)
-
-  def stop(number):
-    runs.asked.append(number)
-    for process in list(runs.processes):
-      process.terminate()
-
-  todo = [point for point in found if state(point) != 'done']
-  with preemption.handling(stop), ThreadPoolExecutor(len(slots)) as pool:
-    try:
-      went_well = list(pool.map(one, todo))
-    except BaseException:
-      pool.shutdown(wait=False, cancel_futures=True)
-      runs.asked.append(signal.SIGTERM)
-      for process in list(runs.processes):
-        process.terminate()
-      raise
-  if runs.asked:
-    done = sum(state(point) == 'done' for point in found)
-    raise preemption.Preempted(f'Stopped by {signal.Signals(runs.asked[0]).name} with {done} of '
-                               f'{len(found)} points done; the same command goes on.')
-  return [point for point, well in zip(todo, went_well) if not well]
-
-
-class _Runs(NamedTuple):
-  """What the threads of `run` share.
-
-  processes: of the stages that run.
-  asked: signals that asked the sweep to stop; after the first no other stage begins.
-  reporting: held while `progress` is called.
-  progress: of `run`.
-  """
-
-  processes: set[subprocess.Popen]
-  asked: list[int]
-  reporting: threading.Lock
-  progress: Callable[[], None]
-
-  def report(self) -> None:
-    """Calls `progress`; whoever runs the sweep sees again at its end what it cannot do."""
-    try:
-      with self.reporting:
-        self.progress()
-    except Exception as error:
-      print(f'WARNING the table of the sweep was not written ({type(error).__name__}: {error}); '
-            'the runs go on', flush=True)
-
-
-def _run_point(point: Point, slot: Mapping[str, str], runs: _Runs) -> None:
-  point.folder.mkdir(parents=True, exist_ok=True)
-  # The children inherit the lock: a sweep that is killed does not leave a run behind
-  # that the next sweep would start a second time.
-  with (point.folder / LOCK).open('w') as lock:
-    # A look at the state holds the lock for a moment.
-    if not any(_locked(lock, fcntl.LOCK_EX) or time.sleep(.05) for _ in range(20)):
-      print(f'{point.digest}: another process is at it', flush=True)
-      return
-    (point.folder / FAILURE).unlink(missing_ok=True)
-    print(f'{point.digest}: begins  {_named(point.overrides)}', flush=True)
-    runs.report()
-    for stage in point.stages:
-      if not stage.result.exists() and (
-          runs.asked or not _run_stage(point, stage, slot, lock, runs)):
-        break
-    else:
-      print(f'{point.digest}: done', flush=True)
-  runs.report()
-
-
-def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runs: _Runs) -> bool:
-  """Runs a command; on failure writes FAILURE with its last lines and prints them."""
-  path, began = point.folder / LOG, time.time()
-  with path.open('a') as log:
-    start = log.tell()
-    # In a process group of its own, out of the terminal's reach: Ctrl-C would come twice, from
-    # the terminal and from the sweep, and a second one ends a run unsaved.
-    process = subprocess.Popen(
-        [sys.executable, *stage.arguments], stdout=log, stderr=subprocess.STDOUT,
-        env={**os.environ, **slot}, pass_fds=[lock.fileno()], process_group=0)
-    runs.processes.add(process)
-    if runs.asked:
-      process.terminate()
-    code = process.wait()
-    runs.processes.discard(process)
-  _note_seconds(point.folder, stage.name, time.time() - began)
-  if code == 0:
-    if not stage.result.exists():
-      with files.atomic_write(stage.result) as file:
-        file.write(json.dumps(dict(seconds=round(time.time() - began, 1))) + '\n')
-    return True
-  if preemption.is_stop(code):
-    print(f'{point.digest}: {stage.name} was asked to stop; the next sweep goes on', flush=True)
-    return False
-  with path.open(errors='replace') as log:
-    log.seek(start)
-    last = log.read().splitlines()[-LAST_LINES:]
-  with files.atomic_write(point.folder / FAILURE) as file:
-    json.dump(dict(stage=stage.name, code=code, overrides=listed(point.overrides),
-                   last_lines=last), file, indent=2)
-  lines = '\n  '.join(last)
-  print(f'{point.digest}: {stage.name} failed with code {code}  {_named(point.overrides)}\n  '
-        f'{lines}\n  (log: {path})', flush=True)
-  return False
-
-
-def _note_seconds(folder: pathlib.Path, stage: str, seconds: float) -> None:
-  """Adds what a stage took, or a part of it that ended early, to what it has taken before."""
-  noted = seconds_of(folder)
-  noted[stage] = round(noted.get(stage, 0.) + seconds, 1)
-  with files.atomic_write(folder / SECONDS) as file:
-    file.write(json.dumps(noted) + '\n')
 
 
 def seconds_of(folder: pathlib.Path) -> dict[str, float]:
@@ -337,7 +183,7 @@ def seconds_of(folder: pathlib.Path) -> dict[str, float]:
     raise InputError(f'{path} is damaged ({error}); remove it.') from error
 
 
-def _locked(file, kind: int) -> bool:
+def locked(file, kind: int) -> bool:
   """Whether the lock, fcntl.LOCK_EX or LOCK_SH, is free and now taken."""
   try:
     fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -346,7 +192,8 @@ def _locked(file, kind: int) -> bool:
   return True
 
 
-def _named(overrides: Mapping[str, Any]) -> str:
+def named(overrides: Mapping[str, Any]) -> str:
+  """Overrides as one line."""
   return '  '.join(f'{key}={value}' for key, value in overrides.items())
 
 

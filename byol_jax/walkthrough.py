@@ -25,6 +25,7 @@ from byol_jax import (
   loading,
   parallel,
   sweep,
+  sweep_runner,
   train,
 )
 from byol_jax import train_step as byol
@@ -207,7 +208,7 @@ def make(home: pathlib.Path, output: str | pathlib.Path, config: ml_collections.
   train.pretrain(config, home / 'demo')
   points = sweep.points(module.get_config, module.get_hyper, config_path=module.__file__,
                         overrides={}, workdir=home / 'collapse')
-  failed = sweep.run(points, slots=devices.divided(1), progress=lambda: None)
+  failed = sweep_runner.run(points, slots=devices.divided(1), progress=lambda: None)
   if failed:
     raise InputError(f'{len(failed)} of the short runs failed; see {failed[0].folder}.')
   found = trace(config, home / 'demo', checkpoint.steps(home / 'demo')[0])

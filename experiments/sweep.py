@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import command_line, config_files
-from byol_jax import devices, files, parallel, sweep, sweep_table
+from byol_jax import devices, files, parallel, sweep, sweep_runner, sweep_table
 from byol_jax.errors import InputError
 from byol_jax.report import tables
 
@@ -52,7 +52,7 @@ def main() -> None:
   elif arguments.status:
     print(tables.markdown(tables.sweep(write())))
   else:
-    failed = sweep.run(found, slots=devices.divided(arguments.parallel), progress=write)
+    failed = sweep_runner.run(found, slots=devices.divided(arguments.parallel), progress=write)
     print(tables.markdown(tables.sweep(write())))
     print(f'Table: {table}.csv, {table}.json')
     if failed:

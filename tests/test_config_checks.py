@@ -10,7 +10,7 @@ import tokenize
 import ml_collections
 import pytest
 
-from experiments import command_line
+from experiments import config_files
 from byol_jax import config_checks, evaluate, plugins, train
 from byol_jax.config_checks import EVALUATION, PRETRAINING
 from byol_jax.errors import InputError
@@ -182,7 +182,7 @@ def refused(run, key, allowed):
   assert f'; it can be {allowed}' in message and len(message) < 400, message
 
 
-@pytest.mark.parametrize('config, key, allowed', cases(PRETRAININGS))
+@pytest.mark.parametrize('config, key, allowed', [*cases(PRETRAININGS)])
 def test_no_pretraining_begins_with_a_value_out_of_its_range(config, key, allowed, tmp_path):
   wrong = [value for value in VALUES if not allowed.allows(value)]
   assert len(wrong) >= 10
@@ -192,7 +192,7 @@ def test_no_pretraining_begins_with_a_value_out_of_its_range(config, key, allowe
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('config, key, allowed', cases(EVALUATIONS))
+@pytest.mark.parametrize('config, key, allowed', [*cases(EVALUATIONS)])
 def test_no_evaluation_begins_with_a_value_out_of_its_range(config, key, allowed, tmp_path):
   wrong = [value for value in VALUES if not allowed.allows(value)]
   assert len(wrong) >= 10
@@ -236,7 +236,7 @@ def test_an_override_of_another_type_is_said_with_the_range(path, config):
     tried.add(kind)
     for text in NO_VALUES.get(type(value), ()):
       with pytest.raises(InputError) as error:
-        command_line._check_overrides(path, ['x', f'--config={path}', f'--config.{key}={text}'])
+        config_files.check_types(path, config, [f'--config.{key}={text}'])
       assert str(error.value) == f'--config.{key} is {text!r}; it can be {table[key]}.'
   assert len(tried) > 8
 
@@ -245,8 +245,8 @@ def test_an_override_without_a_value_or_with_the_next_argument_as_value():
   for arguments, said in ((['--config.seed'], 'without a value'),
                           (['--config.seed', 'x', '--workdir=y'], "'x'")):
     with pytest.raises(InputError) as error:
-      command_line._check_overrides('tests/tiny.py', arguments)
+      config_files.check_types('tests/tiny.py', tiny.config(), arguments)
     assert str(error.value) == f'--config.seed is {said}; it can be a whole number of 0 or more.'
-  command_line._check_overrides('tests/tiny.py', [
+  config_files.check_types('tests/tiny.py', tiny.config(), [
       '--config.seed', '3', '--config.model.projector=[32, 16]', '--config.model.predictor=(16,)',
       '--config.train.epochs=2', '--config.evals.afterwards=()'])

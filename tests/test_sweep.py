@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from byol_jax import preemption, sweep, sweep_table
+from byol_jax import preemption, sweep, sweep_runner, sweep_table
 from byol_jax.errors import InputError
 from tests import tiny
 
@@ -45,7 +45,7 @@ def three(tmp_path):
 
 
 def run(found, slots=({},)):
-  return sweep.run(found, slots=slots, progress=lambda: None)
+  return sweep_runner.run(found, slots=slots, progress=lambda: None)
 
 
 WORKS = 'print("at work"); result.write_text("1")'
@@ -142,10 +142,11 @@ def test_each_slot_has_its_devices(three):
 def test_a_run_that_outlives_its_sweep_is_not_started_twice(three, capfd):
   """The child holds the lock after its parent was killed."""
   point = with_code(three[0], 'print("up", flush=True); sys.stdin.read(); result.write_text("")')
-  code = ('import sys; from tests import test_sweep as t; from byol_jax import sweep\n'
+  code = ('import sys; from tests import test_sweep as t; from byol_jax import sweep_runner\n'
           f'p = [q for q in t.points({str(point.folder.parents[1])!r}) '
           f'if q.digest == {point.digest!r}][0]\n'
-          f'sweep.run([t.with_code(p, {"print(chr(117), flush=True); sys.stdin.read()"!r})], '
+          'sweep_runner.run('
+          f'[t.with_code(p, {"print(chr(117), flush=True); sys.stdin.read()"!r})], '
           'slots=[{}], progress=lambda: None)')
   parent = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, text=True)
@@ -211,7 +212,8 @@ def test_slots_that_begin_and_end_at_once_write_one_table(tmp_path):
   found = [with_code(point, WORKS) for point in points(
       tmp_path, lambda hyper: hyper.sweep('config.seed', range(8)))]
   path = tmp_path / 'table'
-  assert sweep.run(found, slots=[{}] * 4, progress=lambda: sweep_table.write(found, path)) == []
+  write = lambda: sweep_table.write(found, path)
+  assert sweep_runner.run(found, slots=[{}] * 4, progress=write) == []
   # As another process does that looks at the state meanwhile.
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     list(pool.map(lambda _: sweep_table.write(found, path), range(40)))
@@ -228,7 +230,7 @@ def test_a_table_that_cannot_be_written_ends_no_run(three, capfd):
     alone.release()
     raise OSError(28, 'No space left on device', 'table.json')
 
-  assert sweep.run(found, slots=[{}, {}], progress=progress) == []
+  assert sweep_runner.run(found, slots=[{}, {}], progress=progress) == []
   assert [sweep.state(point) for point in found] == ['done'] * 3 and len(calls) == 6
   assert capfd.readouterr().out.count(
       "WARNING the table of the sweep was not written (OSError: [Errno 28] No space left on "
@@ -263,7 +265,10 @@ def test_damaged_seconds_are_said_and_the_other_points_run(three, capfd):
   assert f'{found[0].folder / sweep.SECONDS} is damaged' in capfd.readouterr().out
 
 
+LINEAR = 'experiments/configs/eval/linear.py'
+
+
 def test_two_evaluations_of_one_name_are_refused(tmp_path):
   with pytest.raises(InputError, match="afterwards has two configs that are called 'linear'"):
-    sweep.points(lambda: tiny.config(evals__afterwards=('a/linear.py', 'b/linear.py:cifar10')),
+    sweep.points(lambda: tiny.config(evals__afterwards=(LINEAR, f'{LINEAR}:cifar10')),
                  get_hyper, config_path='tests/tiny.py', overrides={}, workdir=tmp_path)
