@@ -6,9 +6,10 @@ import re
 import byol_jax
 
 # The first line of a section of a docstring, which napoleon lays out.
-SECTION = re.compile(r'(Args|Returns|Raises|Attributes):$')
+SECTION = re.compile(r'(Args|Returns|Raises|Fields):$')
 
 project = 'byol_jax'
+author = 'the authors of byol_jax'
 release = byol_jax.__version__
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
 exclude_patterns = ['_build']
@@ -16,8 +17,11 @@ highlight_language = 'text'
 
 html_theme = 'sphinx_book_theme'
 html_title = 'byol_jax'
-html_theme_options = dict(use_download_button=False, use_fullscreen_button=False,
-                          show_toc_level=2, navigation_with_keys=False)
+html_theme_options = dict(
+    use_download_button=False, use_fullscreen_button=False, navigation_with_keys=False,
+    show_toc_level=2, footer_content_items=[],
+    # The search field stands above the navigation.
+    navbar_start=[], navbar_center=[], navbar_end=[], navbar_persistent=[])
 html_static_path = ['_static']
 html_css_files = ['pages.css']
 
@@ -28,12 +32,22 @@ default_role = 'code'
 autodoc_default_options = {'members': True, 'member-order': 'bysource'}
 autodoc_typehints_format = 'short'
 autodoc_preserve_defaults = True
-napoleon_use_ivar = True
+add_module_names = False
+napoleon_custom_sections = [('Fields', 'params_style')]
 python_maximum_signature_line_length = 88
+toc_object_entries = False
 
 # Types of other libraries, and aliases that autodoc writes out, have no page here.
 nitpicky = True
 nitpick_ignore_regex = [('py:.*', r'(?!byol_jax\.).*')]
+
+
+def expand_modules(app, docname, source):
+  """Turns the list of modules in api.md into headings and what the modules document."""
+  if docname == 'api':
+    source[0] = re.sub(
+        r'(?m)^- `(.*)`$',
+        r'### `\1`\n\n```{eval-rst}\n.. automodule:: byol_jax.\1\n```\n', source[0])
 
 
 def name_fields(app, what, name, obj, options, lines):
@@ -41,7 +55,7 @@ def name_fields(app, what, name, obj, options, lines):
   fields = getattr(obj, '_fields', None) if inspect.isclass(obj) else None
   first = next((i for i, line in enumerate(lines) if fields and line.split(':')[0] in fields), None)
   if first is not None:
-    lines[first:] = ['Attributes:', *('  ' + line for line in lines[first:])]
+    lines[first:] = ['Fields:', *('  ' + line for line in lines[first:])]
 
 
 def mark_formulas(app, what, name, obj, options, lines):
@@ -65,15 +79,22 @@ def escape(app, what, name, obj, options, lines):
       lines[i] = ''.join(parts)
 
 
-def skip(app, what, name, obj, skipped, options):
-  """Fields of a NamedTuple stand in the text of their class."""
+def shorten_tuples(app, what, name, obj, options, signature, returns):
+  """A NamedTuple lists its fields in its text; its signature would repeat them."""
+  return ('', None) if inspect.isclass(obj) and hasattr(obj, '_fields') else None
+
+
+def skip_fields(app, what, name, obj, skipped, options):
+  """The same for its attributes."""
   return True if type(obj).__name__ == '_tuplegetter' else skipped
 
 
 def setup(app):
   """Connects the above."""
+  app.connect('source-read', expand_modules)
   # Before napoleon, whose priority is 500.
   app.connect('autodoc-process-docstring', name_fields, priority=100)
   app.connect('autodoc-process-docstring', mark_formulas, priority=200)
   app.connect('autodoc-process-docstring', escape, priority=300)
-  app.connect('autodoc-skip-member', skip)
+  app.connect('autodoc-process-signature', shorten_tuples)
+  app.connect('autodoc-skip-member', skip_fields)
