@@ -7,7 +7,7 @@ SEEDS := 0 1 2
 # Tests with several processes of their own, which two at once would slow down too much.
 JOBS := tests/test_multihost.py tests/test_kill.py tests/test_full_disk.py
 
-.PHONY: demo demo-seeds test test-slow lint clean
+.PHONY: demo demo-seeds test test-slow lint docs linkcheck clean
 
 $(VENV)/installed: setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) \
@@ -48,5 +48,17 @@ test-slow: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 
+$(VENV)/docs-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable .[docs]
+	touch $@
+
+# The pages as a site, in docs/_build/html. A warning is an error.
+docs: $(VENV)/docs-installed
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# Addresses of other sites; needs the network.
+linkcheck: $(VENV)/docs-installed
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -b linkcheck docs docs/_build/linkcheck
+
 clean:
-	rm -rf $(VENV) $(RUNS)
+	rm -rf $(VENV) $(RUNS) docs/_build

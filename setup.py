@@ -1,4 +1,4 @@
-"""Installs byol_jax: pip install -e . (extras: tpu, cuda12, cuda13, convert, test)."""
+"""Installs byol_jax: pip install -e . (extras: tpu, cuda12, cuda13, convert, docs, test)."""
 
 import pathlib
 
@@ -46,6 +46,7 @@ setuptools.setup(
         'cuda12': ['jax[cuda12]'],
         'cuda13': ['jax[cuda13]'],
         'convert': ['safetensors>=0.7'],
+        'docs': ['myst-parser>=5', 'sphinx>=9', 'sphinx-book-theme>=1.4'],
         'test': ['dill>=0.3.8', 'dm-pix>=0.4.5', 'pytest>=8', 'pytest-xdist>=3',
                  'ruff>=0.8', 'safetensors>=0.7'],
     },

@@ -1,6 +1,6 @@
 """One image's way through a step of BYOL, in numbers, and runs with a part taken out.
 
-What `docs/walkthrough.md` shows: `trace` takes a step of a real run apart with the
+What `docs/measurements/walkthrough.md` shows: `trace` takes a step of a real run apart with the
 functions of the run itself, `collapse_table` reads the runs of a sweep, `write` puts
 both into the text of `walkthrough.md` beside this file.
 """

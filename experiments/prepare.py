@@ -4,8 +4,8 @@
       --output=SMALL/imagenet2012/5.1.0 [--short_side=256] [--quality=95]
 
 Afterwards: --config.data.options.data_dir=SMALL. Crops of less than the whole image are cut
-from fewer pixels than in the paper; docs/performance.md says what that gains and costs. The
-same command goes on where it was interrupted.
+from fewer pixels than in the paper; docs/measurements/performance.md has the gain and the cost.
+The same command goes on where it was interrupted.
 """
 
 import pathlib

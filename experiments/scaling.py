@@ -1,6 +1,6 @@
 """Writes what the paper's runs would take on 8, 64 and 512 accelerators.
 
-  python -m experiments.scaling [--output=docs/scaling.md]
+  python -m experiments.scaling [--output=docs/measurements/scaling.md]
   python -m experiments.scaling --measure --data_dir=DATA
   JAX_PLATFORMS=cpu python -m experiments.scaling --compile=v3:16x16 --batch_per_core=8 \
       [--depth=50] [--width=1.0] [--dtype=float32]
@@ -19,7 +19,7 @@ from byol_jax.errors import InputError
 from byol_jax.scaling import compiler, document, record
 from experiments.configs import imagenet_r50
 
-command_line.define_path('output', 'docs/scaling.md', 'The page.')
+command_line.define_path('output', 'docs/measurements/scaling.md', 'The page.')
 flags.DEFINE_bool('measure', False, 'Time the input pipeline on this machine.')
 command_line.define_path('data_dir', None, 'Folder of the prepared TFDS sets, for --measure.')
 flags.DEFINE_string('compile', None, 'A TPU topology for which the step is compiled.')
@@ -45,8 +45,8 @@ def main() -> None:
     results = record.with_compiled(results, compiler.costs(
         config, given.compile, given.batch_per_core, document.PAPER.images, document.CLASSES))
   if not results['compiled']:
-    raise InputError(f'{output.parent / record.FILE} holds no compilation; copy docs/{record.FILE} '
-                     'there, or make some with --compile.')
+    raise InputError(f'{output.parent / record.FILE} holds no compilation; copy '
+                     f'docs/measurements/{record.FILE} there, or make some with --compile.')
   record.write(output.parent, results)
   document.write(output, networks(), results)
   print(f'Written to {output}')

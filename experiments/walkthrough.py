@@ -1,6 +1,6 @@
 """Takes a step of the demonstration apart, and shows what happens without each part.
 
-  python -m experiments.walkthrough --workdir=DIR [--output=docs/walkthrough.md]
+  python -m experiments.walkthrough --workdir=DIR [--output=docs/measurements/walkthrough.md]
 
 What is there already in DIR is used: the run, and the short runs without a part.
 """

@@ -17,7 +17,7 @@ from tests import commands
 from tests.test_tf_pipeline import encode, noise, write_records
 from tests.test_train_step import initial_state, make_batch, make_recipe
 
-DOCS = pathlib.Path(__file__).parents[1] / 'docs'
+DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'measurements'
 
 
 @pytest.fixture(scope='module')

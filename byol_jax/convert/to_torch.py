@@ -2,7 +2,7 @@
 
 They lie in a safetensors file whose metadata say what tensors cannot: padding,
 normalisation of the images, origin. An encoder that was trained with SAME padding gives
-other embeddings in a stock torch ResNet; docs/torch.md makes one that pads the same.
+other embeddings in a stock torch ResNet; docs/convert.md makes one that pads the same.
 """
 
 import base64
@@ -55,7 +55,7 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, step: int | Non
            f'{meta["step"]}: {os.fspath(output)}',
            f'padding {options["padding"]}: ' + (
                'loads into a stock torchvision or timm ResNet' if _is_stock(section) else
-               'docs/torch.md makes a torch ResNet of this kind; a stock one does not load the '
+               'docs/convert.md makes a torch ResNet of this kind; a stock one does not load the '
                'file, or gives other embeddings'),
            f'images in [0, 1], minus {section["image_mean"]}, divided by {section["image_std"]}']
   if 'licence' in meta.get('source', {}):

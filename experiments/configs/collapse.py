@@ -6,7 +6,7 @@
 Three seeds each: 15 runs. Hardware: 2 CPU cores, 49 minutes beside other work.
 Expected: without the predictor or without a target the spread of the projections is
 below 0.1 within 64 steps; BYOL stays above 0.6, the others above 0.45. Source: measured here
-(docs/walkthrough.md); the paper's rows are in Tables 5a and 5b.
+(docs/measurements/walkthrough.md); the paper's rows are in Tables 5a and 5b.
 """
 
 import ml_collections

@@ -77,9 +77,9 @@ def encoder_tensors(folder):
 
 
 def recipe():
-  """What the code of docs/torch.md defines."""
+  """What the code of docs/convert.md defines."""
   pytest.importorskip('torch', reason='PyTorch is not installed')
-  blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/torch.md').read_text(), re.S)
+  blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/convert.md').read_text(), re.S)
   names = {}
   exec(next(block for block in blocks if 'def load_encoder' in block), names)
   return names

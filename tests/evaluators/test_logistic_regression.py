@@ -62,7 +62,7 @@ def test_every_penalty_is_minimised_as_by_newtons_method(problem, index):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', PROBLEMS)
 def test_all_penalties_with_the_shipped_tolerance(name):
-  """Prints what stands in docs/evaluations.md: `pytest -m slow -s`."""
+  """Prints what stands in docs/measurements/evaluations.md: `pytest -m slow -s`."""
   inputs, labels, targets = load(name)
   inputs, shipped = inputs.astype(np.float32), eval_default.linear_transfer()
   began = time.perf_counter()

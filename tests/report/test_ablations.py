@@ -12,7 +12,7 @@ from experiments.configs.ablations import nine_rows
 from tests import commands
 from tests.report.conftest import records
 
-DOCS = pathlib.Path(__file__).parents[2] / 'docs'
+DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'measurements'
 
 
 def record(**scores):
@@ -158,4 +158,5 @@ def test_the_commands_sweep_a_table_and_write_its_page(tmp_path):
 def test_the_measured_section_is_that_of_its_numbers():
   found = json.loads((DOCS / 'ablations.json').read_text())
   text = (DOCS / 'ablations.md').read_text().partition(ablations.BEGIN)[2]
-  assert text == '\n' + ablations.text(found, pathlib.PurePath('docs/ablations.md'), nine_rows.WHY)
+  page = pathlib.PurePath('docs/measurements/ablations.md')
+  assert text == '\n' + ablations.text(found, page, nine_rows.WHY)

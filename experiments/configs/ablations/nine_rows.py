@@ -2,15 +2,15 @@
 
   python -m experiments.sweep --config=experiments/configs/ablations/nine_rows.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/nine_rows.py \
-      --workdir=DIR --output=docs/ablations.md
+      --workdir=DIR --output=docs/measurements/ablations.md
   python -m experiments.report DIR
 
 Three seeds each: 27 runs of the demonstration, with 4 of its 6 epochs, after which the baseline is
 more than 20 points above the random encoder. Another scale after the colon, with all its epochs:
 base.py.
-Hardware, time and what came out: docs/ablations.md. Source of the published numbers: the tables
-named at the rows. All rows have the baseline's learning rate, weight decay and schedule, SimCLR
-too, whose loss is in BYOL's scale as the paper has it (section 5, Eq. 8).
+Hardware, time and what came out: docs/measurements/ablations.md. Source of the published
+numbers: the tables named at the rows. All rows have the baseline's learning rate, weight decay
+and schedule, SimCLR too, whose loss is in BYOL's scale as the paper has it (section 5, Eq. 8).
 """
 
 from experiments.configs.ablations import base

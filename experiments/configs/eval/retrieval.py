@@ -12,10 +12,10 @@ identity. smoke makes a trial of a set with classes.
 Nothing is chosen, so nothing is chosen on test images: whitening and re-ranking are off unless
 they are set, and the table says so. BYOL and the random encoder stand side by side.
 
-Hardware: 2 CPU cores, minutes for CIFAR-10; docs/evaluations.md. Neither VeRi-776 nor VERI-Wild
-has been run here, and no published system uses BYOL's features as they are. Trained with the
-identities, fast-reid's ResNet-50-ibn reaches mAP 81.9 and rank-1 97.0 on VeRi-776, and 87.7,
-83.5 and 77.3 mAP on VERI-Wild's 3000, 5000 and 10000 (its MODEL_ZOO.md).
+Hardware: 2 CPU cores, minutes for CIFAR-10; docs/measurements/evaluations.md. Neither VeRi-776
+nor VERI-Wild has been run here, and no published system uses BYOL's features as they are.
+Trained with the identities, fast-reid's ResNet-50-ibn reaches mAP 81.9 and rank-1 97.0 on
+VeRi-776, and 87.7, 83.5 and 77.3 mAP on VERI-Wild's 3000, 5000 and 10000 (its MODEL_ZOO.md).
 """
 
 import ml_collections

@@ -8,7 +8,7 @@ smoke, a trial with few images and penalties. The metric is the set's. Views hav
 the pretraining's.
 
 Hardware: features of 45,000 images of 32 pixels and all 45 penalties took minutes on 2 CPU
-cores; docs/evaluations.md.
+cores; docs/measurements/evaluations.md.
 Expected for ResNet-50 after 1000 epochs of ImageNet: Table 3, in eval/data_sets.py (CIFAR-10
 91.3, Food-101 75.3, ...); published, not run here.
 """

@@ -1,0 +1,119 @@
+"""The examples of the page on extending, as files, in a run."""
+
+import importlib
+import pathlib
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax import assembly, datasets, train
+from byol_jax import train_step as byol
+from byol_jax.errors import InputError
+from byol_jax.model import Outputs
+from tests import digits
+
+PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'extending.md'
+
+
+@pytest.fixture(scope='module')
+def own(tmp_path_factory):
+  """{name: module} of the page's blocks, written where their first lines say and imported."""
+  folder = tmp_path_factory.mktemp('own')
+  paths = []
+  for block in re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.S):
+    path = folder / block.splitlines()[0].removeprefix('# ')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(block)
+    paths.append(path)
+  sys.path.insert(0, str(folder / 'byol_jax' / 'evaluators'))
+  sys.path.insert(0, str(folder))
+  # The evaluator is to lie in the package, which a test leaves alone.
+  names = {path.stem: path.stem if 'byol_jax' in path.parts else '.'.join(
+      path.relative_to(folder).with_suffix('').parts) for path in paths}
+  yield {stem: importlib.import_module(name) for stem, name in names.items()}
+  del sys.path[:2]
+  for name in (*names.values(), 'my_project'):
+    sys.modules.pop(name, None)
+
+
+def small(own):
+  """The page's config with two steps."""
+  config = own['my_config'].get_config().unlock()
+  config.train.update(batch_size=32, stop_at_step=2)
+  config.model.update(projector=(16, 8), predictor=(16, 8))
+  config.evals.every_epochs = 0.
+  return config.lock()
+
+
+def state_shapes(own, change):
+  """The state of a run by the page's config, as shapes, with a change of its recipe."""
+  config = small(own)
+  data = own['digits'].load('train', shards=datasets.Shards(), enlarge=4)
+  recipe = change(assembly.build_recipe(config, assembly.resolve(config, data)))
+  return jax.eval_shape(lambda key: byol.init_state(key, jnp.zeros((2, 32, 32, 3)), recipe),
+                        jax.random.key(0))
+
+
+@pytest.mark.slow
+def test_a_run_takes_all_of_them(own, tmp_path):
+  config = small(own)
+  state = train.pretrain(config, tmp_path)
+  assert state.step == 2
+  assert all(np.isfinite(array).all() for array in jax.tree.leaves(state.online_params))
+
+
+def test_the_data_set_keeps_the_contract(own):
+  parts = {split: datasets.read('my_project.digits', split, purpose='a test',
+                                options=dict(enlarge=4)) for split in datasets.SPLITS}
+  assert [len(part.images) for part in parts.values()] == [1300, 100, 397, 1400]
+  assert parts['train'].images.shape[1:] == (32, 32, 3) and parts['train'].images.max() == 255
+  np.testing.assert_array_equal(parts['train'].images[3, ::4, ::4, 0],
+                                parts['train'].images[3, 3::4, 3::4, 2])
+  shard = own['digits'].load('test', shards=datasets.Shards(2, (1,)), enlarge=1)
+  np.testing.assert_array_equal(shard.labels, parts['test'].labels[1::2])
+
+
+def test_the_objective_is_the_huber_distance_of_directions(own):
+  outputs = lambda prediction, projection: Outputs(
+      None, jnp.array([projection]), jnp.array([prediction]), None)
+  online = outputs([3., 0.], [0., 0.]), outputs([0., 2.], [0., 0.])
+  target = outputs([0., 0.], [0., 5.]), outputs([0., 0.], [1., 0.])
+  np.testing.assert_allclose(own['huber'].loss(online, target, delta=.5), [0.], atol=1e-6)
+  far = outputs([0., 0.], [0., 5.]), outputs([0., 0.], [-1., 0.])
+  # One pair is 2 apart: delta (2 - delta / 2).
+  np.testing.assert_allclose(own['huber'].loss(online, far, delta=.5), [.5 * 1.75], rtol=1e-6)
+  with pytest.raises(InputError, match='delta is 0'):
+    own['huber'].check(delta=0)
+
+
+def test_the_config_builds_a_state_of_the_encoder(own):
+  shapes = state_shapes(own, lambda recipe: recipe)
+  assert shapes.online_params['patches/~/conv2_d']['w'].shape == (4, 4, 3, 64)
+  assert 'patches/~/patch_norm/~/mean_ema' in shapes.online_state
+
+
+def test_the_optimizer_decays_weights_alone(own):
+  sgd = own['sgd'].sgd(weight_decay=.1, momentum=.9)
+  params = {'linear': dict(w=jnp.array([2.]), b=jnp.array([2.]))}
+  gradients = {'linear': dict(w=jnp.array([1.]), b=jnp.array([1.]))}
+  state = sgd.init(params)
+  for expected in (dict(w=1.2, b=1.), dict(w=2.28, b=1.9)):
+    updates, state = sgd.update(gradients, state, params)
+    for name, value in expected.items():
+      np.testing.assert_allclose(updates['linear'][name], [value], rtol=1e-6)
+  shapes = state_shapes(own, lambda recipe: recipe._replace(optimizer=sgd))
+  assert len(jax.tree.leaves(shapes.opt_state)) == len(jax.tree.leaves(shapes.online_params))
+
+
+def test_the_evaluator_tells_digits_apart(own):
+  train_part, validation, test = digits.split(1200, 1300)
+  evaluator = own['class_means']
+  fitted = evaluator.fit(train_part, validation, num_classes=10)
+  scores = evaluator.evaluate(fitted, test)
+  distances = np.linalg.norm(test.embeddings[:, None] - fitted[None], axis=-1)
+  assert scores['top1'] == np.mean(distances.argmin(axis=1) == test.labels) > .85
+  assert evaluator.describe(fitted)['num_classes'] == 10
