@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from byol_jax import plugins
 from byol_jax.encoders import resnet
 from byol_jax.errors import InputError
 
@@ -216,4 +217,4 @@ def test_without_first_projection_group_0_has_one_only_where_the_shape_changes()
     (dict(depth='tiny', width=.25), r'width is 0\.25, which makes 2 channels out of 8')])
 def test_impossible_options_are_named(options, message):
   with pytest.raises(InputError, match=message):
-    shapes(**options)
+    plugins.function('encoders', 'resnet', 'build', OPTIONS | options)
