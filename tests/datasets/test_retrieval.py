@@ -42,6 +42,8 @@ def test_roles(root):
   roles = retrieval.roles(**options(root))
   assert roles.query.tolist() == 4 * [True] + 6 * [False]
   assert roles.camera.tolist() == [0, 1, 0, 0, 0, 1, 0, 2, 0, 1]
+  assert [roles.identities[label] for label in roles.label] == [
+      f'v{identity}' for identity, *_ in identity_folders.QUERY + identity_folders.GALLERY]
   assert roles.identities.tolist() == ['v1', 'v2', 'v3', 'v4', 'v5', 'v7', 'v8', 'v9']
   assert len(set(roles.image)) == 10 and roles.names[4].endswith('gallery images/1-1.jpg')
   # Of the benchmark's queries the gallery has copies, in the same cameras.
