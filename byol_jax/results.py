@@ -14,6 +14,8 @@ from byol_jax.evaluators import titles
 from byol_jax.report import tables
 
 RESULTS = 'results.json'
+# Differing keys that an error names.
+NAMED = 10
 # What a table or a page needs of it.
 KEYS = ('encoders', 'step', 'seed', 'digest', 'dataset', 'images', 'chance', 'test_split_reads')
 
@@ -105,7 +107,9 @@ def read_seeds(workdirs: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
                          'evaluation of each seed.')
     if differing := assembly.differing_keys(kind(found[0]), kind(one)):
       raise InputError(f'The evaluations of {workdirs[0]} and {workdir} differ in more than the '
-                       'seed:\n  ' + '\n  '.join(differing) + '\nGive those of one kind only.')
+                       'seed:\n  ' + '\n  '.join(differing[:NAMED]) +
+                       f'\n  ({len(differing) - NAMED} more)' * (len(differing) > NAMED) +
+                       '\nGive those of one kind only.')
   return found
 
 

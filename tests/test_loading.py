@@ -185,3 +185,16 @@ def test_labels_are_those_of_all_images_in_the_order_of_their_ids(tmp_path):
   shuffled = loader.data._replace(
       **{name: getattr(loader.data, name)[::-1] for name in ('sample_id', 'images', 'labels')})
   np.testing.assert_array_equal(loader._replace(data=shuffled).labels(), loader.data.labels)
+
+
+def test_labels_are_known_without_reading_an_image(config, tmp_path):
+  """Those of folders from their names, those in memory from the split; by id."""
+  options = config().data.to_dict()
+  stream = loading.load(options, 'test', purpose='a test', workdir=tmp_path).known()
+  assert stream.images == GOOD + BAD and len(stream.labels) == stream.images
+  assert sorted(set(stream.labels.tolist())) == [0, 1]
+  loader = loading.load(tiny.config().data.to_dict(), 'test', purpose='a test', workdir=tmp_path)
+  assert loader.known().images == 30
+  np.testing.assert_array_equal(loader.known().labels, loader.data.labels)
+  unlabelled = loader._replace(data=loader.data._replace(labels=None, num_classes=0))
+  assert unlabelled.known() == (30, None)

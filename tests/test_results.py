@@ -102,6 +102,14 @@ def test_evaluations_that_differ_in_more_are_none(write, path, value, line):
       'Give those of one kind only.')
 
 
+def test_of_many_differing_keys_the_first_are_named(write):
+  many = {f'key{number:02}': 1 for number in range(12)}
+  with pytest.raises(InputError) as error:
+    results.read_seeds([write('a', FOUND), write('b', seeds((('pretraining', 'more'), many)))])
+  assert str(error.value).endswith(
+      '\n  pretraining.more.key09: (absent) -> 1\n  (2 more)\nGive those of one kind only.')
+
+
 def test_one_folder_twice_is_refused_however_it_is_spelled(write, tmp_path, monkeypatch):
   folder, other = write('a', FOUND), write('b', seeds())
   (tmp_path / 'link').symlink_to(folder)

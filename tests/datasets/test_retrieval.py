@@ -42,6 +42,7 @@ def test_roles(root):
   roles = retrieval.roles(**options(root))
   assert roles.query.tolist() == 4 * [True] + 6 * [False]
   assert roles.camera.tolist() == [0, 1, 0, 0, 0, 1, 0, 2, 0, 1]
+  assert roles.label.tolist() == [0, 1, 2, 3, 0, 0, 1, 1, 2, 4]
   assert len(set(roles.image)) == 10 and roles.names[4].endswith('gallery images/1-1.jpg')
   # Of the benchmark's queries the gallery has copies, in the same cameras.
   roles = retrieval.roles(**options(root, format='veri', root=f'{root}/veri'))

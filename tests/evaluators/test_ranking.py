@@ -197,3 +197,16 @@ def test_whitening_to_more_dimensions_than_there_are_is_an_error():
     ranking.fit_whitening(flat, 4)
   with pytest.raises(InputError, match='in 0 directions'):
     ranking.fit_whitening(np.ones((5, 3)), 1)
+
+
+def test_matches_are_those_that_are_judged():
+  """Of any queries, cameras and copies: as many as `judge` counts."""
+  random = np.random.default_rng(3)
+  draw = lambda count: ranking.Entries(random.integers(0, 5, count), random.integers(-1, 3, count),
+                                       random.integers(0, 30, count))
+  queries, gallery = draw(40), draw(60)
+  judged = ranking.judge(random.normal(size=(40, 60)).astype(np.float32), queries, gallery,
+                         depth=1, recall_at=(1,))
+  np.testing.assert_array_equal(ranking.matches(queries, gallery), judged.matches)
+  alone = queries._replace(identity=queries.identity + 9)
+  assert not ranking.matches(alone, gallery).any()

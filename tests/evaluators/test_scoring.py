@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import scoring
+from byol_jax.evaluators import Facts, Known, scoring
 
 
 def test_mean_per_class_is_the_balanced_accuracy():
@@ -55,3 +55,22 @@ def test_the_mean_is_over_the_classes():
 def test_labels_and_metrics_that_do_not_fit(labels, metric, message):
   with pytest.raises(InputError, match=message):
     scoring.score(np.zeros((3, 2)), labels, metric)
+
+
+def facts(train, validation, test=None):
+  known = lambda labels: Known(len(labels), np.array(labels))
+  return Facts(known(train), known(validation), None if test is None else known(test), 2, True, 1,
+               lambda: 4)
+
+
+def test_facts_of_several_labels_are_checked_for_every_split_that_is_known():
+  both, second = [[1, 0], [0, 1]], [[-1, 1], [0, 1]]
+  scoring.check(facts(both, both), metric='map_voc07')
+  for found, message in (
+      (facts(second, both), '1 of 2 classes have none of the 2 training images: 0'),
+      (facts(both, second), 'No image of class 0 is among the 2, so that it has no average prec'),
+      (facts(both, both, second), 'No image of class 0 is among the 2')):
+    with pytest.raises(InputError, match=message):
+      scoring.check(found, metric='map_voc07')
+  with pytest.raises(InputError, match="metric is 'top1', but the data set has several labels"):
+    scoring.check(facts(both, both), metric='top1')
