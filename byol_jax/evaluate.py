@@ -151,6 +151,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
                 functools.partial(_grid, workdir, meta['config']['model'], data, content),
                 functools.partial(_store, workdir, meta['config']['model'], data, content),
                 roles, check_test, workdir / pictures.RANKED_FOLDER)
+  loading.say_left_out(loaders)
   found = dict(
       pretrained=str(parallel.folder(pretrained)), step=meta['step'],
       config=assembly.as_json(config), pretraining=meta['config'],

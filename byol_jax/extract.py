@@ -43,7 +43,8 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
     images: folder of image files, at any depth.
     output: an .npz: `names` [N], the paths below the folder in their order; `embeddings`
       float32 [N, D]; `unreadable`, the names that were skipped, and `reasons`, why; `other_files`
-      [], a count of the files that are no images by their names; `digest`, the sha256 of the online network; `step`.
+      [], a count of the files that are no images by their names; `digest`, the sha256 of the
+      online network; `step`.
     step: of the checkpoint; the newest sound one where None.
     batch_size: images encoded at once.
 
@@ -105,8 +106,8 @@ def embed(encoder: evaluate.Encoder, data: Mapping[str, Any], paths: np.ndarray,
                              devices=jax.local_devices())
   except InputError as error:
     if skipped:
-      raise InputError(f'There is no readable image among {len(paths)}; '
-                       f'{files.unreadable(min(skipped))}.') from error
+      more = f', nor can the {len(paths) - 1} others' if len(paths) > 1 else ''
+      raise InputError(f'{files.unreadable(min(skipped))}{more}.') from error
     raise
   return found, skipped
 

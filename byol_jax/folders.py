@@ -122,8 +122,8 @@ def summary(folder: str, labels: np.ndarray | None, names: Sequence[str]) -> str
     listed = ', '.join(map(text, range(len(names))))
   else:
     low, high = int(counts.argmin()), int(counts.argmax())
-    listed = (f'{", ".join(map(text, range(5)))}, ..., {text(len(names) - 1)}; fewest: {text(low)}, '
-              f'most: {text(high)}; {len(names)} classes')
+    listed = (f'{", ".join(map(text, range(5)))}, ..., {text(len(names) - 1)} ({len(names)} '
+              f'classes; fewest: {text(low)}, most: {text(high)})')
   return f'images of {folder} by class: {listed}'
 
 

@@ -164,15 +164,24 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
                        shards=shards(config), options=config['options'])
   if data.subset and parallel.is_first_process():
     _write_subset(data.subset, workdir)
-  for line in filter(None, (data.summary, data.left_out)):
-    parallel.say(f'{split}: {line}')
+  if data.summary:
+    parallel.say(f'{split}: {data.summary}')
   if check:
     check(data)
+  names = set()
   if config['pipeline'] in ('memory', 'device') and isinstance(data, datasets.Stream):
     data = _in_memory(config, split)
-  names = set()
   note = _note_unreadable(config['unreadable'], data, names, workdir)
-  return Loader(data, config, note, names)
+  loader = Loader(data, config, note, names)
+  say_left_out({split: lambda: loader})
+  return loader
+
+
+def say_left_out(loaders: Mapping[str, Callable[[], Loader]]) -> None:
+  """Prints what files beside the images of each split are not used; at the start and the end."""
+  for split, loader in loaders.items():
+    if loader().data.left_out:
+      parallel.say(f'{split}: {loader().data.left_out}')
 
 
 def _in_memory(config: Mapping[str, Any], split: str) -> datasets.Split:

@@ -5,7 +5,7 @@ the distribution of `crops.random_window`; the draws differ, because TensorFlow'
 generator is another one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import math
 from typing import Any
 
@@ -45,74 +45,41 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
   return tf.ensure_shape(image, [None, None, 3])
 
 
+# How a JPEG begins that has no EXIF: with JFIF's segment of 18 bytes, then its tables.
+_JFIF, _TABLES = b'\xff\xd8\xff\xe0\0\x10JF', b'\xff\xdb'
+
+
 def decode_file(encoded: tf.Tensor, *, upright: bool) -> tf.Tensor:
   """The bytes of an image file of any kind that `image_files` reads -> uint8 [H, W, 3].
 
-  What a file is stands in its first bytes. JPEG and PNG decode as with `decode`, and call no
-  Python unless they have EXIF. Of the others `image_files.route` says whether TensorFlow decodes
-  them as well.
+  `image_files.route` says from the content which of TensorFlow and Pillow decodes it, and how it is
+  to be turned. The commonest files, JPEG without EXIF, are told without Python.
 
   Args:
     encoded: of the file.
     upright: turned as the EXIF orientation says; otherwise as it is stored.
   """
-  padded = tf.strings.join([tf.strings.substr(encoded, 0, 24), bytes(24)])
-  head = tf.io.decode_raw(tf.strings.substr(padded, 0, 24), tf.uint8)
-  jpeg, png = (tf.reduce_all(head[:3] == list(start)) for start in (b'\xff\xd8\xff', b'\x89PN'))
-  number = tf.cond(
-      jpeg, lambda: _of_jpeg(encoded, head) if upright else tf.constant(1),
-      lambda: tf.cond(png, lambda: _of_png(encoded, padded, upright),
-                      lambda: _number(image_files.route, encoded, upright)))
-  # Few operations, as those of branches that are not taken cost time too.
+  head = tf.strings.join([tf.strings.substr(encoded, 0, 22), bytes(22)])
+  plain = (tf.strings.substr(head, 0, 8) == _JFIF) & (tf.strings.substr(head, 20, 2) == _TABLES)
+  # Few operations: those of a branch that is not taken cost time too.
+  number = tf.cond(plain, lambda: tf.constant(1), lambda: tf.numpy_function(
+      lambda content: np.int32(image_files.route(content)), [encoded], tf.int32, stateful=False))
   image = tf.cond(
       number > 0, lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
       lambda: _by_pillow(encoded, upright))
-  return tf.ensure_shape(tf.cond(number > 1, lambda: turned(image, number), lambda: image),
-                         [None, None, 3])
+  if upright:
+    image = tf.cond(number > 1, lambda: turned(image, number), lambda: image)
+  return tf.ensure_shape(image, [None, None, 3])
 
 
 def turned(image: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
   """An image [H, W, 3] as its EXIF orientation says, 1 ... 8."""
-  swapped = tf.transpose(image, tf.where(number > 4, [1, 0, 2], [0, 1, 2]))
-  # Of rows and of columns.
-  flips = [[], [], [0, 1], [1, 1], [1, 0], [0, 0], [0, 1], [1, 1], [1, 0]]
-  flips = tf.constant([bool(part) and list(map(bool, part)) + [False] or [False] * 3
-                       for part in flips])
-  return tf.raw_ops.Reverse(tensor=swapped, dims=tf.gather(flips, number))
-
-
-def _of_jpeg(encoded: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
-  """The orientation of a JPEG, int32 []."""
-  # JFIF's segment of 18 bytes can stand before that of EXIF; before the tables, with which an
-  # image without EXIF goes on, there is a marker from 0xE0 on.
-  at = tf.where(tf.reduce_all(head[2:6] == [0xFF, 0xE0, 0, 16]), 20, 2)
-  first = tf.strings.substr(encoded, 0, image_files.SEARCHED)
-  found = tf.cond(head[at + 1] >= 0xE0, lambda: _contains(first, b'Exif\0\0'),
-                  lambda: tf.constant(False))
-  return tf.cond(found, lambda: _number(image_files.jpeg_orientation, first, True),
-                 lambda: tf.constant(1))
-
-
-def _of_png(encoded: tf.Tensor, padded: tf.Tensor, upright: bool) -> tf.Tensor:
-  """The orientation of a PNG, int32 []; 0 where it is too large."""
-  sides = tf.io.decode_raw(tf.strings.substr(padded, 16, 8), tf.int32, little_endian=False)
-  fits = tf.reduce_prod(tf.cast(sides, tf.float32)) <= image_files.MOST_PIXELS
-  if not upright:
-    return tf.cast(fits, tf.int32)
-  has_exif = _contains(encoded, b'eXIf') | _contains(encoded, b'Raw profile type exif')
-  return tf.cond(has_exif, lambda: _number(image_files.orientation, encoded, True),
-                 lambda: tf.constant(1)) * tf.cast(fits, tf.int32)
-
-
-def _contains(text: tf.Tensor, part: bytes) -> tf.Tensor:
-  """Whether a part occurs in a string of bytes, bool []."""
-  return tf.size(tf.strings.split(text[None], part, maxsplit=1).flat_values) > 1
-
-
-def _number(function: Callable[..., int], encoded: tf.Tensor, upright: bool) -> tf.Tensor:
-  """A Python function of an image file's bytes, int32 []."""
-  number = lambda content: np.int32(function(content) if upright else min(function(content), 1))
-  return tf.ensure_shape(tf.numpy_function(number, [encoded], tf.int32, stateful=False), [])
+  order = tf.constant([[0, 1, 2]] * 5 + [[1, 0, 2]] * 4)
+  # Whether rows, and columns, are reversed then.
+  flips = tf.constant([[rows == 'r', columns == 'c', False] for rows, columns in (
+      '--', '--', '-c', 'rc', 'r-', '--', '-c', 'rc', 'r-')])
+  return tf.raw_ops.Reverse(tensor=tf.transpose(image, tf.gather(order, number)),
+                            dims=tf.gather(flips, number))
 
 
 def _by_pillow(encoded: tf.Tensor, upright: bool) -> tf.Tensor:
@@ -124,7 +91,8 @@ def _by_pillow(encoded: tf.Tensor, upright: bool) -> tf.Tensor:
       return np.zeros((0, 0, 3), np.uint8)
 
   image = tf.numpy_function(pixels, [encoded], tf.uint8, stateful=False)
-  check = tf.debugging.Assert(tf.size(image) > 0, ['no image that can be decoded'])
+  check = tf.raw_ops.Assert(condition=tf.size(image) > 0, data=['no image that can be decoded'])
+  # In a graph only: nothing else would wait for it there.
   with tf.control_dependencies([check] if check is not None else []):
     return tf.identity(image)
 

@@ -232,8 +232,7 @@ def _conclude(workdir, loader: loading.Loader) -> None:
   if unreadable := loading.unreadable_images(workdir):
     parallel.say(f'{len(unreadable)} images could not be read and were left out: '
                  f'{workdir / loading.UNREADABLE}')
-  if loader.data.left_out:
-    parallel.say(loader.data.left_out)
+  loading.say_left_out(dict(train=lambda: loader))
 
 
 def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, float]]:

@@ -42,11 +42,15 @@ def test_names_embeddings_and_counts(workdir, images, tmp_path):
   folder, found = images
   # Batches of three: the last is not full.
   done = extract.extract(workdir, f'{folder}/', tmp_path / 'out.npz', batch_size=3)
-  assert done.unreadable == ('bad.jpg', 'deep/empty.png', 'link.png')
-  assert (done.embedded, done.size, done.other_files) == (4, 8, 3)
+  reasons = ["its content is text: 'no image'", 'the file is empty',
+             'a link to a file that is not there']
+  assert done.unreadable == dict(zip(['bad.jpg', 'deep/empty.png', 'link.png'], reasons))
+  assert (done.embedded, done.size) == (4, 8)
+  assert done.left_out == (f'3 files in {folder} are left out, beside 7 images: 2 hidden, 1 .txt')
   with np.load(tmp_path / 'out.npz') as stored:
     assert stored['names'].tolist() == sorted(found)
     assert stored['unreadable'].tolist() == ['bad.jpg', 'deep/empty.png', 'link.png']
+    assert stored['reasons'].tolist() == reasons
     assert stored['other_files'] == 3 and stored['step'] == 3
     assert stored['digest'] == checkpoint.read_meta(workdir)['digests']['online']
     embeddings = stored['embeddings']
@@ -62,17 +66,21 @@ def test_command(workdir, images, tmp_path):
                         output=tmp_path / 'out.npz')
   assert result.returncode == 0, result.stderr
   assert '4 images, embeddings of 8 numbers' in result.stdout
-  assert '3 images could not be read, 3 files are no images' in result.stdout
-  assert 'left out, cannot be read as an image: bad.jpg' in result.stdout
+  assert '3 images could not be read' in result.stdout
+  assert '7 images: 2 hidden, 1 .txt' in result.stdout
+  assert ("left out: bad.jpg cannot be read as an image: its content is text: 'no image'"
+          in result.stdout)
 
 
 def test_errors(workdir, images, tmp_path):
   (tmp_path / 'bad').mkdir()
   (tmp_path / 'bad' / 'a.png').write_text('no image')
+  (tmp_path / 'bad' / 'b.png').write_text('no image')
   for folder, output, message in (
       (images[0], 'out.csv', 'must end in .npz'),
       ('nowhere', 'out.npz', 'no such folder .--images'),
-      (tmp_path / 'bad', 'out.npz', 'no readable image'),
+      (tmp_path / 'bad', 'out.npz', "a.png cannot be read as an image: its content is text: 'no "
+                                    "image', nor can the 1 others."),
       (images[0], 'none/out.npz', 'cannot be written')):
     with pytest.raises(InputError, match=message):
       extract.extract(workdir, folder, tmp_path / output)
@@ -84,3 +92,18 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_encoded(
   (tmp_path / 'out.npz').mkdir()
   with pytest.raises(InputError, match=f'{tmp_path}/out.npz cannot be written .*Is a directory'):
     extract.extract(workdir, images[0], tmp_path / 'out.npz')
+
+
+def test_photographs_are_turned_and_all_kinds_are_read(workdir, tmp_path):
+  image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8))
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  image.save(tmp_path / '1.png')
+  # A PNG called .jpg, turned back.
+  image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / '2.jpg', 'PNG', exif=exif)
+  image.save(tmp_path / '3.TIF')
+  extract.extract(workdir, tmp_path, tmp_path / 'out.npz')
+  with np.load(tmp_path / 'out.npz') as stored:
+    first, *others = stored['embeddings']
+  for other in others:
+    np.testing.assert_allclose(other, first, 1e-4, 1e-5)

@@ -103,6 +103,16 @@ def test_what_the_number_of_images_decides_is_said_before_they_are_decoded(
       train.pretrain(small, tmp_path)
 
 
+def test_classes_and_files_that_are_left_out_are_said(config, folder, tmp_path, capsys):
+  (folder / 'notes.txt').touch()
+  loader = loading.load(config().data, 'train', purpose='a test', workdir=tmp_path)
+  text = f'train: 1 files in {folder} are left out, beside {GOOD + BAD} images: 1 .txt'
+  first, second = capsys.readouterr().out.splitlines()
+  assert first.startswith(f'train: images of {folder} by class: a ') and second == text
+  loading.say_left_out(dict(train=lambda: loader, test=lambda: loader))
+  assert capsys.readouterr().out.splitlines() == [text, text.replace('train', 'test', 1)]
+
+
 @pytest.mark.parametrize('change, message', [
     (dict(unreadable='ignore'), "data.unreadable is 'ignore'; it can be 'stop' or 'skip'"),
     (dict(pipeline='grain'), "data.pipeline is 'grain'; it can be 'memory', 'device' or 'tf_data'"),

@@ -74,7 +74,7 @@ def test_errors(workdir, index, tmp_path):
   for own, query, message in (
       (index / 'index.npz', 'nowhere.jpg', 'nowhere.jpg: no such file .--query'),
       (index / 'index.npz', tmp_path / 'bad.jpg',
-       'bad.jpg is a text file and cannot be read as an image .--query'),
+       '^--query: .*bad.jpg cannot be read as an image: its content is text'),
       (index / 'index.npz', tmp_path, 'is a folder; --query takes one image file'),
       (tmp_path / 'none.npz', image, 'no such file .--index'),
       (tmp_path, image, 'is a folder. --index takes the .npz that'),

@@ -312,15 +312,17 @@ def test_what_tensorflow_decodes_wrongly_is_refused(encoded):
     preprocess.decode(encoded)
 
 
-def test_an_animation_among_the_files_is_named_and_does_no_harm(tmp_path):
+def test_an_animation_among_the_files_gives_its_first_frame(tmp_path):
   # Photographs in several frames end the process if the decoder sees them.
   frames = [Image.fromarray(noise(48, 64, 3, seed=i)) for i in range(3)]
-  animation = encode(frames[0], 'WEBP', save_all=True, append_images=frames[1:])
-  write_images(tmp_path, {f'{i}.webp': animation if i % 2 else encode(frames[0], 'WEBP')
-                          for i in range(20)})
-  refused = []
-  batches = evaluation(open_folder(tmp_path, labels='none'), unreadable=refused.extend)
-  assert sum(len(batch['sample_id']) for batch in batches) == len(refused) == 10
+  animation = encode(frames[0], 'WEBP', lossless=True, save_all=True, append_images=frames[1:])
+  write_images(tmp_path, {
+      f'{i}.webp': animation if i % 2 else encode(frames[0], 'WEBP', lossless=True)
+      for i in range(20)})
+  found = np.concatenate([batch['crop1'] for batch in evaluation(
+      open_folder(tmp_path, labels='none'))])
+  assert len(found) == 20
+  np.testing.assert_array_equal(found, np.broadcast_to(found[0], found.shape))
 
 
 def test_a_strip_is_looked_at_in_its_middle(tmp_path):
@@ -537,7 +539,8 @@ def test_memory_holds_images_without_labels(tmp_path):
 
 @pytest.mark.parametrize('content, message', [
     (encode(noise(3, 4, 3), 'PNG'), r'/2\.png is 4 x 3 pixels, other images are 2 x 3; .*tf_data'),
-    (b'GIF89a', r'/2\.png cannot be read as an image; .* set data\.pipeline=tf_data')],
+    (b'GIF89a', r'/2\.png cannot be read as an image: it begins as GIF .* set '
+     r'data\.pipeline=tf_data')],
     ids=['size', 'unreadable'])
 def test_images_that_do_not_fit_into_memory_are_named(tmp_path, content, message):
   write_images(tmp_path, {f'{i}.png': encode(noise(3, 2, 3), 'PNG') for i in range(4)})
@@ -661,3 +664,30 @@ def test_damage_is_not_tried_again(pauses, error):
   with pytest.raises(DataError, match='the storage is away'):
     numbers(Failing(error, {2: 1}))
   assert not pauses
+
+
+@pytest.mark.parametrize('turned_back', [True, False])
+def test_every_pipeline_sees_photographs_upright(tmp_path, turned_back):
+  """Upper halves are white: in crops of the lying image, left halves would be."""
+  upright = np.zeros((64, 32, 3), np.uint8)
+  upright[:32] = 255
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  lying = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+  write_images(tmp_path, {f'{i}.jpg': encode(lying, 'JPEG', quality=95, exif=exif)
+                          for i in range(4)})
+  stream = image_folder.load(
+      'train', shards=ONE_HOST, train=str(tmp_path), validation=None, test=None, labels='none',
+      validation_share=0., exif_orientation=turned_back)
+  axis = 1 if turned_back else 2
+  # Crops as wide as the image is, whose halves tell the direction.
+  whole = dict(crop_area=(1., 1.), crop_aspect=(1., 1.))
+  (trained,) = train(stream, last_step=1, batch_size=4, policies=(whole,))
+  (judged,) = evaluation(stream)
+  memory = tf_pipeline.in_memory(stream, shards=ONE_HOST, workers=1)
+  assert memory.images.shape == ((4, 64, 32, 3) if turned_back else (4, 32, 64, 3))
+  for images in (trained['crop1'], judged['crop1'], memory.images):
+    first, second = np.array_split(images.astype(int), 2, axis=axis)
+    assert first.mean() > second.mean() + 100
+    other = np.array_split(images.astype(int), 2, axis=3 - axis)
+    assert abs(other[0].mean() - other[1].mean()) < 5

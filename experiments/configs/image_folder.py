@@ -4,8 +4,9 @@
       --config.data.options.train=FOLDER
 
 Unlabelled; with one subfolder per class, --config.data.options.labels=folders adds the
-probe and kNN to the log. Bad files stop the run with their name;
---config.data.unreadable=skip goes on without them.
+probe and kNN to the log. A folder that is divided into train/ and val/ is given as
+--config.data.options.train=FOLDER/train --config.data.options.validation=FOLDER/val. Bad files
+stop the run with their name; --config.data.unreadable=skip goes on without them.
 
 A starting point, not a tuned recipe: ResNet-50 at 224 pixels with the values of the
 paper's 300 epochs, and the learning rate for batch 512; no result is claimed for it,

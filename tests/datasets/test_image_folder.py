@@ -3,6 +3,7 @@ import io
 import math
 import os
 import pathlib
+import re
 
 import numpy as np
 from PIL import Image
@@ -332,6 +333,7 @@ def test_the_identity_changes_with_the_images_their_order_and_labels(load):
   same = [load(**options).identity for options in ({}, dict(subset_seed=3))]
   assert len({*same, load(validation_share=.2).identity, load('test', test='test').identity,
               load(labels='none').identity}) == 4 and same[0]
+  assert load(exif_orientation=False).identity not in same
 
 
 def test_the_files_of_training_and_held_out_images_are_named_below_their_folders(load, root):
@@ -344,3 +346,47 @@ def test_the_files_of_training_and_held_out_images_are_named_below_their_folders
   assert files.paths == paths + images(root / 'held_out')
   assert files.names[len(paths)].startswith('validation/')
   assert load('test', test='test').origin is None
+
+
+
+def test_classes_are_named_and_counted_and_other_files_are_once(load, root):
+  options = dict(validation_share=.25, test='test')
+  parts = {split: load(split, **options) for split in ('train', 'validation', 'test')}
+  assert {part.class_names for part in parts.values()} == {tuple(CLASSES)}
+  assert load(labels='none').class_names == () and load(labels='none').summary == ''
+  counts = [int(n) for n in re.findall(r' (\d+)(?:,|$)', parts['train'].summary)]
+  assert parts['train'].summary.startswith(f'images of {root}/train by class: 10 ')
+  assert len(counts) == 4 and sum(counts) == 21
+  assert parts['test'].summary == f'images of {root}/test by class: 10 0, 9 0, Bee 6, ant 6'
+  # Six others in each of the four folders, and two beside them.
+  assert parts['train'].left_out == (
+      f'26 files in {root}/train are left out, beside 28 images: 5 hidden, 4 .bak, 4 .csv, 4 .db, '
+      '4 .txt, 4 without an ending, 1 .md')
+  assert parts['validation'].left_out == ''
+  assert parts['test'].left_out.startswith(f'12 files in {root}/test')
+  both = load('train+validation', validation='held_out').left_out
+  assert f'{root}/train are left out' in both and f'{root}/held_out are left out' in both
+
+
+def test_a_root_of_splits_is_refused_and_a_class_called_train_is_not(tmp_path):
+  for name in ('splits/train/a/1.png', 'splits/val/a/1.png', 'vehicles/car/1.png',
+               'vehicles/train/1.png', 'judged/train/1.png'):
+    write(tmp_path / name)
+  given = f'--config.data.options.train={tmp_path}/splits/train --config.data.options.validation='
+  for labels in image_folder.LABELS:
+    with pytest.raises(DataError, match=f'holds the splits of a data set .*{given}'):
+      image_folder.load('train', shards=Shards(), **OPTIONS | dict(
+          train=f'{tmp_path}/splits', labels=labels))
+  options = OPTIONS | dict(train=f'{tmp_path}/vehicles', test=f'{tmp_path}/judged')
+  assert image_folder.load('train', shards=Shards(), **options).class_names == ('car', 'train')
+  # Of the classes of the training images this folder has one.
+  assert image_folder.load('test', shards=Shards(), **options).num_examples == 1
+  with pytest.raises(DataError, match='holds the splits'):
+    image_folder.check_split('test', **options | dict(test=f'{tmp_path}/splits'))
+
+
+def test_why_a_file_cannot_be_read(load, tmp_path):
+  (tmp_path / '1.png').write_text('<html>')
+  stream = load(train=tmp_path, labels='none')
+  assert stream.unreadable(0) == (
+      f"{tmp_path}/1.png cannot be read as an image: its content is text: '<html>'")

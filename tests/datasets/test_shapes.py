@@ -21,6 +21,7 @@ def test_shapes_and_dtypes_are_the_contracts(train):
   assert train.labels.shape == (2000,) and train.labels.dtype == np.int32
   np.testing.assert_array_equal(train.sample_id, np.arange(2000))
   assert (train.num_examples, train.num_classes) == (2000, 10)
+  assert train.class_names[2] == 'striped square' and len(train.class_names) == 10
   assert len(shapes.CLASS_NAMES) == len(set(shapes.CLASS_NAMES)) == 10
 
 

@@ -43,12 +43,13 @@ def test_images_and_labels_are_those_of_the_files(load, arrays):
   np.testing.assert_array_equal(data.images, arrays['test'][0])
   np.testing.assert_array_equal(data.labels, arrays['test'][1])
   assert (data.num_examples, data.num_classes) == (20, 10)
+  assert data.class_names[0] == 'airplane' and data.class_names[9] == 'truck'
 
 
 def test_unlabelled_images_are_for_pretraining(load, arrays):
   data = load('train+validation', unlabelled=True)
   np.testing.assert_array_equal(data.images, arrays['unlabeled'][0])
-  assert data.labels is None and data.num_classes == 0
+  assert data.labels is None and data.num_classes == 0 and data.class_names == ()
   assert load('train', unlabelled=True).num_examples == 22
 
 

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from byol_jax import prepared
 from byol_jax.datasets import DataError, Shards
 from byol_jax.datasets import tfds as tfds_set
 
@@ -289,6 +290,17 @@ def test_a_set_is_read_without_its_labels(load, reference):
   assert all(record.keys() == {'encoded', 'sample_id', 'shard'} for record in shard)
   assert [record['encoded'] for record in shard] == [
       image for _, image, _ in reference('train')[:36]]
+
+
+@pytest.mark.parametrize('label, key, names', [
+    (tfds.features.ClassLabel(names=['cat', 'dog']), 'label', ('cat', 'dog')),
+    (tfds.features.Sequence(tfds.features.ClassLabel(names=['cat', 'dog'])), 'label',
+     ('cat', 'dog')),
+    (tfds.features.ClassLabel(num_classes=3), 'label', ()),
+    (tfds.features.ClassLabel(names=['cat', 'dog']), '', ())])
+def test_classes_have_the_names_of_tfds(label, key, names):
+  form = tfds.features.FeaturesDict(dict(image=tfds.features.Image(), label=label))
+  assert prepared.class_names(form, key) == names
 
 
 def test_version_and_home_folder_are_understood(load, copy, tmp_path, monkeypatch):

@@ -34,6 +34,10 @@ def test_nothing_to_draw_is_no_chart():
 def test_a_map_has_a_colour_and_a_number_for_each_class():
   positions = np.random.default_rng(0).normal(size=(30, 2))
   svg = figures.points('map', positions, np.arange(30) % 3)
+  assert all(f'>class {number}<' in svg for number in range(3))
+  names = ('cat', 'a $name$ of many letters', 'dog')
+  svg = figures.points('map', positions, np.arange(30) % 3, names)
+  assert all(f'>{text}<' in svg for text in ('0: cat', '1: a $name$ of man…', '2: dog'))
   for label in range(3):
     assert f'var(--series-{label})' in svg and re.search(rf'>\s*{label}\s*</text>', svg)
   assert not colours(svg)

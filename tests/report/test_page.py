@@ -88,7 +88,7 @@ def test_the_page_of_a_labelled_run_has_every_part(labelled):
   for part in ('BYOL, frozen', 'random encoder', 'Measured: in evaluation', 'Not collapsed',
                'chance 10.0',
                'No published BYOL number', '30 test images of shapes, read once',
-               'compilation', 'byol_jax.load_encoder', 'train.base_tau', 'class 9'):
+               'compilation', 'byol_jax.load_encoder', 'train.base_tau', 'banded ring'):
     assert part in reader.words, part
   assert reader.words.count('✓') + reader.words.count('✗') == 8 * 8
   assert sum(address.startswith('data:image/png') for address in reader.addresses) == 1 + 8 * 9 + 1
