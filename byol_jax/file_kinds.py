@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Sequence
 import os
+from typing import BinaryIO
 import zipfile
 
 from etils import epath
@@ -35,6 +36,9 @@ STARTS = (
     (b'(\xb5/\xfd', 'a zstd archive; unpack it first'),
     (b'7z\xbc\xaf\x27\x1c', 'a 7z archive; unpack it first'),
     (b'Rar!', 'a RAR archive; unpack it first'), (b'%PDF', 'a PDF file'),
+    (b'8BPS', 'a Photoshop file'), (b'\0\0\0\x0cjP  ', 'a JPEG 2000 image'),
+    (b'\xff\x4f\xff\x51', 'a JPEG 2000 image'), (b'\xff\x0a', 'a JPEG XL image'),
+    (b'\0\0\0\x0cJXL ', 'a JPEG XL image'), (b'\x1aE\xdf\xa3', 'a video'),
     (b'SQLite format 3\0', 'an SQLite database'), (b'\x7fELF', 'a program'),
     (b'\xff\xfe', 'a text file in UTF-16'), (b'\xfe\xff', 'a text file in UTF-16'))
 TEXT_STARTS = (
@@ -59,12 +63,17 @@ def kind(path: str | os.PathLike) -> str:
   if file.is_dir():
     return FOLDER
   with file.open('rb') as opened:
-    head = opened.read(HEAD)
-    size = opened.seek(0, os.SEEK_END)
-    if head.startswith((b'PK\x03\x04', b'PK\x05\x06')):
-      return _zip(opened)
-    opened.seek(max(size - 8, 0))
-    return _of_bytes(head, size, opened.read(8))
+    return kind_of(opened)
+
+
+def kind_of(opened: BinaryIO) -> str:
+  """`kind` of an open file."""
+  head = opened.read(HEAD)
+  size = opened.seek(0, os.SEEK_END)
+  if head.startswith((b'PK\x03\x04', b'PK\x05\x06')):
+    return _zip(opened)
+  opened.seek(max(size - 8, 0))
+  return _of_bytes(head, size, opened.read(8))
 
 
 def _of_bytes(head: bytes, size: int, end: bytes) -> str:

@@ -13,6 +13,8 @@ from types import MappingProxyType
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from byol_jax import file_kinds
+
 with contextlib.suppress(ImportError):
   import pillow_heif
   pillow_heif.register_heif_opener()
@@ -31,14 +33,7 @@ _RAW_EXIF = b'Raw profile type exif'
 # Of EXIF's fields: BYTE, SHORT, LONG.
 _KINDS = {1: 'B', 3: 'H', 4: 'I'}
 
-# How files begin that are no images here.
-_SIGNS = ((b'%PDF', 'a PDF'), (b'8BPS', 'a Photoshop file'), (b'PK\3\4', 'a ZIP archive'),
-          (b'\x1f\x8b', 'gzip data'), (b'\0\0\0\x0cjP  ', 'JPEG 2000'),
-          (b'\xff\x4f\xff\x51', 'JPEG 2000'), (b'\xff\x0a', 'JPEG XL'),
-          (b'\0\0\0\x0cJXL ', 'JPEG XL'),
-          (b'version https://git-lfs', 'a Git LFS pointer; git lfs pull fetches the file'),
-          (b'\x1aE\xdf\xa3', 'a video'), (b'\x93NUMPY', 'a NumPy array'))
-# How those begin that are, where they go on.
+# How images begin that go on otherwise.
 _BEGINNINGS = ((b'\xff\xd8\xff', 'JPEG'), (b'\x89PNG', 'PNG'), (b'GIF8', 'GIF'), (b'BM', 'BMP'),
                (b'RIFF', 'WebP'), (b'II*\0', 'TIFF'), (b'MM\0*', 'TIFF'))
 _HEIF_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
@@ -209,18 +204,17 @@ def _what_else(content: bytes) -> str:
   """What a file holds that Pillow takes for no image."""
   if content[4:8] == b'ftyp':
     return _of_boxes(content[8:12])
-  for sign, name in _SIGNS:
-    if content.startswith(sign):
-      return f'its content is {name}'
   for beginning, name in _BEGINNINGS:
     if content.startswith(beginning):
       return f'it begins as {name} and is truncated or damaged, {len(content)} bytes'
   if not any(content):
     return f'it holds {len(content)} zero bytes'
-  # A character may be cut off at the end.
-  text = content[:1000].decode('utf-8', 'replace').rstrip('\ufffd')
-  if all(c.isprintable() and c != '\ufffd' or c.isspace() for c in text):
-    return f'its content is text: {" ".join(text.split())[:40]!r}'
+  kind = file_kinds.kind_of(io.BytesIO(content))
+  if kind == file_kinds.TEXT:
+    words = content[:1000].decode('utf-8', 'replace').split()
+    return f'its content is text: {" ".join(words)[:40]!r}'
+  if kind != file_kinds.UNKNOWN:
+    return f'its content is {kind}'
   return f'its first bytes, {content[:8].hex(" ")}, are of no image format that is read here'
 
 

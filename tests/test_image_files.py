@@ -151,14 +151,15 @@ HEIC = b'\0\0\0\x18ftypheic' + bytes(100)
 
 @pytest.mark.parametrize('content, text', [
     (b'', 'the file is empty'), (bytes(99), 'it holds 99 zero bytes'),
-    (b'<html>404</html>', "its content is text: '<html>404</html>'"),
+    (b'<html>404</html>', 'its content is an HTML page, as a server sends it in the place of a '
+     'file'),
     ('é'.encode() * 600, f"its content is text: '{'é' * 40}'"),
     (HEIC, 'its content is HEIC, which needs: pip install pillow-heif; or convert it to JPEG'),
     (b'\0\0\0\x18ftypisom' + bytes(9), "its content is a video or another file of the MP4 family "
                                        "('isom')"),
-    (b'%PDF-1.4\n\xff', 'its content is a PDF'),
+    (b'%PDF-1.4\n\xff', 'its content is a PDF file'),
     (b'version https://git-lfs.github.com/spec/v1\noid',
-     'its content is a Git LFS pointer; git lfs pull fetches the file'),
+     'its content is a Git LFS pointer; `git lfs pull` fetches the file that it stands for'),
     (b'\xe9\x80\xc0\x23\xf9\x78\x6c\xec\0',
      'its first bytes, e9 80 c0 23 f9 78 6c ec, are of no image format that is read here'),
     (JPEG[:100], 'it begins as JPEG and is truncated or damaged, 100 bytes'),

@@ -389,4 +389,5 @@ def test_why_a_file_cannot_be_read(load, tmp_path):
   (tmp_path / '1.png').write_text('<html>')
   stream = load(train=tmp_path, labels='none')
   assert stream.unreadable(0) == (
-      f"{tmp_path}/1.png cannot be read as an image: its content is text: '<html>'")
+      f'{tmp_path}/1.png cannot be read as an image: its content is an HTML page, as a server '
+      'sends it in the place of a file')
