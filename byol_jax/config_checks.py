@@ -166,6 +166,12 @@ def range_of(config: ml_collections.ConfigDict, key: str) -> Range | None:
   return None if isinstance(found, Mapping) else found
 
 
+def is_path(config: ml_collections.ConfigDict, key: str) -> bool:
+  """Whether a key such as 'data.options.train' is a path."""
+  found = range_of(config, key)
+  return ranges.PATH in (found, getattr(found, 'first', None))
+
+
 def check_steps(train: ml_collections.ConfigDict, max_steps: int) -> None:
   """Raises InputError for steps per dispatch that the run has not."""
   stop, each = train.stop_at_step, train.steps_per_dispatch

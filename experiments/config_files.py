@@ -22,9 +22,6 @@ from experiments.configs.eval import default as eval_default
 KINDS = dict(
     pretraining=('experiments.pretrain, sweep and benchmark', default),
     evaluation=('experiments.evaluate', eval_default))
-# Options of data sets that are paths.
-PATHS = ('data_dir', 'cache_dir', 'folder', 'root', 'query', 'gallery', 'train', 'validation',
-         'test', 'images', 'labels', 'test_images', 'test_labels')
 
 
 def module(path: str) -> tuple[ModuleType, list[str]]:
@@ -115,9 +112,8 @@ def check_overrides(path: str, kind: str, arguments: list[str]) -> None:
                  or difflib.get_close_matches(key, known, n=1, cutoff=0.))
       raise InputError(f'{file} has no key {key!r}; the nearest is {nearest[0]!r} '
                        f'(--config.{nearest[0]}=...).')
-    name = key.removeprefix('data.options.')
     # Where the file itself gives '' it means that there is none.
-    if name in PATHS and (value or known[key] != ''):
+    if config_checks.is_path(config, key) and (value or known[key] != ''):
       files.checked_path(value, f'--config.{key}')
   check_types(path, config, arguments)
 
@@ -162,8 +158,9 @@ def _optional(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[s
 def check_paths(config: ml_collections.ConfigDict) -> None:
   """Raises InputError for an option of the data set that is a path of no possible form."""
   for name, value in config.data.options.items():
-    if isinstance(value, str) and value:
-      files.checked_path(value, f'config.data.options.{name}')
+    key = f'data.options.{name}'
+    if isinstance(value, str) and value and config_checks.is_path(config, key):
+      files.checked_path(value, f'config.{key}')
 
 
 def keys(config: Mapping[str, Any], prefix: str = '') -> Iterator[str]:
