@@ -2,6 +2,8 @@
 
 import contextlib
 import random
+import re
+import signal
 import subprocess
 
 import pytest
@@ -67,3 +69,17 @@ def test_kill_9_at_ten_moments_one_of_them_during_a_save(tmp_path):
   result = commands.run('pretrain', workdir=killed, **FLAGS)
   assert result.returncode == 0, result.stderr
   assert commands.digests(killed) == commands.digests(uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_terminal_that_closes_save_the_run(tmp_path, number):
+  with commands.start('pretrain', workdir=tmp_path, **FLAGS) as process:
+    for line in process.stdout:
+      if 'images/s' in line:
+        break
+    process.send_signal(number)
+    last = process.stdout.read().splitlines()[-1]
+  step, = re.findall(rf'^Stopped by {number.name} after step (\d+) of 400; a checkpoint is saved '
+                     'and the same command goes on from it.$', last)
+  assert process.returncode == 75 and (tmp_path / 'checkpoints' / step).is_dir()
