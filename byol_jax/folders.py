@@ -58,6 +58,11 @@ def _remedy(ending: str) -> str:
   return f' ({image_files.OPTIONAL[ending]})' if ending in image_files.OPTIONAL else ''
 
 
+def is_hidden(name: str) -> bool:
+  """Whether a file or folder of this name is left out: a dot first, or what macOS zips beside it."""
+  return name.startswith('.') or name == '__MACOSX'
+
+
 def root(folder: str) -> str:
   """The folder as its files' paths begin."""
   return os.path.expanduser(folder).rstrip('/')
@@ -79,7 +84,7 @@ def read(folder: str) -> Listing:
     for parent, files, hidden in _folders(top, tf):
       for file in files:
         ending = posixpath.splitext(file)[1].lower()
-        if hidden or file.startswith('.'):
+        if hidden or is_hidden(file):
           others[HIDDEN] += 1
         elif ending in endings:
           found.append(posixpath.join(parent, file))
@@ -98,7 +103,7 @@ def _folders(top: str, tf) -> Iterator[tuple[str, list[str], bool]]:
   """(path, names of files, hidden by a dot) of a folder and those below it, each once."""
   seen = set()
   for parent, _, files in tf.io.gfile.walk(top):
-    hidden = '/.' in parent[len(top):]
+    hidden = any(map(is_hidden, parent[len(top):].split('/')))
     # A link to a folder above would give every image again and again.
     place = hidden, parent if '://' in parent else os.path.realpath(parent)
     if place not in seen:

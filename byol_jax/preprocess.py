@@ -59,11 +59,14 @@ def decode_file(encoded: tf.Tensor, *, upright: bool) -> tf.Tensor:
     encoded: of the file.
     upright: turned as the EXIF orientation says; otherwise as it is stored.
   """
+  # As bytes, NumPy would cut off the zeros at their end.
+  encoded = tf.convert_to_tensor(encoded)
   head = tf.strings.join([tf.strings.substr(encoded, 0, 22), bytes(22)])
   plain = (tf.strings.substr(head, 0, 8) == _JFIF) & (tf.strings.substr(head, 20, 2) == _TABLES)
   # Few operations: those of a branch that is not taken cost time too.
+  route = lambda content: np.int32(image_files.route(_bytes(content)))
   number = tf.cond(plain, lambda: tf.constant(1), lambda: tf.numpy_function(
-      lambda content: np.int32(image_files.route(content)), [encoded], tf.int32, stateful=False))
+      route, [encoded], tf.int32, stateful=False))
   image = tf.cond(
       number > 0, lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
       lambda: _by_pillow(encoded, upright))
@@ -82,10 +85,15 @@ def turned(image: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
                             dims=tf.gather(flips, number))
 
 
+def _bytes(content) -> bytes:
+  """What a string is in a Python function of TensorFlow: outside of a graph an array holds it."""
+  return content if isinstance(content, bytes) else content.item()
+
+
 def _by_pillow(encoded: tf.Tensor, upright: bool) -> tf.Tensor:
   def pixels(content):
     try:
-      return image_files.decode(content, upright=upright)
+      return image_files.decode(_bytes(content), upright=upright)
     except ValueError:
       # An error from here would come with a traceback on the screen.
       return np.zeros((0, 0, 3), np.uint8)

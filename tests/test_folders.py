@@ -15,15 +15,16 @@ def listed(*inside):
 def test_files_that_are_no_images_are_counted_by_their_endings(tmp_path, monkeypatch):
   monkeypatch.setattr(image_files, 'endings', lambda: image_files.ENDINGS)
   names = ['1.jpg', '2.JFIF', 'a/3.jpe', 'a/4.TIFF', '5.tif', '6.HEIC', '7.heic', 'b.c/8.avif',
-           'list.csv', 'README', '.hidden.jpg', '.thumbs/9.jpg', 'a/.x/10.txt']
+           'list.csv', 'README', '.hidden.jpg', '.thumbs/9.jpg', 'a/.x/10.txt',
+           '__MACOSX/a/1.jpg']
   for name in names:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b'never opened')
   found = folders.read(f'{tmp_path}/')
   assert found.paths.tolist() == sorted(f'{tmp_path}/{name}' for name in names[:5])
-  assert found.others == {'.heic': 2, '.avif': 1, '.csv': 1, 'without an ending': 1, 'hidden': 3}
+  assert found.others == {'.heic': 2, '.avif': 1, '.csv': 1, 'without an ending': 1, 'hidden': 4}
   assert found.left_out() == (
-      f'8 files in {tmp_path}/ are left out, beside 5 images: 3 hidden, 2 .heic (pip install '
+      f'9 files in {tmp_path}/ are left out, beside 5 images: 4 hidden, 2 .heic (pip install '
       'pillow-heif reads them, or convert them to JPEG), 1 .avif (pip install "pillow>=11.3" reads '
       'them, or convert them to JPEG), 1 .csv, 1 without an ending')
   assert folders.read(f'{tmp_path}/a')._replace(others={}).left_out() == ''

@@ -205,3 +205,10 @@ def test_images_that_are_too_large_say_their_size_and_the_limit(decode, kind):
   assert image_files.reason(content) == (
       f'{kind} of 20000 x 20000 pixels, 400 million; an image can have 179 million, resize it')
   assert Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF'])
+def test_bytes_decode_outside_of_a_graph_too(kind):
+  content = encode(SMOOTH, kind)
+  np.testing.assert_allclose(preprocess.decode_file(content, upright=True).numpy().astype(int),
+                             of_pillow(content), rtol=0, atol=8)

@@ -140,7 +140,7 @@ def _subfolders(folder: str) -> list[str]:
     raise DataError(f'{folder}: no such folder (data.options.train).')
   names = [name.rstrip('/') for name in tf.io.gfile.listdir(root)]
   return sorted(n for n in names
-                if not n.startswith('.') and tf.io.gfile.isdir(posixpath.join(root, n)))
+                if not folders.is_hidden(n) and tf.io.gfile.isdir(posixpath.join(root, n)))
 
 
 def _labels(folder: str, paths: np.ndarray, names: list[list[str]], classes: list[str]
