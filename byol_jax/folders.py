@@ -59,7 +59,7 @@ def _remedy(ending: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-  """Whether a file or folder of this name is left out: a dot first, or what macOS zips beside it."""
+  """Whether a name is left out: one with a dot first, or of what macOS zips beside a folder."""
   return name.startswith('.') or name == '__MACOSX'
 
 
