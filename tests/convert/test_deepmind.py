@@ -69,7 +69,8 @@ def test_outputs_are_those_of_the_reference(workdir):
 
 def test_the_checkpoint_can_be_evaluated(workdir, tmp_path):
   config = tiny.eval_config(encoders=('pretrained',)).unlock()
-  config.data.update(tiny.config().data)
+  config.data.update({key: value for key, value in tiny.config().data.items()
+                      if key in config.data})
   del config.evaluators['linear']
   results = evaluate.evaluate(config.lock(), workdir, tmp_path)
   assert results['step'] == 3

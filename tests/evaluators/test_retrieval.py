@@ -27,8 +27,7 @@ def make_roles(count, queries, cameras=None):
   ids = np.arange(count, dtype=np.int32)
   return Roles(ids < queries, number.astype(np.int32), ids, ids % NUM_CLASSES,
                np.array([f'{i}.jpg' for i in range(count)], object),
-               np.array(['' if n < 0 else f'c{n}' for n in number], object),
-               np.array([f'v{i}' for i in range(NUM_CLASSES)], object))
+               np.array(['' if n < 0 else f'c{n}' for n in number], object))
 
 
 def never():
