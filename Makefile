@@ -7,7 +7,7 @@ SEEDS := 0 1 2
 # Tests with several processes of their own, which two at once would slow down too much.
 JOBS := tests/test_multihost.py tests/test_kill.py tests/test_full_disk.py
 
-.PHONY: demo demo-seeds test test-slow lint docs linkcheck clean
+.PHONY: demo demo-seeds test test-slow test-long lint docs linkcheck clean
 
 $(VENV)/installed: setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) \
@@ -37,13 +37,17 @@ demo-seeds: $(VENV)/installed
 	  --results=$(RUNS)/demo-seed0/evaluation,$(RUNS)/demo-seed1/evaluation,$(RUNS)/demo-seed2/evaluation
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --durations=10 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --durations=10 -m 'not slow and not long'
 
 # The golden values once more as users compile: the other tests switch optimizations off.
 test-slow: $(VENV)/installed
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest tests/test_fidelity.py
 	$(BIN)/python -m pytest -n 2 -m slow $(addprefix --ignore=,$(JOBS))
 	$(BIN)/python -m pytest -m slow $(JOBS)
+
+# Not in .ci/run: run by hand when the code changes that they test.
+test-long: $(VENV)/installed
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -226,7 +226,7 @@ def pretrained(tmp_path_factory):
   return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('protocol, name', [
     (protocol, name) for name in TABLE for protocol in COSTS
     if (protocol == 'semi_supervised') == name.startswith('imagenet')])

@@ -150,7 +150,7 @@ def wait_for_progress(process, lines):
       return
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_of_one_of_two_processes_at_ten_moments(tmp_path):
   code, output = commands.run_job(2, 'pretrain', workdir=tmp_path / 'whole', **LONG)
   assert code == 0, output

@@ -30,7 +30,7 @@ def pretraining_of(folder):
   return None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_goes_on_with_exactly_what_is_not_done(tmp_path):
   workdir, printed = tmp_path / 'sweep', tmp_path / 'printed'
   points = rows(workdir)
