@@ -14,8 +14,8 @@ GIVEN = '(a path)'
 
 
 def options(dataset: str) -> tuple[str, ...]:
-  """The names; none for '' and for modules that do not say them."""
-  if not dataset:
+  """The names; none for '', and for modules that do not say them or are not here any more."""
+  if not plugins.Module('datasets').allows(dataset):
     return ()
   return tuple(getattr(plugins.load('datasets', dataset), 'LOCATION_OPTIONS', ()))
 

@@ -17,7 +17,7 @@ from experiments.configs.ablations import base, table_15a, table_16, table_19, t
 FOLDER = pathlib.Path(base.__file__).parent
 TABLES = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem not in ('__init__', 'base'))
 EXAMPLES = dict(imagenet=1_271_158, cifar10=45_000, demo=8192)
-DOCS = pathlib.Path(__file__).parents[1] / 'docs'
+DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'measurements'
 
 
 def module_of(table):

@@ -66,7 +66,7 @@ def test_inspect_is_a_command_that_hides_nothing():
     (['--nosuch=1'], "error: Unknown command line flag 'nosuch'\n"),
     ([], 'error: --workdir is missing. Folder of the run: checkpoints, logs.\n'),
     (['--config.train.epochs=abc', '--workdir=w'],
-     "error: flag --config.train.epochs=abc: could not convert string to float: 'abc'\n"),
+     "error: --config.train.epochs is 'abc'; it can be a number above 0.\n"),
     (['--workdir=gs:/b'], 'error: --workdir is gs:/b; an object store is gs://BUCKET/..., with two '
      'slashes and the name of a bucket.\n')])
 def test_wrong_flags_are_one_line(flags, message):

@@ -53,7 +53,7 @@ def test_wrong_kinds_and_paths(path, kind, message):
     ('raise SystemError', 'FILE cannot be read as a config: SystemError: no message'),
     (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n  del config.data\n'
      '  return config', 'FILE is no config of a pretraining: it lacks keys data.center_order, '
-     'data.center_share, data.dataset, data.image_size, data.options and '),
+     'data.center_share, data.changed_files, data.dataset, data.image_size and '),
     (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n'
      '  del config.train.eta\n  config.train.mine = 1\n  return config',
      'FILE is no config of a pretraining: it lacks key train.eta and has the unknown key '

@@ -95,7 +95,10 @@ def check_module(module, words):
 
 
 def source(module):
-  return pathlib.Path(importlib.util.find_spec(module).origin).read_text()
+  # A folder without __init__.py has no origin.
+  found = importlib.util.find_spec(module).origin or importlib.util.find_spec(
+      f'{module}.__main__').origin
+  return pathlib.Path(found).read_text()
 
 
 @functools.cache
@@ -106,12 +109,12 @@ def flags_of(module):
            for loop in tree.body if isinstance(loop, ast.For)}
   for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
     name = getattr(call.func, 'attr', '')
-    if name.startswith('DEFINE_'):
+    if name.startswith('DEFINE_') or name == 'define_path':
       first = call.args[0]
       names.update([first.value] if isinstance(first, ast.Constant) else loops.get(first.id, ()))
     elif name == 'run' and getattr(call.func.value, 'id', '') == 'command_line':
       keywords = {keyword.arg for keyword in call.keywords}
-      names |= keywords - {'job', 'positional'}
+      names |= keywords - {'job', 'positional', 'computes', 'kind'}
       names |= flags_of('experiments.command_line') - {'config'} if 'job' in keywords else set()
   return names
 

@@ -60,8 +60,10 @@ def test_evaluate_and_table_print_the_rows(pretrained, tmp_path):
   for row in ('BYOL, frozen', 'random encoder', 'raw pixels', 'supervised'):
     assert f'| {row} |' in result.stdout
   assert json.loads((tmp_path / 'results.json').read_text())['step'] == 6
-  table = commands.run('table', results=f'{tmp_path},{tmp_path}')
-  assert table.returncode == 0 and '+- 0.0' in table.stdout
+  table = commands.run('table', results=tmp_path)
+  assert table.returncode == 0 and '| BYOL, frozen |' in table.stdout
+  twice = commands.run('table', results=f'{tmp_path},{tmp_path}')
+  assert twice.returncode == 1 and 'Give each evaluation once.' in twice.stderr
 
 
 def test_a_second_run_with_the_same_flags_is_the_same_run(pretrained, tmp_path):
