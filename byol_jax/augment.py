@@ -37,7 +37,7 @@ RANGES = CROP_RANGES | dict(
     # At 0.5 the kernel reaches from any pixel to every other.
     blur_divider=ranges.number(0.5), blur_sigma=_PAIR, solarize_probability=ranges.SHARE,
     solarize_threshold=ranges.SHARE)
-SMALL_RANGES = RANGES | dict(count=ranges.whole(0), image_size=ranges.SIDE)
+SMALL_RANGES = RANGES | dict(count=ranges.whole(0, 100), image_size=ranges.SIDE)
 
 Policy = Mapping[str, Any]
 Planes = tuple[jax.Array, jax.Array, jax.Array]

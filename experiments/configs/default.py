@@ -275,7 +275,7 @@ def _small_view() -> ml_collections.ConfigDict:
   config = _view(blur_probability=0.5, solarize_probability=0.1)  # means of the two large views
   config.update(
       # Small views per image (SwAV: 6), each with a pass through the online network;
-      # a whole number of 0 or more
+      # a whole number in [0, 100]
       count=0,
       image_size=96,  # pixels, side; a whole number in [1, 65535]
       # SwAV leaves (0.14, 1.0) to the large ones; two numbers in (0, 1], ascending
