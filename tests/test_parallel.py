@@ -152,10 +152,9 @@ def test_rows_that_no_process_has_are_gathered_as_none(monkeypatch):
   assert parallel.gather_rows(np.arange(2)).tolist() == [0, 1, 0, 1]
 
 
-@pytest.mark.parametrize('path', ['gs://bucket/run', 's3://bucket/run'])
-def test_paths_of_object_stores_stay_as_they_are(path):
-  assert str(parallel.folder(path)) == path
-  assert str(parallel.folder(path) / 'checkpoints') == f'{path}/checkpoints'
+def test_paths_of_object_stores_stay_as_they_are():
+  assert str(parallel.folder('gs://bucket/run')) == 'gs://bucket/run'
+  assert str(parallel.folder('gs://bucket/run') / 'checkpoints') == 'gs://bucket/run/checkpoints'
 
 
 def test_local_paths_become_absolute(monkeypatch, tmp_path):
