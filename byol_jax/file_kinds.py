@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Sequence
 import os
+import stat
 from typing import BinaryIO
 import zipfile
 
@@ -62,6 +63,9 @@ def kind(path: str | os.PathLike) -> str:
   file = epath.Path(os.path.expanduser(os.fspath(path)))
   if file.is_dir():
     return FOLDER
+  # Opening a pipe would wait for whoever writes into it.
+  if '://' not in str(file) and not stat.S_ISREG(os.stat(file).st_mode):
+    return 'a pipe or a device, and not a file'
   with file.open('rb') as opened:
     return kind_of(opened)
 

@@ -13,15 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from byol_jax import image_files
+from byol_jax import file_kinds, image_files
 from byol_jax.datasets import DataError
 
 HIDDEN, BARE = 'hidden', 'without an ending'
 # Classes that are all named on the screen, and endings that are.
 NAMED = 12
-SPLIT = re.compile(r'(?:images?[-_ ])?(train|val|dev|test)(?:ing|id|idation)?'
-                   r'(?:[-_ ]?(?:set|split|data|images?|imgs?|\d+))*')
-SPLITS = dict(train='train', val='validation', dev='validation', test='test')
+# Words of folders' names that stand for a split, and words that say nothing beside them.
+SPLIT = re.compile(r'(train|val|dev|eval|holdout|test|pred)(?:ing|id|idation|uation|val)?'
+                   r'(?:set|split|data|images?|imgs?)*')
+NEUTRAL = ('set', 'split', 'data', 'image', 'images', 'img', 'imgs')
+SPLITS = dict(train='train', val='validation', dev='validation', eval='validation',
+              holdout='validation', test='test', pred='test')
 
 
 class Listing(NamedTuple):
@@ -78,6 +81,9 @@ def read(folder: str) -> Listing:
 
   top, endings = root(folder), image_files.endings()
   if not tf.io.gfile.isdir(top):
+    if tf.io.gfile.exists(top):
+      raise DataError(f'{folder} is {file_kinds.kind(top)}; a folder of images is needed '
+                      '(data.options).')
     raise DataError(f'{folder}: no such folder (data.options).')
   found, others = [], collections.Counter()
   try:
@@ -153,8 +159,9 @@ def check_one_split(listing: Listing, *, labelled: bool,
   while True:
     names = sorted({one[0] for one in parts if len(one) > 1})
     splits = _splits(names)
-    alone = labelled and top == root(listing.folder) and len(names) == 1 == len(splits)
-    if len(splits) > 1 and 2 * sum(map(bool, map(_split, names))) >= len(names) or alone:
+    alone = (labelled and top == root(listing.folder) and len(names) == 1 == len(splits)
+             and not _split(names[0])[1])
+    if len(splits) > 1 and 2 * sum(bool(_split(name)[0]) for name in names) >= len(names) or alone:
       given = ' '.join(f'--config.data.options.{split}={shlex.quote(f"{top}/{name}")}'
                        for split, name in splits.items() if split in options)
       raise DataError(
@@ -165,21 +172,29 @@ def check_one_split(listing: Listing, *, labelled: bool,
       break
     top, parts = f'{top}/{names[0]}', [one[1:] for one in parts]
   inner = {one[1] if len(one) > 2 else '' for one in parts}
-  if all(map(_split, inner)) and len(_splits(sorted(inner))) > 1:
+  if all(_split(name)[0] for name in inner) and len(_splits(sorted(inner))) > 1:
     raise DataError(
         f'Each folder in {top} holds the splits of a data set ({", ".join(sorted(inner))}). Make '
         f'a folder for each split, with the folders of {top} in it, or links to them.')
 
 
-def _split(name: str) -> str:
-  """The split that a folder's name stands for; '' for other names."""
-  found = SPLIT.fullmatch(name.casefold())
-  return SPLITS[found[1]] if found else ''
+def _split(name: str) -> tuple[str, tuple[str, ...]]:
+  """The split that a folder's name stands for, '' for other names, and the other words in it."""
+  words = list(filter(None, re.split(r'[^a-z]+', name.casefold())))
+  found = [(place, match) for place, word in enumerate(words) if (match := SPLIT.fullmatch(word))]
+  if len(found) != 1:
+    return '', ()
+  (own, match), = found
+  return SPLITS[match[1]], tuple(
+      word for place, word in enumerate(words) if place != own and word not in NEUTRAL)
 
 
 def _splits(names: Sequence[str]) -> dict[str, str]:
-  """The first folder of each split, in the order of SPLITS."""
-  found = {}
+  """The first folder of each split, among those whose other words are the same."""
+  groups: dict[tuple[str, ...], dict[str, str]] = {}
   for name in names:
-    found.setdefault(_split(name), name)
+    split, words = _split(name)
+    if split:
+      groups.setdefault(words, {}).setdefault(split, name)
+  found = max(groups.values(), key=len, default={})
   return {split: found[split] for split in dict.fromkeys(SPLITS.values()) if split in found}

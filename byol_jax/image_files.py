@@ -189,10 +189,17 @@ def _rgb(image: Image.Image) -> np.ndarray:
   if image.mode not in ('I', 'F') and not image.mode.startswith('I;16'):
     return np.asarray(image.convert('RGB'))
   values = np.asarray(image)
+  if image.mode.startswith('I;16') and image.format == 'TIFF' and (
+      image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0):
+    values = 65_535 - values  # 0 is white
   low, high = values.min(), values.max()
   if not (low >= 0 and high <= (255 if image.mode == 'F' else 65_535)):
     raise ValueError(f'its values run from {low:g} to {high:g}; floats must lie in 0 ... 1 or '
                      '0 ... 255, integers in 0 ... 65535')
+  # Between the two ranges it is not known which one is meant.
+  if image.mode == 'F' and 1 < high < 16 and np.any(values != np.rint(values)):
+    raise ValueError(f'its floats run from {low:g} to {high:g}, which is neither 0 ... 1 nor '
+                     '0 ... 255; scale them')
   if image.mode == 'F':
     gray = np.rint(values * 255 if high <= 1 else values)
   else:
@@ -206,7 +213,8 @@ def _what_else(content: bytes) -> str:
     return _of_boxes(content[8:12])
   for beginning, name in _BEGINNINGS:
     if content.startswith(beginning):
-      return f'it begins as {name} and is truncated or damaged, {len(content)} bytes'
+      return (f'it begins as {name} and is truncated, damaged or of a form that Pillow does not '
+              f'decode, {len(content)} bytes')
   if not any(content):
     return f'it holds {len(content)} zero bytes'
   kind = file_kinds.kind_of(io.BytesIO(content))

@@ -41,8 +41,8 @@ def is_stop(code: int) -> bool:
 def leave(number: int) -> None:
   """Ends the process at once with a line and code 128 + number."""
   with contextlib.suppress(OSError, ValueError):
-    os.write(sys.stderr.fileno(), f'Stopped by {signal.Signals(number).name}. The same command '
-             'takes up again what had been finished.\n'.encode())
+    os.write(sys.stderr.fileno(), f'Stopped by {signal.Signals(number).name}. Give the same '
+             'command to start again.\n'.encode())
   os._exit(128 + number)
 
 
@@ -59,8 +59,8 @@ def listening() -> Iterator[Callable[[], int]]:
     if not first:
       first.append((number, time.monotonic()))
       with contextlib.suppress(OSError):
-        os.write(1, f'{signal.Signals(number).name}: the run saves a checkpoint and ends; once '
-                    'more ends it at once, unsaved.\n'.encode())
+        os.write(1, f'{signal.Signals(number).name}: the run saves a checkpoint and ends; a second '
+                    'signal ends it at once, unsaved.\n'.encode())
     # A terminal that closes sends SIGHUP more than once, and nobody is there to repeat it.
     elif number != signal.SIGHUP and time.monotonic() - first[0][1] > ONE_REQUEST:
       leave(number)

@@ -92,8 +92,7 @@ def test_a_signal_ends_a_command_with_one_line(tmp_path, number):
     process.send_signal(number)
     error = process.stderr.read()
   assert (process.returncode, error) == (
-      128 + number, f'Stopped by {number.name}. The same command takes up again what had been '
-      'finished.\n')
+      128 + number, f'Stopped by {number.name}. Give the same command to start again.\n')
 
 
 def test_a_reader_that_is_gone_ends_a_command_silently(tmp_path):

@@ -1,6 +1,7 @@
 """What a file is, by its bytes: files of the libraries that write them, and short ones by hand."""
 
 import io
+import os
 import pickle
 import tarfile
 import zipfile
@@ -99,3 +100,8 @@ def test_a_folder(tmp_path):
 def test_what_cannot_be_read_is_an_error(tmp_path):
   with pytest.raises(OSError):
     file_kinds.kind(tmp_path / 'missing')
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / 'pipe')
+  assert file_kinds.kind(tmp_path / 'pipe') == 'a pipe or a device, and not a file'

@@ -73,7 +73,16 @@ def test_the_summary_of_a_thousand_classes_is_short():
     (['train2017/1.jpg', 'val2017/2.jpg'], 'train=train2017 validation=val2017'),
     (['train_images/1.jpg', 'test-set/2.jpg', 'cover.jpg'], 'train=train_images test=test-set'),
     (['images/train/1.jpg', 'images/val/2.jpg'], 'train=images/train validation=images/val'),
-    (['a/b/train/1.jpg', 'a/b/test/2.jpg'], 'train=a/b/train test=a/b/test')])
+    (['a/b/train/1.jpg', 'a/b/test/2.jpg'], 'train=a/b/train test=a/b/test'),
+    (['train.X1/1.jpg', 'train.X2/2.jpg', 'val.X/3.jpg'], 'train=train.X1 validation=val.X'),
+    (['ILSVRC2012_img_train/1.jpg', 'ILSVRC2012_img_val/2.jpg'],
+     'train=ILSVRC2012_img_train validation=ILSVRC2012_img_val'),
+    (['seg_pred/1.jpg', 'seg_test/1.jpg', 'seg_train/2.jpg'], 'train=seg_train test=seg_pred'),
+    (['bounding_box_train/1.jpg', 'bounding_box_test/2.jpg', 'query/3.jpg'],
+     'train=bounding_box_train test=bounding_box_test'),
+    (['trainval/1.jpg', 'test/2.jpg'], 'train=trainval test=test'),
+    (['train/1.jpg', 'holdout/2.jpg'], 'train=train validation=holdout'),
+    (['training/1.jpg', 'evaluation/2.jpg'], 'train=training validation=evaluation')])
 @pytest.mark.parametrize('labelled', [True, False])
 def test_a_root_of_splits_is_refused_with_the_options_that_were_meant(inside, given, labelled):
   wanted = ' '.join(f"--config.data.options.{split}='/data/my root/{name}'" for split, name in (
@@ -86,6 +95,7 @@ def test_a_root_of_splits_is_refused_with_the_options_that_were_meant(inside, gi
 
 @pytest.mark.parametrize('inside', [
     ['cat/1.jpg', 'dog/2.jpg', 'train/3.jpg'], ['trains/1.jpg', 'tests/2.jpg'],
+    ['train station/1.jpg', 'test tube/2.jpg'],
     ['a/1.jpg', 'b/1.jpg', 'c/1.jpg', 'test/1.jpg', 'train/1.jpg'], ['1.jpg', 'train.jpg'],
     ['training shoes/1.jpg', 'value/2.jpg'], ['cat/train/1.jpg', 'dog/2.jpg', 'dog/test/3.jpg']])
 def test_classes_that_are_called_like_splits_are_classes(inside):

@@ -162,7 +162,8 @@ HEIC = b'\0\0\0\x18ftypheic' + bytes(100)
      'its content is a Git LFS pointer; `git lfs pull` fetches the file that it stands for'),
     (b'\xe9\x80\xc0\x23\xf9\x78\x6c\xec\0',
      'its first bytes, e9 80 c0 23 f9 78 6c ec, are of no image format that is read here'),
-    (JPEG[:100], 'it begins as JPEG and is truncated or damaged, 100 bytes'),
+    (JPEG[:100], 'it begins as JPEG and is truncated, damaged or of a form that Pillow does not '
+     'decode, 100 bytes'),
     (encode(RGB, 'PNG')[:60],
      'PNG of 9 x 7 pixels that cannot be decoded: image file is truncated'),
     (encode(GRAY, 'BMP')[:1300], 'BMP of 32 x 24 pixels that cannot be decoded: image file is '
@@ -212,3 +213,17 @@ def test_bytes_decode_outside_of_a_graph_too(kind):
   content = encode(SMOOTH, kind)
   np.testing.assert_allclose(preprocess.decode_file(content, upright=True).numpy().astype(int),
                              of_pillow(content), rtol=0, atol=8)
+
+
+def test_floats_of_neither_range_are_refused():
+  values = np.linspace(0, 1.2, 63, dtype=np.float32).reshape(7, 9)
+  with pytest.raises(ValueError, match=r'floats run from 0 to 1\.2, which is neither 0 \.\.\. 1 '):
+    image_files.decode(encode(values, 'TIFF'), upright=True)
+
+
+def test_where_0_is_white_16_bits_are_inverted(decode):
+  black_is_0 = b'\x06\x01\x03\0\1\0\0\0\1\0'  # PhotometricInterpretation, one SHORT
+  content = encode(DEEP, 'TIFF')
+  assert content.count(black_is_0) == 1
+  content = content.replace(black_is_0, black_is_0[:-2] + b'\0\0')
+  np.testing.assert_array_equal(decode(content)[..., 0], (65_535 - DEEP.astype(int)) >> 8)

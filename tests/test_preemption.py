@@ -43,7 +43,8 @@ def test_a_signal_is_noted_and_the_old_handler_comes_back(number, capfd):
     assert wait_until(asked) == number
   assert signal.getsignal(number) is before
   assert capfd.readouterr().out == (
-      f'{number.name}: the run saves a checkpoint and ends; once more ends it at once, unsaved.\n')
+      f'{number.name}: the run saves a checkpoint and ends; a second signal ends it at once, '
+      'unsaved.\n')
 
 
 @pytest.mark.parametrize('number', preemption.SIGNALS)
@@ -51,8 +52,8 @@ def test_without_anything_to_save_a_signal_ends_the_process_with_a_line(number):
   process = start('with preemption.handling(preemption.leave):\n'
                   '  print("ready", flush=True)\n  while True: signal.pause()')
   process.send_signal(number)
-  assert ending(process) == (128 + number, '', f'Stopped by {number.name}. The same command takes '
-                             'up again what had been finished.\n')
+  assert ending(process) == (128 + number, '', f'Stopped by {number.name}. Give the same command '
+                             'to start again.\n')
 
 
 def test_what_is_ignored_stays_ignored():

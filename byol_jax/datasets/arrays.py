@@ -146,6 +146,8 @@ def _open(path: str, name: str) -> dict[str, np.ndarray]:
       found = {}
       for key in [key for key in content if key in ('images', 'labels')] or content:
         found[key] = content[key]
+        if not isinstance(found[key], np.ndarray):
+          raise DataError(f'{path}: `{key}` is no NumPy array; write the file again. {NEEDED}')
       return found
   except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
     # NumPy has one error for all it cannot read, and advises to unpickle what it finds.

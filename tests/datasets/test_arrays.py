@@ -1,4 +1,5 @@
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -334,3 +335,10 @@ def test_the_files_of_the_training_images_have_names_that_stay(load, folder):
   assert files.names == ['images', 'labels'] and not files.packed
   assert files.paths == [f'{folder}/train.npy', f'{folder}/train_labels.npy']
   assert load(**ARCHIVES).origin.names == ['images']
+
+
+def test_a_member_that_is_no_array_is_named(load, tmp_path):
+  with zipfile.ZipFile(tmp_path / 'own.npz', 'w') as archive:
+    archive.writestr('images.npy', b'no array')
+  with pytest.raises(DataError, match='own.npz: `images` is no NumPy array; write the file again'):
+    load(images=str(tmp_path / 'own.npz'), labels=None)
