@@ -77,7 +77,7 @@ def decode(content: bytes, *, upright: bool) -> np.ndarray:
     raise ValueError(f'{found}, {width * height / 1e6:.0f} million; an image can have '
                      f'{MOST_PIXELS / 1e6:.0f} million, resize it')
   try:
-    return _rgb(_turned(image, upright))
+    return _rgb(_turned(image, upright), _white_is_0(image))
   except Exception as error:
     raise ValueError(f'{found} that cannot be decoded: {error or type(error).__name__}') from error
 
@@ -185,13 +185,18 @@ def _turned(image: Image.Image, upright: bool) -> Image.Image:
   return image.transpose(_UNDO[stored]) if done else image
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _white_is_0(image: Image.Image) -> bool:
+  """Whether 16 bits are stored inverted, which Pillow leaves as it is."""
+  return image.format == 'TIFF' and image.mode.startswith('I;16') and (
+      image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0)
+
+
+def _rgb(image: Image.Image, white_is_0: bool) -> np.ndarray:
   if image.mode not in ('I', 'F') and not image.mode.startswith('I;16'):
     return np.asarray(image.convert('RGB'))
   values = np.asarray(image)
-  if image.mode.startswith('I;16') and image.format == 'TIFF' and (
-      image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0):
-    values = 65_535 - values  # 0 is white
+  if white_is_0:
+    values = 65_535 - values
   low, high = values.min(), values.max()
   if not (low >= 0 and high <= (255 if image.mode == 'F' else 65_535)):
     raise ValueError(f'its values run from {low:g} to {high:g}; floats must lie in 0 ... 1 or '
