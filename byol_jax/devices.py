@@ -8,6 +8,9 @@ import jax
 
 from byol_jax.errors import InputError
 
+# Variables, besides JAX_PLATFORMS, that choose devices.
+ASKING = ('JAX_PLATFORM_NAME', 'JAX_DEFAULT_DEVICE', 'JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
+
 
 def check_platforms() -> None:
   """Checks that JAX finds a device of each kind that JAX_PLATFORMS asks for.
@@ -32,6 +35,13 @@ def check_platforms() -> None:
       raise InputError(f'JAX_PLATFORMS is {jax.config.jax_platforms}, and JAX finds no {name} '
                        f'device here{cause}.{hidden} {install} JAX_PLATFORMS to take what there '
                        'is.') from error
+  try:
+    jax.numpy.zeros(())
+  except Exception as error:
+    asked = [f'{name}={os.environ[name]}' for name in ASKING if name in os.environ]
+    raise InputError(f'JAX finds no device with {", ".join(asked) or "this installation"} '
+                     f'({str(error).splitlines()[0][:200]}). Unset what asks for others than '
+                     'there are.') from error
 
 
 def divided(parts: int) -> list[dict[str, str]]:

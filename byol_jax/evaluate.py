@@ -22,6 +22,7 @@ from byol_jax import (
   checkpoint,
   config_checks,
   datasets,
+  devices,
   evaluation_checks,
   evaluators,
   loading,
@@ -87,6 +88,7 @@ def load_encoder(path: str | os.PathLike, step: int | None = None) -> Encoder:
   Raises:
     InputError: no checkpoint, a damaged one, or one of another architecture.
   """
+  devices.check_platforms()
   trees, meta = checkpoint.restore_trees(path, ('online', 'state'), step)
   config = meta['config']
   networks = assembly.build_model(config['model'], meta['resolved']['num_classes'])

@@ -20,7 +20,7 @@ def arguments(command, **flags):
 def run(command, *positional, **flags):
   """Runs a command to its end; keyword config__seed=1 is --config.seed=1."""
   return subprocess.run([*arguments(command, **flags), *positional], cwd=ROOT,
-                        capture_output=True, text=True, timeout=300)
+                        capture_output=True, text=True, timeout=900)
 
 
 def start(command, **flags):

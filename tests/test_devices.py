@@ -47,3 +47,13 @@ def test_devices_that_are_asked_for_and_not_there(asked, message):
   finally:
     jax.config.update('jax_platforms', before)
   devices.check_platforms()
+
+
+def test_another_choice_of_devices_that_are_not_there_is_one_line(monkeypatch):
+  monkeypatch.setenv('JAX_PLATFORM_NAME', 'gpu')
+  def fail(_):
+    raise RuntimeError("Unknown backend: 'gpu' requested\nand more")
+  monkeypatch.setattr(devices.jax.numpy, 'zeros', fail)
+  with pytest.raises(InputError, match=r"^JAX finds no device with JAX_PLATFORM_NAME=gpu[^\n]* "
+                     r"\(Unknown backend: 'gpu' requested\)\. Unset [^\n]*$"):
+    devices.check_platforms()
