@@ -1,4 +1,4 @@
-"""Requests to stop: SIGTERM of schedulers, SIGINT of Ctrl-C, SIGHUP of a terminal that closes.
+"""Requests to stop: SIGTERM and SIGUSR1 of schedulers, SIGINT of Ctrl-C, SIGHUP of a terminal.
 
 The training notes the request and ends after a few steps, with a checkpoint. In a job
 of several processes the request of any of them reaches all with the step's own
@@ -15,7 +15,7 @@ import time
 
 # EX_TEMPFAIL of sysexits.h: start the same command again, and it goes on.
 EXIT_CODE = 75
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # Seconds in which a second signal is the same request: `timeout` sends it to the process and to
 # its group.
 ONE_REQUEST = .2
