@@ -86,6 +86,12 @@ def checked_path(path: str | os.PathLike, name: str = 'The path') -> str:
   if text != text.strip() or not text.isprintable():
     raise InputError(f'{name} is {text!r}, with white space at an end or a character that cannot '
                      'be printed; give the path without it.')
+  if re.match(r'\$\{?\w', text):
+    raise InputError(f'{name} is {text}, a shell variable in the place of its value; leave out the '
+                     'quotes that keep the shell from reading it.')
+  if re.match(r'(gs|s3):[^/]', text):
+    raise InputError(f'{name} is {text}; an object store is {STORE}://BUCKET/..., with two '
+                     'slashes and the name of a bucket.')
   if re.match(r'[A-Za-z]:[\\/]', text) or text.startswith('\\\\'):
     raise InputError(f'{name} is {text}, a path of Windows; under WSL the drive C: is /mnt/c.')
   if scheme and scheme[1] != STORE:

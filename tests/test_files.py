@@ -53,6 +53,8 @@ def test_many_writers_of_one_file_leave_one_whole_content(tmp_path):
     ('file:///x', '--workdir is file:///x; of object stores and URLs only'),
     ('S3:/x', '--workdir is S3:/x; of object stores and URLs only'),
     ('gs:/bucket/x', '--workdir is gs:/bucket/x; an object store is gs://BUCKET/..., with two'),
+    ('gs:bucket/x', '--workdir is gs:bucket/x; an object store is gs://BUCKET/..., with two'),
+    ('${RUN}/x', '--workdir is ${RUN}/x, a shell variable in the place of its value'),
     ('gs://', '--workdir is gs://; an object store is gs://BUCKET/...'),
     ('gs:///x', '--workdir is gs:///x; an object store is gs://BUCKET/...'),
     ('runs\n', r"--workdir is 'runs\n', with white space at an end"),
