@@ -237,9 +237,7 @@ def test_sigterm_ends_an_evaluation(tmp_path):
   pretrain(1, tmp_path / 'run', config='tests/tiny.py', config__train__stop_at_step=4)
   with commands.start_job(2, 'evaluate', config='tests/tiny.py:eval', checkpoint=tmp_path / 'run',
                           workdir=tmp_path / 'evaluation') as job:
-    for line in job.stdout:
-      if line.startswith('making'):
-        break
+    assert any(line.startswith('preparing') for line in job.stdout)
     os.kill(processes_of(tmp_path / 'evaluation')[0], signal.SIGTERM)
     began, output = time.monotonic(), job.stdout.read()
   assert job.returncode not in (0, None) and time.monotonic() - began < 60, output
