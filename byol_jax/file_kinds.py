@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Sequence
 import os
+import shlex
 import stat
 from typing import BinaryIO
 import zipfile
@@ -78,6 +79,24 @@ def kind_of(opened: BinaryIO) -> str:
     return _zip(opened)
   opened.seek(max(size - 8, 0))
   return _of_bytes(head, size, opened.read(8))
+
+
+def no_run(path: str | os.PathLike) -> str:
+  """A sentence on a file that is given in the place of a run's workdir; '' where it is none."""
+  file = epath.Path(path)
+  if file.is_dir() or not file.exists():
+    return ''
+  found = kind(file)
+  command = {TORCH: 'from_torch', TORCHSCRIPT: 'from_torch', SAFETENSORS: 'from_torch',
+             PICKLE: 'from_deepmind'}.get(found)
+  if command is None:
+    return (f'{file} is {found}, and no folder of a run; give the --workdir of a pretraining. '
+            'Weights of others become one by python -m experiments.convert, which reads '
+            'safetensors files, files of torch.save and pickles of DeepMind.')
+  new = file.parent / f'{file.name.partition(".")[0]}_run'
+  return (f'{file} is {found}, and no folder of a run. Make one of it, and give that one: python '
+          f'-m experiments.convert {command} --input={shlex.quote(str(file))} '
+          f'--workdir={shlex.quote(str(new))}')
 
 
 def _of_bytes(head: bytes, size: int, end: bytes) -> str:
