@@ -30,8 +30,8 @@ def put(tmp_path, text, name='own.py'):
     ('tests/tiny.py:', 'pretraining', '--config is tests/tiny.py: with nothing after the colon; '
      'leave the colon out, or give what the config takes there.'),
     ('experiments/configs/demo.py:fast', 'pretraining',
-     "experiments/configs/demo.py takes no argument, and is given 'fast' after the colon; leave both "
-     'out.'),
+     "experiments/configs/demo.py takes no argument, and is given 'fast' after the colon; leave "
+     'both out.'),
     ('README.md', 'pretraining', 'README.md is no Python file (--config): a config is one with a '
      'function get_config(), as those in experiments/configs are.')])
 def test_wrong_kinds_and_paths(path, kind, message):
@@ -54,7 +54,8 @@ def test_wrong_kinds_and_paths(path, kind, message):
     ('import sys\ndef get_config(): sys.exit(3)', 'FILE cannot be read as a config: it ends the '
      'program, as sys.exit() does (3). A config only returns its values; it reads no arguments of '
      'the command line.'),
-    ('raise SystemExit', 'FILE cannot be read as a config: it ends the program, as sys.exit() does.'),
+    ('raise SystemExit', 'FILE cannot be read as a config: it ends the program, as sys.exit() '
+     'does. A'),
     ('raise SystemError', 'FILE cannot be read as a config: SystemError: no message'),
     (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n  del config.data\n'
      '  return config', 'FILE is no config of a pretraining: it lacks key data. experiments/'),
