@@ -111,7 +111,8 @@ def _of_bytes(head: bytes, size: int, end: bytes) -> str:
   tests = (
       *((head.startswith(start), words) for start, words in STARTS),
       (head[:4] == b'RIFF' and head[8:12] == b'WEBP', 'a WebP image'),
-      (head[8:9] == b'{' and header <= min(size - 8, LONGEST_HEADER), SAFETENSORS),
+      # Also where it is cut off within the header.
+      (head[8:9] == b'{' and header <= LONGEST_HEADER, SAFETENSORS),
       (pickled and TORCH_MAGIC in head[:32], TORCH), (pickled, PICKLE),
       (head[257:262] == b'ustar', 'a tar archive; unpack it first'),
       (end == TABLE_END, 'the index of a TensorFlow checkpoint'),

@@ -6,6 +6,7 @@ inert stand-ins from `torch_globals`.
 """
 
 from collections.abc import Mapping
+import contextlib
 import json
 import pathlib
 import re
@@ -96,7 +97,26 @@ def _read_safetensors(path: pathlib.Path) -> tuple[StateDicts, dict[str, str]]:
     raise InputError(f'{path} holds numbers of a kind that NumPy does not have ({error}); save its '
                      'tensors as float32 or float16.') from error
   except (safetensors.SafetensorError, TypeError, OSError) as error:
-    raise InputError(f'{path} cannot be read as safetensors ({error}); fetch it again.') from error
+    raise InputError(_cut_off(path) or f'{path} cannot be read as safetensors ({error}); fetch it '
+                     'again.') from error
+
+
+def _cut_off(path: pathlib.Path) -> str:
+  """A sentence on a safetensors file that is shorter than its header says; '' for others."""
+  size, least = path.stat().st_size, ''
+  with open(path, 'rb') as file:
+    length = int.from_bytes(file.read(8), 'little')
+    header = file.read(length)
+  wanted = 8 + length
+  if size < wanted:
+    # The header would say how many bytes follow it.
+    least = 'at least '
+  else:
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+      wanted += max(one['data_offsets'][1] for name, one in json.loads(header).items()
+                    if name != '__metadata__')
+  return (f'{path} is cut off: it has {size:,} bytes, where its header says {least}{wanted:,}; '
+          'fetch it again.') if size < wanted else ''
 
 
 def _load(path: pathlib.Path) -> Any:

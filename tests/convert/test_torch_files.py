@@ -3,6 +3,7 @@
 import argparse
 import collections
 import datetime
+import json
 import os
 import pathlib
 import pickle
@@ -251,9 +252,16 @@ def half_of_legacy(path):
   path.write_bytes(path.read_bytes()[:200])
 
 
-def half_of_safetensors(path):
-  safetensors_numpy.save_file(dict(a=np.zeros(9)), path)
-  path.write_bytes(path.read_bytes()[:90])
+def cut_safetensors(size):
+  def write(path):
+    safetensors_numpy.save_file(dict(a=np.zeros(9), b=np.zeros(1)), path, metadata=dict(x='y'))
+    path.write_bytes(path.read_bytes()[:size])
+  return write
+
+
+def disordered_safetensors(path):
+  header = json.dumps(dict(a=dict(dtype='F32', shape=[3], data_offsets=[0, 4]))).encode()
+  path.write_bytes(len(header).to_bytes(8, 'little') + header + bytes(4))
 
 
 @pytest.mark.parametrize('write, message', [
@@ -265,7 +273,9 @@ def half_of_safetensors(path):
      'is a Python pickle. .* of DeepMind.s is read by: python -m experiments.convert from_deep'),
     (half, 'is a zip archive whose end is missing'),
     (half_of_legacy, 'cannot be read by torch.load'),
-    (half_of_safetensors, 'cannot be read as safetensors')])
+    (cut_safetensors(223), 'is cut off: it has 223 bytes, where its header says 224; fetch it'),
+    (cut_safetensors(100), 'is cut off: it has 100 bytes, where its header says at least 144; '),
+    (disordered_safetensors, 'cannot be read as safetensors')])
 @pytest.mark.parametrize('ending', ['pth', 'safetensors'])
 def test_files_of_other_kinds(tmp_path, write, message, ending):
   write(tmp_path / f'a.{ending}')
