@@ -93,12 +93,14 @@ def load_encoder(path: str | os.PathLike, step: int | None = None) -> Encoder:
   config = meta['config']
   networks = assembly.build_model(config['model'], meta['resolved']['num_classes'])
   size = config['data']['image_size']
-  shapes, _ = jax.eval_shape(networks.init, jax.random.key(0), jnp.zeros((2, size, size, 3)))
+  # Shapes alone: images of a large size would fill the memory.
+  images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+  shapes, _ = jax.eval_shape(networks.init, jax.random.key(0), images)
   tensors.check(tensors.describe(trees['online']), tensors.describe(shapes),
                 f'{path}, step {meta["step"]}')
   variables = (trees['online'], trees['state']['online'])
   encode = jax.jit(lambda variables, images: networks.encode(*variables, images))
-  embedding = jax.eval_shape(encode, variables, jnp.zeros((1, size, size, 3)))
+  embedding = jax.eval_shape(encode, variables, images)
   return Encoder(encode, variables, size, embedding.shape[-1],
                  tuple(config['model']['image_mean']), tuple(config['model']['image_std']))
 

@@ -11,7 +11,9 @@ from experiments import command_line
 from byol_jax import extract
 
 flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
-flags.DEFINE_integer('batch_size', 64, 'Images encoded at once.', lower_bound=1)
+flags.DEFINE_integer('batch_size', 64, 'Images encoded at once.', lower_bound=1,
+                     # Of 224 pixels these images alone fill some 40 GB as float32.
+                     upper_bound=65536)
 
 # Unreadable images named on the screen; all are in the file.
 NAMED = 20
