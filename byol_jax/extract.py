@@ -107,7 +107,9 @@ def embed(encoder: evaluate.Encoder, data: Mapping[str, Any], paths: np.ndarray,
                              devices=jax.local_devices())
   except InputError as error:
     if skipped:
-      more = f', nor can the {len(paths) - 1} others' if len(paths) > 1 else ''
+      others = len(paths) - 1
+      more = (f', nor can the {others} others' if others > 1 else ', nor can the other one') * (
+          others > 0)
       raise InputError(f'{files.unreadable(min(skipped))}{more}.') from error
     raise
   return found, skipped

@@ -204,6 +204,11 @@ def locked(file, kind: int) -> bool:
   return True
 
 
+def counted(found: Sequence[Point]) -> str:
+  """'1 point', '3 points'."""
+  return f'{len(found)} point{"s" * (len(found) != 1)}'
+
+
 def named(overrides: Mapping[str, Any]) -> str:
   """Overrides as one line."""
   return '  '.join(f'{key}={value}' for key, value in overrides.items())

@@ -23,6 +23,7 @@ from byol_jax.sweep import (
   SECONDS,
   Point,
   Stage,
+  counted,
   listed,
   locked,
   named,
@@ -98,7 +99,7 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
   if runs.asked:
     done = sum(state(point) == 'done' for point in found)
     raise preemption.Preempted(f'Stopped by {signal.Signals(runs.asked[0]).name} with {done} of '
-                               f'{len(found)} points done; the same command goes on.')
+                               f'{counted(found)} done; the same command goes on.')
   return [point for point, well in zip(todo, went_well) if not well]
 
 

@@ -25,10 +25,14 @@ def main() -> None:
                          batch_size=given.batch_size)
   for name, reason in itertools.islice(done.unreadable.items(), NAMED):
     print(f'left out: {name} cannot be read as an image: {reason}')
-  print(f'{done.embedded} images, embeddings of {done.size} numbers: {done.output}\n'
-        f'{len(done.unreadable)} images could not be read')
+  print(f'{_images(done.embedded)}, embeddings of {done.size} numbers: {done.output}\n'
+        f'{_images(len(done.unreadable))} could not be read')
   if done.left_out:
     print(done.left_out)
+
+
+def _images(count: int) -> str:
+  return f'{count} image{"s" * (count != 1)}'
 
 
 if __name__ == '__main__':

@@ -97,7 +97,7 @@ def test_errors(workdir, images, tmp_path):
       (images[0], 'out.csv', 'must end in .npz'),
       ('nowhere', 'out.npz', 'no such folder .--images'),
       (tmp_path / 'bad', 'out.npz', "a.png cannot be read as an image: its content is text: 'no "
-                                    "image', nor can the 1 others."),
+                                    "image', nor can the other one."),
       (images[0], 'none/out.npz', 'cannot be written')):
     with pytest.raises(InputError, match=message):
       extract.extract(workdir, folder, tmp_path / output)

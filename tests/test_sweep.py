@@ -100,6 +100,11 @@ def test_what_cannot_be_swept_is_said(tmp_path, make, message):
     points(tmp_path, make)
 
 
+def test_points_are_counted_in_words(three):
+  assert [sweep.counted(three[:count]) for count in (0, 1, 3)] == [
+      '0 points', '1 point', '3 points']
+
+
 def test_points_run_and_are_skipped_when_done(three, capfd):
   found = [with_code(point, WORKS, WORKS) for point in three]
   assert [sweep.state(point) for point in found] == ['waiting'] * 3
