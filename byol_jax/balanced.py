@@ -4,12 +4,12 @@ Both are drawn by a hash of the seed and the place of an image in the training s
 that they are the same on every machine and for any number of hosts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from byol_jax import hashing, ranges
-from byol_jax.datasets import TOGETHER, DataError, Subset
+from byol_jax.datasets import TOGETHER, DataError, Subset, numbered
 
 # Of the options of a data set that draw a subset.
 RANGES = dict(subset_share=ranges.number(0, 1, '(]'), subset_seed=ranges.SEED)
@@ -40,13 +40,15 @@ def by_turns(labels: np.ndarray, rows: np.ndarray, *key: int) -> tuple[np.ndarra
   return order[first], turn[first]
 
 
-def held_out(labels: np.ndarray, num_classes: int, per_class: int) -> np.ndarray:
+def held_out(labels: np.ndarray, num_classes: int, per_class: int,
+             class_names: Sequence[str] = ()) -> np.ndarray:
   """The images held out of each class.
 
   Args:
     labels: int [N] in 0 ... num_classes - 1.
     num_classes: classes in the data set.
     per_class: how many of each, 1 or more.
+    class_names: for the message; () where classes have none.
 
   Returns:
     int64 [num_classes * per_class], ascending.
@@ -58,14 +60,16 @@ def held_out(labels: np.ndarray, num_classes: int, per_class: int) -> np.ndarray
   least = int(np.argmin(counts))
   if counts[least] <= per_class:
     raise DataError(
-        f'Class {least} has {counts[least]} images in data.options.train_split, of which '
-        f'held_out_per_class {per_class} leaves none for training; give fewer, or more images.')
+        f'Class {numbered(class_names, least)} has {counts[least]} images in '
+        f'data.options.train_split, of which held_out_per_class {per_class} leaves none for '
+        'training; give fewer, or more images.')
   order, turn = by_turns(labels, np.arange(len(labels)), HOLD_OUT)
   return np.sort(order[turn < per_class])
 
 
 def of_training(split: str, rows: np.ndarray, held: np.ndarray, labels: Callable[[], np.ndarray],
-                num_classes: int, share: float, seed: int) -> tuple[np.ndarray, Subset | None]:
+                num_classes: int, share: float, seed: int, class_names: Sequence[str] = ()
+                ) -> tuple[np.ndarray, Subset | None]:
   """The training images that a split has.
 
   Args:
@@ -76,6 +80,7 @@ def of_training(split: str, rows: np.ndarray, held: np.ndarray, labels: Callable
     num_classes: classes in the data set.
     share: of the others, that are trained on; below 1 a `subset`.
     seed: draws it.
+    class_names: for messages; () where classes have none.
 
   Returns:
     Their rows, ascending, and the subset among them.
@@ -88,7 +93,7 @@ def of_training(split: str, rows: np.ndarray, held: np.ndarray, labels: Callable
   chosen, drawn = np.sort(rows[~np.isin(rows, held)]), None
   if share != 1:
     name = f'share{share:g}_of{len(chosen)}_seed{seed}'
-    chosen = subset(labels(), chosen, num_classes, share, seed)
+    chosen = subset(labels(), chosen, num_classes, share, seed, class_names)
     drawn = Subset(name, chosen)
   return (np.sort(np.concatenate([chosen, held])) if split == TOGETHER else chosen), drawn
 
@@ -101,8 +106,8 @@ def one_label_each(labels: np.ndarray | None, where: str) -> np.ndarray:
   return labels
 
 
-def subset(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float, seed: int
-           ) -> np.ndarray:
+def subset(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float, seed: int,
+           class_names: Sequence[str] = ()) -> np.ndarray:
   """A share of the images in which the classes differ by one image at most.
 
   Classes with too few images for that are in it with all they have. A larger share of the
@@ -114,6 +119,7 @@ def subset(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float,
     num_classes: classes in the data set.
     share: of `rows`, in (0, 1]; rounded to whole images.
     seed: non-negative; draws the subset.
+    class_names: for the message; () where classes have none.
 
   Returns:
     int64 [round(share * M)], ascending.
@@ -125,8 +131,8 @@ def subset(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float,
   if not counts.all():
     missing = np.flatnonzero(counts == 0)
     raise DataError(f'{len(missing)} of {num_classes} classes have no training images, the first '
-                    f'is class {missing[0]}; a balanced subset needs all of them: check the '
-                    'training images of data.options.')
+                    f'is class {numbered(class_names, missing[0])}; a balanced subset needs all of '
+                    'them: check the training images of data.options.')
   size = round(share * len(rows))
   if size < num_classes:
     raise DataError(f'data.options.subset_share {share} of {len(rows)} training images are {size}, '

@@ -30,7 +30,7 @@ import optax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from byol_jax import parallel, processes, tensors
+from byol_jax import file_kinds, parallel, processes, tensors
 from byol_jax.errors import InputError
 from byol_jax.train_step import TrainState
 
@@ -242,8 +242,9 @@ def _folder(workdir):
 def _none(workdir, step: int | None = None) -> InputError:
   found = ', '.join(map(str, steps(workdir)))
   if not found:
-    return InputError(f'No checkpoint in {_folder(workdir)}: give the --workdir of a '
-                      'pretraining run that has saved one.')
+    return InputError(file_kinds.no_run(parallel.folder(workdir)) or (
+        f'No checkpoint in {_folder(workdir)}: give the --workdir of a pretraining run that has '
+        'saved one.'))
   return InputError(f'No checkpoint of step {step} in {_folder(workdir)}; there are {found}.')
 
 

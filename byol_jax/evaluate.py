@@ -93,12 +93,14 @@ def load_encoder(path: str | os.PathLike, step: int | None = None) -> Encoder:
   config = meta['config']
   networks = assembly.build_model(config['model'], meta['resolved']['num_classes'])
   size = config['data']['image_size']
-  shapes, _ = jax.eval_shape(networks.init, jax.random.key(0), jnp.zeros((2, size, size, 3)))
+  # Shapes alone: images of a large size would fill the memory.
+  images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+  shapes, _ = jax.eval_shape(networks.init, jax.random.key(0), images)
   tensors.check(tensors.describe(trees['online']), tensors.describe(shapes),
                 f'{path}, step {meta["step"]}')
   variables = (trees['online'], trees['state']['online'])
   encode = jax.jit(lambda variables, images: networks.encode(*variables, images))
-  embedding = jax.eval_shape(encode, variables, jnp.zeros((1, size, size, 3)))
+  embedding = jax.eval_shape(encode, variables, images)
   return Encoder(encode, variables, size, embedding.shape[-1],
                  tuple(config['model']['image_mean']), tuple(config['model']['image_std']))
 
@@ -120,7 +122,7 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
     one writes and returns the results; the others return {}.
 
   Raises:
-    InputError: what the user can mend, unlabelled data among it.
+    InputError: what the user can fix, unlabelled data among it.
   """
   # Before there is a folder.
   config_checks.check_evaluation(config)
@@ -173,6 +175,8 @@ def _about(loaders, content) -> dict[str, Any]:
       images={name: load().data.num_examples for name, load in loaders.items()},
       unreadable={name: parallel.gather_rows(np.array([len(load().names)])).sum().item()
                   for name, load in loaders.items()},
+      # Files that are no images by their names: a line that counts them, '' where there are none.
+      left_out={name: load().data.left_out for name, load in loaders.items()},
       # Of images with several labels there is no chance but that of each class.
       chance=None if train.multi_label else 1 / train.num_classes)
 
@@ -207,8 +211,8 @@ def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both,
     for evaluator, options in config.evaluators.items():
       arguments = assembly.plain(options)
       trains_encoder = evaluators.has(evaluator, 'TRAINS_ENCODER')
-      parallel.say(f'judging {tables.name_of(name, not trains_encoder)} by '
-                   f'{titles.title(evaluator)}')
+      called = tables.name_of(name, not trains_encoder).replace(', frozen', ' (frozen)')
+      parallel.say(f'evaluating {called} with {titles.title(evaluator)}')
       fit = plugins.function('evaluators', evaluator, 'fit', arguments)
       arguments['num_classes'] = train.data.num_classes
       if trains_encoder:

@@ -72,7 +72,8 @@ def _facts(config, model: Mapping[str, Any], train: loading.Loader, validation: 
     return min(3 * size ** 2 if name == baselines.PIXELS else own for name in config.encoders)
 
   return Facts(train.known(), validation.known(), None, train.data.num_classes,
-               train.data.multi_label, train.config['virtual_shards'], embedding_size, roles)
+               train.data.multi_label, train.config['virtual_shards'], embedding_size, roles,
+               train.data.class_names)
 
 
 def _check(config, facts: Facts) -> None:

@@ -92,7 +92,8 @@ def embed(encoder: evaluate.Encoder, data: Mapping[str, Any], paths: np.ndarray,
     InputError: none of them can; says why of the first.
   """
   data = assembly.plain(assembly.completed_data(data))
-  skipped = {}
+  # A batch is filled up to its size, for which few images need no room.
+  batch_size, skipped = min(batch_size, len(paths)), {}
   files = image_folder.stream(paths, None, 0, Shards(),
                               exif_orientation=data['options'].get('exif_orientation', True))
   batches = input_pipeline.evaluation_batches(
@@ -106,7 +107,9 @@ def embed(encoder: evaluate.Encoder, data: Mapping[str, Any], paths: np.ndarray,
                              devices=jax.local_devices())
   except InputError as error:
     if skipped:
-      more = f', nor can the {len(paths) - 1} others' if len(paths) > 1 else ''
+      others = len(paths) - 1
+      more = (f', nor can the {others} others' if others > 1 else ', nor can the other one') * (
+          others > 0)
       raise InputError(f'{files.unreadable(min(skipped))}{more}.') from error
     raise
   return found, skipped

@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Sequence
 import os
+import shlex
 import stat
 from typing import BinaryIO
 import zipfile
@@ -80,6 +81,24 @@ def kind_of(opened: BinaryIO) -> str:
   return _of_bytes(head, size, opened.read(8))
 
 
+def no_run(path: str | os.PathLike) -> str:
+  """A sentence on a file that is given in the place of a run's workdir; '' where it is none."""
+  file = epath.Path(path)
+  if file.is_dir() or not file.exists():
+    return ''
+  found = kind(file)
+  command = {TORCH: 'from_torch', TORCHSCRIPT: 'from_torch', SAFETENSORS: 'from_torch',
+             PICKLE: 'from_deepmind'}.get(found)
+  if command is None:
+    return (f'{file} is {found}, and no folder of a run; give the --workdir of a pretraining. '
+            'Weights of others become one by python -m experiments.convert, which reads '
+            'safetensors files, files of torch.save and pickles of DeepMind.')
+  new = file.parent / f'{file.name.partition(".")[0]}_run'
+  return (f'{file} is {found}, and no folder of a run. Make one of it, and give that one: python '
+          f'-m experiments.convert {command} --input={shlex.quote(str(file))} '
+          f'--workdir={shlex.quote(str(new))}')
+
+
 def _of_bytes(head: bytes, size: int, end: bytes) -> str:
   # First, as a list of BMW's images begins like a bitmap.
   text = _text(head, size)
@@ -92,7 +111,8 @@ def _of_bytes(head: bytes, size: int, end: bytes) -> str:
   tests = (
       *((head.startswith(start), words) for start, words in STARTS),
       (head[:4] == b'RIFF' and head[8:12] == b'WEBP', 'a WebP image'),
-      (head[8:9] == b'{' and header <= min(size - 8, LONGEST_HEADER), SAFETENSORS),
+      # Also where it is cut off within the header.
+      (head[8:9] == b'{' and header <= LONGEST_HEADER, SAFETENSORS),
       (pickled and TORCH_MAGIC in head[:32], TORCH), (pickled, PICKLE),
       (head[257:262] == b'ustar', 'a tar archive; unpack it first'),
       (end == TABLE_END, 'the index of a TensorFlow checkpoint'),

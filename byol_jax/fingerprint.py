@@ -115,9 +115,15 @@ def compare(saved: Record, now: Record) -> Changes:
   other = {name for name, checksum in found.items() if checksum != saved.checksums[name]}
   retimed = [both[i] for i in np.flatnonzero(retimed) if both[i] not in found]
   changed = {*retimed, *other, *(both[i] for i in np.flatnonzero(resized))}
-  return Changes([name for name in now.names if name not in before],
-                 [name for name in saved.names if name not in after],
-                 sorted(changed), retimed, saved.order != now.order)
+  called = lambda record, rows, names: [_called(name, record.paths[rows[name]]) for name in names]
+  return Changes(called(now, after, [name for name in now.names if name not in before]),
+                 called(saved, before, [name for name in saved.names if name not in after]),
+                 called(now, after, sorted(changed)), retimed, saved.order != now.order)
+
+
+def _called(name: str, path: str) -> str:
+  """A file's name, and its path where that says more: 'images' is what an option calls it."""
+  return name if path.endswith(name.rpartition('/')[2]) else f'{name}: {path}'
 
 
 def write(workdir: epath.Path, record: Record) -> None:

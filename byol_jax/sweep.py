@@ -99,12 +99,24 @@ def _checked(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
     config_checks.check_pretraining(config, devices=1)
     config_checks.check_data(config.data.to_dict())
     for path in config.evals.afterwards:
-      if not pathlib.Path(path.split(':')[0]).is_file():
-        raise InputError(f'evals.afterwards names {path}, and there is no such file.')
+      _there(path)
   except InputError as error:
     raise InputError(f'The point {named(overrides) or "without overrides"} cannot be run: {error}'
                      ) from error
   return config
+
+
+def _there(path: str) -> str:
+  """The file of an evaluation's config: from here, or from the clone, whose configs name others so.
+
+  Raises:
+    InputError: there is none.
+  """
+  file, colon, argument = path.partition(':')
+  for folder in (pathlib.Path(), pathlib.Path(__file__).parents[1]):
+    if (folder / file).is_file():
+      return f'{folder / file}{colon}{argument}'
+  raise InputError(f'evals.afterwards names {path}, and there is no such file.')
 
 
 def _digest(config: ml_collections.ConfigDict, swept: Mapping[str, Any]) -> str:
@@ -135,7 +147,7 @@ def _stages(config, config_path: str, overrides: Mapping[str, Any], folder: path
                        'results would be in one folder; put one of them into a file of another '
                        'name.')
     stages.append(Stage(name, (
-        '-m', 'experiments.evaluate', f'--config={path}', f'--checkpoint={folder}',
+        '-m', 'experiments.evaluate', f'--config={_there(path)}', f'--checkpoint={folder}',
         f'--workdir={folder / name}', f'--config.seed={config.seed}',
         *[f'--config.data.locations={where}'] * bool(where)),
         folder / name / results.RESULTS))
@@ -190,6 +202,11 @@ def locked(file, kind: int) -> bool:
   except BlockingIOError:
     return False
   return True
+
+
+def counted(found: Sequence[Point]) -> str:
+  """'1 point', '3 points'."""
+  return f'{len(found)} point{"s" * (len(found) != 1)}'
 
 
 def named(overrides: Mapping[str, Any]) -> str:

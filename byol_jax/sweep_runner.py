@@ -23,6 +23,7 @@ from byol_jax.sweep import (
   SECONDS,
   Point,
   Stage,
+  counted,
   listed,
   locked,
   named,
@@ -31,6 +32,16 @@ from byol_jax.sweep import (
 )
 
 LAST_LINES = 5
+# What a process does that looks for the devices of the runs.
+LOOK = """
+import sys
+from byol_jax import devices, errors
+try:
+  devices.check_platforms()
+except errors.InputError as error:
+  print(error)
+  sys.exit(1)
+"""
 
 
 def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
@@ -47,8 +58,12 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
     The points that failed. They do not keep the others from running.
 
   Raises:
+    InputError: the runs would not find the devices that they are to have.
     Preempted: a signal asked to stop. The runs were told so, and have saved what they had.
   """
+  todo = [point for point in found if state(point) != 'done']
+  if todo:
+    _check_devices(slots[0])
   free: queue.Queue = queue.Queue()
   for slot in slots:
     free.put(slot)
@@ -72,7 +87,6 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
     for process in list(runs.processes):
       process.terminate()
 
-  todo = [point for point in found if state(point) != 'done']
   with preemption.handling(stop), ThreadPoolExecutor(len(slots)) as pool:
     try:
       went_well = list(pool.map(one, todo))
@@ -85,8 +99,20 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
   if runs.asked:
     done = sum(state(point) == 'done' for point in found)
     raise preemption.Preempted(f'Stopped by {signal.Signals(runs.asked[0]).name} with {done} of '
-                               f'{len(found)} points done; the same command goes on.')
+                               f'{counted(found)} done; the same command goes on.')
   return [point for point, well in zip(todo, went_well) if not well]
+
+
+def _check_devices(slot: Mapping[str, str]) -> None:
+  """Raises InputError where no run would find the devices that JAX_PLATFORMS asks for."""
+  if os.environ.get('JAX_PLATFORMS', 'cpu') in ('', 'cpu'):
+    return
+  # In a process of its own: this one would keep the devices from the runs.
+  done = subprocess.run([sys.executable, '-c', LOOK], env={**os.environ, **slot},
+                        capture_output=True, text=True, check=False)
+  # Whatever else ends it, the runs say it better.
+  if done.returncode and done.stdout.strip():
+    raise InputError(done.stdout.strip())
 
 
 class _Runs(NamedTuple):

@@ -66,7 +66,8 @@ def read(path: str, kind: str) -> ml_collections.ConfigDict:
   parameters = [p for p in inspect.signature(found.get_config).parameters.values()
                 if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
   if argument and not parameters:
-    raise InputError(f'{file} takes no argument such as {argument[0]!r} after the colon.')
+    raise InputError(f'{file} takes no argument, and is given {argument[0]!r} after the colon; '
+                     'leave both out.')
   if not argument and any(p.default is p.empty and p.kind is not p.VAR_POSITIONAL
                           for p in parameters):
     raise InputError(f'{file} needs an argument after a colon, for its get_config('
@@ -83,16 +84,16 @@ def read(path: str, kind: str) -> ml_collections.ConfigDict:
 def check_kind(file: str, config: ml_collections.ConfigDict, kind: str) -> None:
   """Raises InputError for a config of another kind, or with other keys than those of its kind."""
   own = set(keys(config))
-  missing, unknown = {}, {}
-  for name, (_, home) in KINDS.items():
-    known = set(keys(home.get_config()))
-    missing[name], unknown[name] = sorted(known - own), sorted(own - known)
-  nearest = min(KINDS, key=lambda name: len(missing[name]) + len(unknown[name]))
-  if nearest != kind:
-    raise InputError(f'{file} is no config of {_article_of(kind)} but of {_article_of(nearest)}, '
-                     f'which {KINDS[nearest][0]} take{"s" * (nearest == "evaluation")}.')
-  wrong = [f'{what} {_some(found)}' for what, found in (
-      ('lacks', missing[kind]), ('has the unknown', unknown[kind])) if found]
+  known = {name: set(keys(home.get_config())) for name, (_, home) in KINDS.items()}
+  other, = KINDS.keys() - {kind}
+  # Told by what is in it: what it lacks, such as most keys, says nothing of its kind.
+  if len(own & known[other] - known[kind]) > len(own & known[kind] - known[other]):
+    raise InputError(f'{file} is no config of {_article_of(kind)} but of {_article_of(other)}, '
+                     f'which {KINDS[other][0]} take{"s" * (other == "evaluation")}.')
+  # A section that is not there at all is named alone, without its keys.
+  missing = {key if key.split('.')[0] in config else key.split('.')[0] for key in known[kind] - own}
+  wrong = [f'{what} {_some(sorted(found))}' for what, found in (
+      ('lacks', missing), ('has the unknown', own - known[kind])) if found]
   if wrong:
     raise InputError(f'{file} is no config of {_article_of(kind)}: it {" and ".join(wrong)}. '
                      f'{_home(kind)} has all keys; start from its get_config().')
@@ -187,6 +188,12 @@ def guarded(file: str, function, *arguments):
     return function(*arguments)
   except InputError:
     raise
+  except SystemExit as error:
+    # As of argparse, whose own message is on the screen, and which exits with a number.
+    said = '' if error.code is None else f' ({str(error.code)[:200]})'
+    raise InputError(f'{file} cannot be read as a config: it ends the program, as sys.exit() does'
+                     f'{said}. A config only returns its values; it reads no arguments of the '
+                     'command line.') from error
   except Exception as error:
     text = (str(error).strip().splitlines() or ['no message'])[0]
     raise InputError(f'{file} cannot be read as a config: {type(error).__name__}: {text}'

@@ -11,7 +11,7 @@ from absl import flags
 
 from experiments import command_line
 from byol_jax import assembly
-from byol_jax.convert import deepmind, export, from_torch, to_torch
+from byol_jax.convert import deepmind, export, from_torch, imported, to_torch
 from byol_jax.errors import InputError
 from experiments.configs import imagenet_r50
 
@@ -25,7 +25,8 @@ for name, text in (('input', 'File to read.'), ('workdir', 'New folder for the c
   command_line.define_path(name, None, text)
 flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
 flags.DEFINE_integer('image_size', 224, 'Side in pixels of the images that the encoder is to '
-                     'see, where a file does not say.', lower_bound=1)
+                     'see, where a file does not say.', lower_bound=1,
+                     upper_bound=imported.LARGEST_SIDE)
 flags.DEFINE_string('prefix', None, 'Of the names of the encoder in a file for from_torch, such as '
                     'module.encoder_q. or teacher.backbone. ; found where there is one ResNet.')
 flags.DEFINE_bool('scan', False, 'Print what the file names and holds, and load nothing.')

@@ -11,7 +11,9 @@ from experiments import command_line
 from byol_jax import extract
 
 flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
-flags.DEFINE_integer('batch_size', 64, 'Images encoded at once.', lower_bound=1)
+flags.DEFINE_integer('batch_size', 64, 'Images encoded at once.', lower_bound=1,
+                     # Of 224 pixels these images alone fill some 40 GB as float32.
+                     upper_bound=65536)
 
 # Unreadable images named on the screen; all are in the file.
 NAMED = 20
@@ -23,10 +25,14 @@ def main() -> None:
                          batch_size=given.batch_size)
   for name, reason in itertools.islice(done.unreadable.items(), NAMED):
     print(f'left out: {name} cannot be read as an image: {reason}')
-  print(f'{done.embedded} images, embeddings of {done.size} numbers: {done.output}\n'
-        f'{len(done.unreadable)} images could not be read')
+  print(f'{_images(done.embedded)}, embeddings of {done.size} numbers: {done.output}\n'
+        f'{_images(len(done.unreadable))} could not be read')
   if done.left_out:
     print(done.left_out)
+
+
+def _images(count: int) -> str:
+  return f'{count} image{"s" * (count != 1)}'
 
 
 if __name__ == '__main__':

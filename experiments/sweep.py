@@ -42,13 +42,13 @@ def main() -> None:
   write = lambda: sweep_table.write(found, table)
   left = [point for point in found if sweep.state(point) != 'done']
   if (arguments.print or arguments.slurm) and not left:
-    raise InputError(f'All {len(found)} points are done; their table: {table}.csv')
+    raise InputError(f'Nothing is left of {sweep.counted(found)}; the table: {table}.csv')
   if arguments.print:
     print('\n'.join(sweep.commands(left)))
   elif arguments.slurm:
     with files.atomic_write(pathlib.Path(arguments.slurm).expanduser()) as file:
       file.write(sweep.slurm_script(left))
-    print(f'{len(left)} of {len(found)} points are left: sbatch {arguments.slurm}')
+    print(f'{len(left)} of {sweep.counted(found)} left: sbatch {arguments.slurm}')
   elif arguments.status:
     print(tables.markdown(tables.sweep(write())))
   else:
@@ -56,7 +56,7 @@ def main() -> None:
     print(tables.markdown(tables.sweep(write())))
     print(f'Table: {table}.csv, {table}.json')
     if failed:
-      sys.exit(f'error: {len(failed)} of {len(found)} points failed: '
+      sys.exit(f'error: {len(failed)} of {sweep.counted(found)} failed: '
                + ', '.join(point.digest for point in failed))
 
 

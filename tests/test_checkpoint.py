@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import pickle
 
 from etils import epath
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import checkpoint, optimizers, parallel, tensors
+from byol_jax import checkpoint, file_kinds, optimizers, parallel, tensors
 from byol_jax.errors import InputError
 from byol_jax.train_step import TrainState
 
@@ -214,6 +215,24 @@ def test_no_checkpoint_and_no_such_step_are_said(saved, tmp_path):
     checkpoint.read_meta(tmp_path / 'elsewhere')
   with pytest.raises(InputError, match='no|No checkpoint of step 9.*1, 2'):
     checkpoint.read_meta(saved, 9)
+
+
+@pytest.mark.parametrize('name, content, message', [
+    ('r 18.v2.pth', b'\x80\x02\x8a\x0a' + file_kinds.TORCH_MAGIC,
+     "{0} is a file of torch.save, and no folder of a run. Make one of it, and give that one: "
+     "python -m experiments.convert from_torch --input='{0}' --workdir='{1}/r 18_run'"),
+    ('a.pkl', pickle.dumps({}), '{0} is a Python pickle, and no folder of a run. Make one of it, '
+     'and give that one: python -m experiments.convert from_deepmind --input={0} '
+     '--workdir={1}/a_run'),
+    ('a.npz', b'\x93NUMPY\1', '{0} is a NumPy array (.npy), and no folder of a run; give the '
+     '--workdir of a pretraining. Weights of others become one by python -m experiments.convert, '
+     'which reads safetensors files, files of torch.save and pickles of DeepMind.')])
+def test_weights_of_others_are_no_run_and_the_command_that_reads_them_is_named(
+    tmp_path, name, content, message):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(InputError) as error:
+    checkpoint.restore_trees(tmp_path / name, ('online',))
+  assert str(error.value) == message.format(tmp_path / name, tmp_path)
 
 
 def test_an_unfinished_save_is_no_checkpoint_and_goes(saved):

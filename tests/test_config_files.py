@@ -30,7 +30,8 @@ def put(tmp_path, text, name='own.py'):
     ('tests/tiny.py:', 'pretraining', '--config is tests/tiny.py: with nothing after the colon; '
      'leave the colon out, or give what the config takes there.'),
     ('experiments/configs/demo.py:fast', 'pretraining',
-     "experiments/configs/demo.py takes no argument such as 'fast' after the colon."),
+     "experiments/configs/demo.py takes no argument, and is given 'fast' after the colon; leave "
+     'both out.'),
     ('README.md', 'pretraining', 'README.md is no Python file (--config): a config is one with a '
      'function get_config(), as those in experiments/configs are.')])
 def test_wrong_kinds_and_paths(path, kind, message):
@@ -50,10 +51,14 @@ def test_wrong_kinds_and_paths(path, kind, message):
     ('def get_config(): return 1 / 0',
      'FILE cannot be read as a config: ZeroDivisionError: division by zero'),
     ('def get_config(:', 'FILE cannot be read as a config: SyntaxError: invalid syntax'),
+    ('import sys\ndef get_config(): sys.exit(3)', 'FILE cannot be read as a config: it ends the '
+     'program, as sys.exit() does (3). A config only returns its values; it reads no arguments of '
+     'the command line.'),
+    ('raise SystemExit', 'FILE cannot be read as a config: it ends the program, as sys.exit() '
+     'does. A'),
     ('raise SystemError', 'FILE cannot be read as a config: SystemError: no message'),
     (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n  del config.data\n'
-     '  return config', 'FILE is no config of a pretraining: it lacks keys data.center_order, '
-     'data.center_share, data.changed_files, data.dataset, data.image_size and '),
+     '  return config', 'FILE is no config of a pretraining: it lacks key data. experiments/'),
     (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n'
      '  del config.train.eta\n  config.train.mine = 1\n  return config',
      'FILE is no config of a pretraining: it lacks key train.eta and has the unknown key '
@@ -63,6 +68,24 @@ def test_own_configs_that_are_none(tmp_path, text, message):
   with pytest.raises(InputError, match=re.escape(message.replace('FILE', path))) as caught:
     config_files.read(path, 'pretraining')
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('values, kind, message', [
+    ('seed=1', 'pretraining', 'is no config of a pretraining: it lacks keys checkpoint, data, '),
+    ('seed=1', 'evaluation', 'is no config of an evaluation: it lacks keys batch_size, data, '),
+    ('seed=1, mine=2', 'pretraining', ' more and has the unknown key mine. '),
+    ('train=dict(epochs=1.)', 'pretraining', 'it lacks keys checkpoint, data, '),
+    ('evaluators={}', 'evaluation', 'it lacks keys batch_size, '),
+    ('train=dict(epochs=1.)', 'evaluation', None), ('encoders=()', 'pretraining', None)])
+def test_a_config_with_few_keys_is_told_what_it_lacks(tmp_path, values, kind, message):
+  path = put(tmp_path, 'from ml_collections import ConfigDict\n'
+             f'def get_config(): return ConfigDict(dict({values}))\n')
+  with pytest.raises(InputError) as error:
+    config_files.read(path, kind)
+  if message is None:
+    assert ' but of a' in str(error.value)
+  else:
+    assert message in str(error.value) and ' but of a' not in str(error.value)
 
 
 def test_options_of_plug_ins_may_differ(tmp_path):

@@ -80,7 +80,7 @@ def test_a_second_run_with_the_same_flags_is_the_same_run(pretrained, tmp_path):
     ('pretrain', dict(config='experiments/configs/cifar10.py:size=tpu'),
      ["size is 'tpu'; it can be gpu or cpu"]),
     ('pretrain', dict(config='experiments/configs/demo.py:fast'),
-     ["demo.py takes no argument such as 'fast'"]),
+     ["demo.py takes no argument, and is given 'fast'"]),
     ('pretrain', dict(config='README.md'), ['README.md is no Python file (--config)']),
     ('pretrain', dict(config=CONFIG, config__train__batch_size=30), ['30', '28 or 32']),
     ('evaluate', dict(config=f'{CONFIG}:eval', checkpoint='/no/run'), ['No checkpoint in']),

@@ -36,6 +36,7 @@ def test_results_state_protocol_choice_and_counts(evaluated, pretrained):
   assert json.loads((workdir / 'results.json').read_text()) == json.loads(json.dumps(results))
   assert results['digest'] == checkpoint.read_meta(pretrained)['digests']['online']
   assert results['images'] == dict(train=64, validation=20, test=30)
+  assert results['left_out'] == dict(train='', validation='', test='')
   assert list(results['encoders']) == ['pretrained', 'random', 'pixels', 'supervised']
   for row in results['encoders'].values():
     assert set(row) == {'linear_features', 'knn', 'linear'}
@@ -106,11 +107,14 @@ def test_a_subset_encodes_its_own_images_and_no_others_anew(pretrained, tmp_path
   config, extract, made = image_folder(tmp_path / 'images', 20), features.extract, []
   monkeypatch.setattr(features, 'extract', lambda *args, **options: made.append(
       0) or extract(*args, **options))
+  (tmp_path / 'images' / 'test' / 'notes.txt').touch()
   counts = []
   for share, shards in ((1., 4), (.5, 4), (.5, 2), (1., 2)):
     config.data.options.subset_share, config.data.virtual_shards = share, shards
     found = evaluate.evaluate(config, pretrained, tmp_path / 'out')
     counts.append((found['images']['train'], len(made)))
+  assert found['left_out'] == dict(train='', validation='', test=(
+      f'1 files in {tmp_path}/images/test are left out, beside 40 images: 1 .txt'))
   assert counts == [(36, 3), (18, 4), (18, 4), (36, 4)]
   assert len((tmp_path / 'out' / 'subset_rows_share0.5_of36_seed0.txt').read_text().split()) == 18
   # A class more in the training folder numbers the test images otherwise, in the same files.

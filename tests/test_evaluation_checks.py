@@ -109,6 +109,46 @@ def test_labels_are_looked_at_first(pretrained, tmp_path, evaluator, options, la
   assert message in refusal(found, pretrained, tmp_path / 'out')
 
 
+@pytest.mark.usefixtures('nothing_is_encoded')
+@pytest.mark.parametrize('test_labels, message', [
+    ([0, 1, 2], 'labels run from 0 to 2, outside of 0 ... 1, the classes of the training labels'),
+    ([0, 1, -1], '1 of 3 labels are -1, the sign of an image without a label.')])
+def test_labels_of_the_test_images_are_looked_at_first(pretrained, tmp_path, test_labels, message):
+  found = config('linear_features')
+  found.data.update(arrays(tmp_path, [0, 1] * 20, test_labels))
+  assert message in refusal(found, pretrained, tmp_path / 'out')
+  assert not (tmp_path / 'out' / loading.ACCESS_LOG).exists()
+
+
+@pytest.mark.usefixtures('nothing_is_encoded')
+@pytest.mark.parametrize('evaluator, options, message', [
+    ('linear_features', {}, "All 10 training images are of class 1 ('dog'); a"),
+    ('linear_transfer', {}, "1 of 2 classes have none of the 10 training images: 0 ('cat'). "),
+    ('few_shot', dict(shots=(2,)), "Class 0 ('cat') has 0 training images, fewer than the 2")])
+def test_classes_are_called_by_their_names(pretrained, tmp_path, monkeypatch, evaluator, options,
+                                           message):
+  (tmp_path / 'named_classes').mkdir()
+  (tmp_path / 'named_classes' / 'two.py').write_text(NAMED_CLASSES)
+  monkeypatch.syspath_prepend(tmp_path)
+  found = config(evaluator, **options)
+  found.data.update(dataset='named_classes.two', options={})
+  assert message in refusal(found, pretrained, tmp_path / 'out')
+
+
+NAMED_CLASSES = '''
+import numpy as np
+from byol_jax.datasets import Split
+
+RANGES = {}
+
+
+def load(split, *, shards):
+  ids = shards.sample_ids(10)
+  return Split(ids, np.zeros((len(ids), 16, 16, 3), np.uint8), np.ones(len(ids), np.int32), 10, 2,
+               class_names=('cat', 'dog'))
+'''
+
+
 def lists(root, query, gallery):
   """The config of a retrieval among images that CSV files list with these cameras."""
   for name, images in (('query', query), ('gallery', gallery)):

@@ -72,6 +72,23 @@ def test_command(workdir, images, tmp_path):
           in result.stdout)
 
 
+@pytest.mark.parametrize('command, flags', [
+    ('extract', dict(batch_size=65537)), ('convert', dict(image_size=4097))])
+def test_sizes_that_no_memory_holds_are_refused(command, flags):
+  result = commands.run(command, **flags)
+  (name, value), = flags.items()
+  assert result.returncode == 1
+  assert result.stderr == (f'error: flag --{name}={value}: {value} is not an integer in the range '
+                           f'[1, {value - 1}]\n')
+
+
+def test_a_batch_has_no_room_for_more_images_than_there_are(workdir, images, tmp_path):
+  for size in (4, 10 ** 9):
+    extract.extract(workdir, images[0] / 'deep' / 'er', tmp_path / f'{size}.npz', batch_size=size)
+  few, many = (np.load(tmp_path / f'{size}.npz')['embeddings'] for size in (4, 10 ** 9))
+  np.testing.assert_array_equal(few, many)
+
+
 def test_errors(workdir, images, tmp_path):
   (tmp_path / 'bad').mkdir()
   (tmp_path / 'bad' / 'a.png').write_text('no image')
@@ -80,7 +97,7 @@ def test_errors(workdir, images, tmp_path):
       (images[0], 'out.csv', 'must end in .npz'),
       ('nowhere', 'out.npz', 'no such folder .--images'),
       (tmp_path / 'bad', 'out.npz', "a.png cannot be read as an image: its content is text: 'no "
-                                    "image', nor can the 1 others."),
+                                    "image', nor can the other one."),
       (images[0], 'none/out.npz', 'cannot be written')):
     with pytest.raises(InputError, match=message):
       extract.extract(workdir, folder, tmp_path / output)

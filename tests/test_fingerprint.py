@@ -220,3 +220,14 @@ def test_no_record_and_a_damaged_one(few, tmp_path):
     with pytest.raises(InputError, match=f'^{path}, the record of the files .* is damaged .*'
                                          'data.changed_files=accept'):
       fingerprint.read(workdir)
+
+
+def test_files_that_an_option_names_are_called_by_their_paths_too(few):
+  now = lambda *names: fingerprint.observe(Files(names, [str(few / 'a/1'), str(few / 'b/1')]))
+  before = fingerprint.with_checksums(now('images', 'b/1'), 0, False)
+  overwrite(few / 'a/1')
+  overwrite(few / 'b/1')
+  changed = [f'images: {few}/a/1', 'b/1']
+  assert fingerprint.compare(before, now('images', 'b/1')) == changes(changed=changed[::-1])
+  assert fingerprint.compare(before, now('labels', 'b/1')) == changes(
+      added=[f'labels: {few}/a/1'], gone=changed[:1], changed=changed[1:])

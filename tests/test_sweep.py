@@ -4,6 +4,7 @@ import concurrent.futures
 import fcntl
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ def get_hyper(hyper):
 
 
 def points(workdir, get_hyper=get_hyper, **overrides):
+  overrides = {key.replace('__', '.'): value for key, value in overrides.items()}
   return sweep.points(tiny.config, get_hyper, config_path='tests/tiny.py', overrides=overrides,
                       workdir=workdir)
 
@@ -96,6 +98,11 @@ def test_a_point_that_occurs_twice_is_run_once(tmp_path):
 def test_what_cannot_be_swept_is_said(tmp_path, make, message):
   with pytest.raises(InputError, match=message):
     points(tmp_path, make)
+
+
+def test_points_are_counted_in_words(three):
+  assert [sweep.counted(three[:count]) for count in (0, 1, 3)] == [
+      '0 points', '1 point', '3 points']
 
 
 def test_points_run_and_are_skipped_when_done(three, capfd):
@@ -263,6 +270,31 @@ def test_damaged_seconds_are_said_and_the_other_points_run(three, capfd):
   (found[0].folder / sweep.SECONDS).write_text('{')
   assert run(found) == found[:1] and sweep.state(found[1]) == 'done'
   assert f'{found[0].folder / sweep.SECONDS} is damaged' in capfd.readouterr().out
+
+
+def test_configs_of_the_clone_are_found_from_any_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'own.py').touch()
+  found, *_ = points(tmp_path, evals__afterwards=('own.py:x', f'{LINEAR}:cifar10'))
+  assert [stage.arguments[2] for stage in found.stages[1:]] == [
+      '--config=own.py:x', f'--config={pathlib.Path(__file__).parents[1] / LINEAR}:cifar10']
+  with pytest.raises(InputError, match='evals.afterwards names none.py, and there is no such file'):
+    points(tmp_path, evals__afterwards=('none.py',))
+
+
+def test_devices_that_no_run_would_find_are_said_once(three, tmp_path, monkeypatch, capfd):
+  monkeypatch.setenv('JAX_PLATFORMS', 'tpu')
+  monkeypatch.setenv('PYTHONPATH', str(pathlib.Path(__file__).parents[1]))
+  with pytest.raises(InputError, match='^JAX_PLATFORMS is tpu, and JAX finds no tpu device here'):
+    run(three)
+  assert not three[0].folder.exists() and capfd.readouterr().out == ''
+
+
+def test_where_no_point_is_left_no_device_is_looked_for(three, monkeypatch):
+  done = [with_code(point, WORKS) for point in three]
+  run(done)
+  monkeypatch.setenv('JAX_PLATFORMS', 'tpu')
+  assert run(done) == []
 
 
 LINEAR = 'experiments/configs/eval/linear.py'

@@ -189,7 +189,7 @@ def test_resuming_with_other_data_under_the_same_path_is_refused(tmp_path):
   np.save(tmp_path / 'images.npy', images)
   train.pretrain(config, tmp_path / 'run')
   np.save(tmp_path / 'images.npy', images[:40])
-  with pytest.raises(InputError, match=r': 1 changed \(images\)\. '):
+  with pytest.raises(InputError, match=rf': 1 changed \(images: {tmp_path}/images.npy\)\. '):
     train.pretrain(config, tmp_path / 'run')
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from byol_jax import preprocess
-from byol_jax.datasets import Shards, Stream
+from byol_jax.datasets import DataError, Shards, Stream
 
 PARTS = ('read', 'decode', 'crops', 'published')
 
@@ -27,7 +27,12 @@ def batches(part: str, stream: Stream, shards: Shards, *, policies: Sequence[Map
     resize: of 'crops', a key of `preprocess.RESIZE`.
     workers: images decoded at once; 0 lets tf.data decide.
     batch_size: images per batch.
+
+  Raises:
+    DataError: an image cannot be read; names it.
   """
+  decode = stream.decode or preprocess.decode
+
   def published(encoded):
     shape = tf.image.extract_jpeg_shape(encoded)
     return [_partial_decode(encoded, shape, policy, image_size) for policy in policies]
@@ -36,13 +41,28 @@ def batches(part: str, stream: Stream, shards: Shards, *, policies: Sequence[Map
     seed = tf.stack([0, tf.strings.length(encoded)])
     return preprocess.crops(first, seed, policies=policies, size=image_size, resize=resize)
 
-  if part == 'crops':
-    first = preprocess.decode(next(iter(_encoded(stream, shards))))
-  process = dict(read=tf.strings.length, decode=lambda encoded: tf.shape(
-      preprocess.decode(encoded)), crops=crops, published=published)[part]
-  return _encoded(stream, shards).map(
-      process, num_parallel_calls=workers or tf.data.AUTOTUNE).batch(batch_size).prefetch(
-          2).as_numpy_iterator()
+  process = dict(read=tf.strings.length, decode=lambda encoded: tf.shape(decode(encoded)),
+                 crops=crops, published=published)[part]
+  try:
+    if part == 'crops':
+      first = decode(next(iter(_encoded(stream, shards))))
+    yield from _encoded(stream, shards).map(
+        process, num_parallel_calls=workers or tf.data.AUTOTUNE).batch(batch_size).prefetch(
+            2).as_numpy_iterator()
+  except tf.errors.InvalidArgumentError as error:
+    raise DataError(_unreadable(part, stream, shards, decode)) from error
+
+
+def _unreadable(part: str, stream: Stream, shards: Shards, decode) -> str:
+  """A sentence on the first image that cannot be decoded, found by decoding them one by one."""
+  for record in _records(stream, shards):
+    try:
+      decode(stream.read(record)['encoded'])
+    except tf.errors.InvalidArgumentError:
+      return (f'{stream.unreadable(int(record["sample_id"]))}. The parts of the benchmark need '
+              'images that can all be read: replace or remove it.')
+  return (f'The part {part!r} meets an image that it cannot read, though it can be decoded, such '
+          'as one that is no JPEG among such files; give a folder of one kind.')
 
 
 def all_jpeg(stream: Stream, shards: Shards, images: int = 64) -> bool:
@@ -52,11 +72,14 @@ def all_jpeg(stream: Stream, shards: Shards, images: int = 64) -> bool:
 
 
 def _encoded(stream: Stream, shards: Shards) -> tf.data.Dataset:
+  return _records(stream, shards).repeat().map(lambda record: stream.read(record)['encoded'])
+
+
+def _records(stream: Stream, shards: Shards) -> tf.data.Dataset:
   seed = tf.constant([0, 0])
-  records = tf.data.Dataset.from_tensor_slices(tf.constant(shards.owned, tf.int64)).interleave(
+  return tf.data.Dataset.from_tensor_slices(tf.constant(shards.owned, tf.int64)).interleave(
       lambda shard: stream.records(shard, seed), cycle_length=len(shards.owned),
       num_parallel_calls=len(shards.owned))
-  return records.repeat().map(lambda record: stream.read(record)['encoded'])
 
 
 def _partial_decode(encoded: tf.Tensor, shape: tf.Tensor, policy: Mapping[str, Any], size: int

@@ -108,7 +108,8 @@ def _said(metadata: Mapping[str, str], weights: Weights, path) -> dict[str, Any]
              and said['batch_norm_epsilon'] > 0 and min(said['image_std']) > 0
              and options['stem'] in tuple(resnet.STEMS) and options['padding'] in resnet.PADDINGS
              and type(options['zero_init_last_scale']) is bool
-             and type(said['image_size']) is int and 1 <= said['image_size'] <= 4096
+             and type(said['image_size']) is int
+             and 1 <= said['image_size'] <= imported.LARGEST_SIDE
              and isinstance(source, dict) and type(source.get('licence', '')) is str)
     if not sound:
       raise ValueError('impossible values')

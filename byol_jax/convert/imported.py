@@ -8,6 +8,9 @@ from typing import Any
 from byol_jax import checkpoint, parallel
 from byol_jax.train_step import TrainState
 
+# Of the images of an encoder from elsewhere, in pixels; memory would not hold much larger ones.
+LARGEST_SIDE = 4096
+
 
 def write(workdir: str | os.PathLike, take_state: Callable[[], TrainState],
           meta: Mapping[str, Any]) -> None:

@@ -48,21 +48,39 @@ def find(state_dicts: StateDicts, prefix: str | None, path: Any
   encoders = [one for keys, tensors in state_dicts.items() for one in _encoders(keys, tensors)]
   if not encoders:
     raise InputError(f'{path}: {_none(state_dicts)}')
-  # One state dict goes without saying where it lies.
+  # One state dict goes without saying where it lies; keys with dots can give one path to several.
   same = len({one.keys for one in encoders}) == 1
-  shown = [one.prefix if same else one.path for one in encoders]
-  listed = ', '.join(map(ascii, shown))
+  paths = [one.path for one in encoders]
+  shown = [one.prefix if same or paths.count(one.path) > 1 else one.path for one in encoders]
   chosen = encoders
   if prefix is not None:
     chosen = ([one for one, name in zip(encoders, shown) if name == prefix]
               or [one for one in encoders if prefix in (one.prefix, one.path)])
     if not chosen:
-      raise InputError(f'{path}: no ResNet with the prefix {prefix!r} is in it; there are '
-                       f'{listed}.')
+      raise InputError(f'{path}: no ResNet {_with(prefix)} is in it; {_others(shown)}.')
   if len(chosen) > 1:
+    names = [name for one, name in zip(encoders, shown) if one in chosen]
+    if len(set(names)) < len(names):
+      raise InputError(f'{path}: {len(chosen)} ResNets {_with(names[0])} are in it, which no '
+                       '--prefix tells apart; save the one that is needed alone, by '
+                       'torch.save(model.state_dict(), FILE).')
     raise InputError(f'{path}: {len(chosen)} ResNets are in it, where one is needed; choose with '
-                     f'--prefix: {listed}.')
+                     f'--prefix: {_listed(names)}.')
   return _taken(chosen[0], state_dicts)
+
+
+def _with(prefix: str) -> str:
+  return f'with the prefix {ascii(prefix)}' if prefix else 'without a prefix'
+
+
+def _listed(prefixes: list[str]) -> str:
+  return ', '.join(ascii(prefix) if prefix else 'none (--prefix=)' for prefix in prefixes)
+
+
+def _others(prefixes: list[str]) -> str:
+  if len(prefixes) > 1:
+    return f'the prefixes of the {len(prefixes)} that are in it are: {_listed(prefixes)}'
+  return f'the one that is in it is {_with(prefixes[0])}; leave --prefix out'
 
 
 def unlike(weights: Mapping[str, np.ndarray]) -> str:

@@ -6,6 +6,7 @@ inert stand-ins from `torch_globals`.
 """
 
 from collections.abc import Mapping
+import contextlib
 import json
 import pathlib
 import re
@@ -15,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from byol_jax import file_kinds
-from byol_jax.convert import torch_globals, torch_names
+from byol_jax.convert import torch_arrays, torch_globals, torch_names
 from byol_jax.errors import InputError
 
-# {keys that lead to it: {name: tensor of NumPy or torch}}, of every dict with tensors.
+# {keys that lead to it: {name: array or tensor of torch}}, of every dict with tensors.
 StateDicts = dict[tuple[str, ...], dict[str, Any]]
 MAX_DEPTH = 8
 # A dict of tensors alone, at any depth, and modules as their state dicts.
@@ -61,13 +62,19 @@ def to_numpy(tensor: Any, where: str, size: int) -> np.ndarray:
   """A tensor of `read` as an array, floats as float32.
 
   Args:
-    tensor: of NumPy or torch.
+    tensor: of `read`.
     where: file and name, for messages.
     size: of the file in bytes, which no tensor can exceed.
 
   Raises:
-    InputError: the tensor is larger than the file.
+    InputError: the tensor is larger than the file, or damaged.
   """
+  if isinstance(tensor, torch_arrays.Array):
+    try:
+      tensor = tensor.numbers()
+    except ValueError as error:
+      raise InputError(f'{where}: the array is damaged ({type(error).__name__}); fetch the file '
+                       'again.') from error
   if isinstance(tensor, np.ndarray):
     # bfloat16 is a dtype of ml_dtypes, of no kind of numpy's own.
     return tensor if tensor.dtype.kind in 'biu' else np.asarray(tensor, np.float32)
@@ -90,7 +97,26 @@ def _read_safetensors(path: pathlib.Path) -> tuple[StateDicts, dict[str, str]]:
     raise InputError(f'{path} holds numbers of a kind that NumPy does not have ({error}); save its '
                      'tensors as float32 or float16.') from error
   except (safetensors.SafetensorError, TypeError, OSError) as error:
-    raise InputError(f'{path} cannot be read as safetensors ({error}); fetch it again.') from error
+    raise InputError(_cut_off(path) or f'{path} cannot be read as safetensors ({error}); fetch it '
+                     'again.') from error
+
+
+def _cut_off(path: pathlib.Path) -> str:
+  """A sentence on a safetensors file that is shorter than its header says; '' for others."""
+  size, least = path.stat().st_size, ''
+  with open(path, 'rb') as file:
+    length = int.from_bytes(file.read(8), 'little')
+    header = file.read(length)
+  wanted = 8 + length
+  if size < wanted:
+    # The header would say how many bytes follow it.
+    least = 'at least '
+  else:
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+      wanted += max(one['data_offsets'][1] for name, one in json.loads(header).items()
+                    if name != '__metadata__')
+  return (f'{path} is cut off: it has {size:,} bytes, where its header says {least}{wanted:,}; '
+          'fetch it again.') if size < wanted else ''
 
 
 def _load(path: pathlib.Path) -> Any:
@@ -129,22 +155,42 @@ def _new(path: pathlib.Path) -> str:
 
 
 def _collect(value: Any, keys: tuple[str, ...], found: StateDicts, met: set[int]) -> None:
-  """Adds the tensors of a mapping and of those in it; each mapping is looked at once."""
-  import torch
+  """Adds the tensors of a mapping and of those in it; each mapping is looked at once.
 
-  if not isinstance(value, Mapping) or len(keys) > MAX_DEPTH or id(value) in met:
+  The mappings of a list are under their numbers.
+  """
+  if (not isinstance(value, Mapping | list | tuple) or len(keys) > MAX_DEPTH or id(value) in met):
     return
   met.add(id(value))
-  # Sparse, quantized and empty-device tensors are of no ResNet.
-  tensors = {str(name): one for name, one in value.items() if isinstance(one, torch.Tensor)
-             and one.layout == torch.strided and not one.is_quantized and not one.is_meta}
+  named = isinstance(value, Mapping)
+  items = list(value.items() if named else enumerate(value))
+  tensors = {str(name): one for name, one in items if named and _is_tensor(one)}
   if tensors:
     found[keys] = tensors
-  for name, inner in value.items():
+  for name, inner in items:
     _collect(inner, (*keys, str(name)), found, met)
+
+
+def _is_tensor(value: Any) -> bool:
+  import torch
+
+  if isinstance(value, torch_arrays.Array):
+    return value.holds_numbers()
+  # Sparse, quantized and empty-device tensors are of no ResNet.
+  return (isinstance(value, torch.Tensor) and value.layout == torch.strided
+          and not value.is_quantized and not value.is_meta)
 
 
 def _described(value: Any) -> str:
   if isinstance(value, Mapping):
-    return f'a dict with {", ".join(ascii(str(key)[:50]) for key in list(value)[:10]) or "nothing"}'
+    named = [ascii(str(key)[:50]) + (f' ({_described(one)})' if _tensors_in(one) else '')
+             for key, one in list(value.items())[:10]]
+    return f'a dict with {", ".join(named) or "nothing"}'
+  if count := _tensors_in(value):
+    return f'a {type(value).__name__} with {count} tensor{"s" * (count > 1)} without names'
   return ascii(getattr(value, 'name_in_file', f'a {type(value).__name__}'))[1:-1]
+
+
+def _tensors_in(value: Any) -> int:
+  """How many tensors a list has, which no name tells apart."""
+  return sum(map(_is_tensor, value)) if isinstance(value, list | tuple) else 0

@@ -3,7 +3,8 @@
 Training programs save their options, scores and paths with the weights. torch's weights-only
 loader refuses them, as each is a function or class that the file wants to be called. Here
 nothing of these libraries is imported or called: the loader gets classes that take any
-arguments, do nothing with them and hold nothing.
+arguments, do nothing with them and hold nothing; of NumPy's arrays, which can be weights, those
+of `torch_arrays`.
 """
 
 from collections import OrderedDict
@@ -13,6 +14,8 @@ import os
 import pickletools
 from typing import Any, BinaryIO
 import zipfile
+
+from byol_jax.convert import torch_arrays
 
 # Of modules and of what is in them. A library's networks are not among them: their weights would
 # be lost without a word.
@@ -83,6 +86,8 @@ def stand_ins(found: Iterable[str]) -> dict[str, Callable[..., Any]]:
 
 
 def _stand_in(name: str) -> Callable[..., Any]:
+  if name in torch_arrays.NAMES:
+    return torch_arrays.NAMES[name]
   if name == 'collections.defaultdict':
     return _empty_dict
   if name == 'collections.deque':

@@ -172,6 +172,11 @@ def class_name(names: Sequence[str], label: int) -> str:
   return names[label] if names else f'class {label}'
 
 
+def numbered(names: Sequence[str], label: int) -> str:
+  """As errors call a class: its number, and its name where it has one: '3 ('cat')'."""
+  return f'{label} ({names[label]!r})' if label < len(names) else str(label)
+
+
 def read(
     name: str,
     split: str,
@@ -261,4 +266,4 @@ def one_host(index: int, count: int, total: int) -> Shards:
 
 __all__: Sequence[str] = (
     'DataError', 'Files', 'SPLITS', 'Shards', 'Split', 'Stream', 'Subset', 'TOGETHER',
-    'check_labels', 'class_name', 'one_host', 'out_of_range', 'read')
+    'check_labels', 'class_name', 'numbered', 'one_host', 'out_of_range', 'read')

@@ -65,7 +65,7 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
       [N, H, W, 3]; the labels are not one class per image, or out of their range.
   """
   if split == 'test':
-    check_split(split, test_images=test_images)
+    _check_there(test_images)
     all_images, found = _read(test_images, UNLABELLED if labels == UNLABELLED else test_labels)
     rows = np.arange(len(all_images))
   else:
@@ -98,11 +98,17 @@ def _files(**paths: str | None) -> Files:
   return Files(list(found), list(found.values()))
 
 
-def check_split(split: str, *, test_images: str | None, **_) -> None:
-  """Raises DataError if a split cannot exist, without reading it."""
-  if split == 'test' and test_images is None:
+def check_split(split: str, *, test_images: str | None, **options) -> None:
+  """Raises DataError if a split cannot be read; looks at its labels and the shape of its images."""
+  if split == 'test':
+    _check_there(test_images)
+    load(split, shards=Shards(owned=()), test_images=test_images, **options)
+
+
+def _check_there(test_images: str | None) -> None:
+  if test_images is None:
     raise DataError('There is no test split: set data.options.test_images.')
-  if split == 'test' and not pathlib.Path(test_images).expanduser().exists():
+  if not pathlib.Path(test_images).expanduser().exists():
     raise DataError(f'{test_images}: no such file (data.options.test_images).')
 
 

@@ -67,7 +67,7 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
     held = hashing.permutation(len(paths), 0)[:math.ceil(share * len(paths))]
     rows, subset = balanced.of_training(
         split, np.arange(len(paths)), held, lambda: balanced.one_label_each(numbers, train),
-        len(classes or ()), subset_share, subset_seed)
+        len(classes or ()), subset_share, subset_seed, classes or ())
     if not len(rows):
       raise DataError(f'{train}: the {split} split is empty with {len(paths)} images and '
                       f'data.options.validation_share {validation_share}.')

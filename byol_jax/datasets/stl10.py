@@ -64,7 +64,7 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
     held = rows[hashing.permutation(len(rows), 0)][:math.ceil(validation_share * len(rows))]
     rows, subset = balanced.of_training(
         split, rows, held, lambda: balanced.one_label_each(labels, f'{name}_X.bin'), CLASSES,
-        subset_share, subset_seed)
+        subset_share, subset_seed, CLASS_NAMES)
   ids = shards.sample_ids(len(rows))
   return Split(ids, np.ascontiguousarray(images[rows[ids]]),
                None if labels is None else labels[rows[ids]], len(rows),

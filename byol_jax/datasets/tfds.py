@@ -5,7 +5,7 @@ split, or as many of each class; of the others a balanced subset can be taken. W
 drawn by classes takes one pass over the labels. How records are read: tfrecords.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import math
 import posixpath
 
@@ -85,11 +85,12 @@ def load(split: str, *, shards: Shards, name: str, train_split: str, validation_
   if split in ('train', TOGETHER) or split == 'validation' and not validation_split:
     slices = prepared.slices(builder, train_split, 'train')
     labels = lambda: _labels(form, name, data_dir, train_split, label_key)
+    names = prepared.class_names(builder.info.features, label_key)
     held = np.arange(0) if validation_split else _held_out(
         tfrecords.count(slices), labels, form.num_classes, held_out, held_out_images,
-        held_out_share, held_out_per_class)
+        held_out_share, held_out_per_class, names)
     rows, subset = balanced.of_training(split, np.arange(tfrecords.count(slices)), held, labels,
-                                        form.num_classes, subset_share, subset_seed)
+                                        form.num_classes, subset_share, subset_seed, names)
     parts.append(Chosen(slices, rows))
   if validation_split and split in ('validation', TOGETHER):
     part = _all(prepared.slices(holder, validation_split, 'validation'))
@@ -151,10 +152,10 @@ def _labels(form: prepared.Form, name: str, data_dir: str | None, train_split: s
 
 
 def _held_out(total: int, labels: Callable[[], np.ndarray], num_classes: int, held_out: str,
-              images: int, share: float, per_class: int) -> np.ndarray:
+              images: int, share: float, per_class: int, class_names: Sequence[str]) -> np.ndarray:
   """The rows of the training split that are held out."""
   if held_out == 'per_class':
-    return balanced.held_out(labels(), num_classes, per_class)
+    return balanced.held_out(labels(), num_classes, per_class, class_names)
   count = min(images, math.ceil(share * total))
   return np.arange(count) if held_out == 'first' else np.arange(total - count, total)
 

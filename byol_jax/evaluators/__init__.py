@@ -54,7 +54,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
-from byol_jax import plugins
+from byol_jax import datasets, plugins
 from byol_jax.errors import InputError
 
 # METRICS of an evaluator that returns what `accuracy` does.
@@ -129,6 +129,7 @@ class Facts(NamedTuple):
   virtual_shards: must divide a batch of training images.
   embedding_size: () -> numbers in an embedding of the encoder that has the fewest.
   roles: the `retrieval_lists.Roles` of the test split; None where the data set has no lists.
+  class_names: of the classes, for messages; () where they have none.
   """
 
   train: Known
@@ -139,6 +140,7 @@ class Facts(NamedTuple):
   virtual_shards: int
   embedding_size: Callable[[], int]
   roles: Any = None
+  class_names: Sequence[str] = ()
 
 
 def has(evaluator: str, flag: str) -> bool:
@@ -192,17 +194,19 @@ def _check_labels(name: str, labels: np.ndarray, count: int, num_classes: int, m
                      f'{low} ... {high}; correct the labels or num_classes.')
 
 
-def check_classes(labels: np.ndarray, num_classes: int) -> None:
+def check_classes(labels: np.ndarray, num_classes: int, class_names: Sequence[str] = ()) -> None:
   """Raises InputError where a class has no training image.
 
   Args:
     labels: of all training images, int [N], or [N, C] of several classes.
     num_classes: classes in the data set.
+    class_names: for the message; () where classes have none.
   """
   present = np.flatnonzero((labels > 0).any(axis=0)) if labels.ndim == 2 else labels
   missing = np.setdiff1d(np.arange(num_classes), present)
   if len(missing):
-    named = ', '.join(map(str, missing[:10])) + (', ...' if len(missing) > 10 else '')
+    named = ', '.join(datasets.numbered(class_names, one) for one in missing[:10]) + (
+        ', ...' if len(missing) > 10 else '')
     raise InputError(f'{len(missing)} of {num_classes} classes have none of the {len(labels)} '
                      f'training images: {named}. Take more training images, the same number of '
                      'each class, or correct num_classes.')

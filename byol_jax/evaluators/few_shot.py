@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
-from byol_jax import hashing, ranges
+from byol_jax import datasets, hashing, ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import Facts, Features, accuracy, check_features, label_ranks
 
@@ -92,17 +92,18 @@ def check(facts: Facts, *, shots: Sequence[int], **_) -> None:
   """Raises InputError for more shots than some class has images, as far as these are counted."""
   images, num_classes, most = facts.train.images, facts.num_classes, max(shots, default=0)
   if facts.train.labels is not None and shots:
-    _check_shots(facts.train.labels, num_classes, shots)
+    _check_shots(facts.train.labels, num_classes, shots, facts.class_names)
   elif images < most * num_classes:
     raise InputError(f'{images} training images cannot give {most} shots of each of {num_classes} '
                      'classes; give fewer shots.')
 
 
-def _check_shots(labels: np.ndarray, num_classes: int, shots: Sequence[int]) -> None:
+def _check_shots(labels: np.ndarray, num_classes: int, shots: Sequence[int],
+                 class_names: Sequence[str] = ()) -> None:
   counts = np.bincount(labels, minlength=num_classes)
   if counts.min() < max(shots):
-    raise InputError(f'Class {counts.argmin()} has {counts.min()} training images, fewer than the '
-                     f'{max(shots)} shots; give fewer shots.')
+    raise InputError(f'Class {datasets.numbered(class_names, counts.argmin())} has {counts.min()} '
+                     f'training images, fewer than the {max(shots)} shots; give fewer shots.')
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:

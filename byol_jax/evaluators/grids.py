@@ -82,8 +82,9 @@ def search(grid: Grid, points: Sequence[Point], train: Callable[..., Any], *,
   done = _finished(grid, points)
   left = [index for index in range(len(points)) if index not in done]
   steps_left = sum(steps[index] for index in left) + steps_after
-  parallel.say(f'{grid.name}: {len(points)} points, {sum(steps) + steps_after} steps in all; '
-               f'{len(done)} points are in {grid.path}, {steps_left} steps are left')
+  parallel.say(f'{grid.name}: {len(points)} point{"s" * (len(points) > 1)}, '
+               f'{sum(steps) + steps_after} steps in all; {len(done)} of the points are in '
+               f'{grid.path}, {steps_left} steps are left')
   best, kept = None, None
   for index in left:
     timed = None if index != left[0] else lambda each: parallel.say(
@@ -165,8 +166,10 @@ def _say(grid: Grid, index: int, count: int, candidate: Candidate, metric: str) 
 
 def _diverged(grid: Grid, points: Sequence[Point]) -> str:
   rates = sorted({point['learning_rate'] for point in points})
-  return (f'All {len(points)} points of {grid.name} have diverged, with learning rates from '
-          f'{rates[0]:g} to {rates[-1]:g} per 256 images; set evaluators.{grid.name}.'
+  which, have = (f'All {len(points)} points', 'have') if len(points) > 1 else (
+      'The only point', 'has')
+  return (f'{which} of {grid.name} {have} diverged, with learning rates from {rates[0]:g} to '
+          f'{rates[-1]:g} per 256 images; set evaluators.{grid.name}.'
           'learning_rates to smaller values.')
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
-from byol_jax import ranges
+from byol_jax import datasets, ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluators import (
   ACCURACY,
@@ -102,7 +102,7 @@ def fit(train: Features, validation: Features, *, num_classes: int, l2_values: S
 def check(facts: Facts, **_) -> None:
   """Raises InputError where all training images are of one class, as far as their labels tell."""
   if facts.train.labels is not None:
-    _check_classes(facts.train.labels)
+    _check_classes(facts.train.labels, facts.class_names)
 
 
 def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
@@ -141,10 +141,11 @@ def _check(train: Features, validation: Features, num_classes: int) -> None:
   _check_classes(train.labels)
 
 
-def _check_classes(labels: np.ndarray) -> None:
+def _check_classes(labels: np.ndarray, class_names: Sequence[str] = ()) -> None:
   if labels.min() == labels.max():
-    raise InputError(f'All {len(labels)} training images are of class {labels[0]}; a classifier '
-                     'needs at least 2 classes.')
+    raise InputError(f'All {len(labels)} training images are of class '
+                     f'{datasets.numbered(class_names, labels[0])}; a classifier needs at least 2 '
+                     'classes.')
 
 
 def _moments(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,11 @@
 """What the paper's transfer results are measured in (appendix D.1, Table 10)."""
 
+from collections.abc import Sequence
+
 import chex
 import numpy as np
 
+from byol_jax import datasets
 from byol_jax.errors import InputError
 from byol_jax.evaluators import (
   ACCURACY,
@@ -52,10 +55,10 @@ def check(facts: Facts, *, metric: str, **_) -> None:
   """
   check_metric(metric, facts.multi_label)
   if facts.train.labels is not None:
-    check_classes(facts.train.labels, facts.num_classes)
+    check_classes(facts.train.labels, facts.num_classes, facts.class_names)
   for part in (facts.validation, facts.test):
     if facts.multi_label and part is not None and part.labels is not None:
-      _check_present(part.labels)
+      _check_present(part.labels, facts.class_names)
 
 
 def check_metric(metric: str, several_labels: bool) -> None:
@@ -66,11 +69,11 @@ def check_metric(metric: str, several_labels: bool) -> None:
                      f'{"map_voc07" if several_labels else "top1 or mean_per_class"}.')
 
 
-def _check_present(labels: np.ndarray) -> None:
+def _check_present(labels: np.ndarray, class_names: Sequence[str] = ()) -> None:
   empty = np.flatnonzero(~(labels > 0).any(axis=0))
   if len(empty):
-    raise InputError(f'No image of class {empty[0]} is among the {len(labels)}, so that it has no '
-                     'average precision; check the split.')
+    raise InputError(f'No image of class {datasets.numbered(class_names, empty[0])} is among the '
+                     f'{len(labels)}, so that it has no average precision; check the split.')
 
 
 def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:

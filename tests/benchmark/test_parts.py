@@ -3,10 +3,14 @@
 import collections
 import json
 
+import numpy as np
+from PIL import Image
 import pytest
 
 from byol_jax import benchmark
+from byol_jax.benchmark import input as benchmark_input
 from byol_jax.benchmark import profile, retrieval
+from byol_jax.datasets import DataError
 from tests import tiny
 from tests.commands import run
 
@@ -31,6 +35,39 @@ def test_every_part_runs(part, monkeypatch):
   lines = benchmark.as_json(results).splitlines()
   assert [json.loads(line)['name'] for line in lines] == [result.name for result in results]
   assert all(f'| {name} |' in table for name in CASES[part])
+
+
+def folder_config(folder, kinds, size=40):
+  """The config of a folder of random images, of which those of no kind are no images."""
+  for number, kind in enumerate(kinds):
+    path = folder / 'a' / f'{number:02d}.{kind or "jpg"}'
+    path.parent.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 256, (size, size, 3), np.uint8)
+    Image.fromarray(pixels).save(path) if kind else path.write_text('no image')
+  return tiny.config(data__dataset='image_folder', data__pipeline='tf_data', data__options=dict(
+      train=str(folder), validation=None, test=None, labels='none', validation_share=0.,
+      exif_orientation=True, subset_share=1., subset_seed=0))
+
+
+@pytest.mark.parametrize('kinds, parts', [
+    (['jpg'] * 8, {'read', 'decode', 'crops', 'published', 'pipeline'}),
+    (['tif', 'png'] * 4, {'read', 'decode', 'crops', 'pipeline'})])
+def test_the_input_of_a_folder_is_timed_by_its_parts(tmp_path, monkeypatch, kinds, parts):
+  monkeypatch.setattr(benchmark_input, 'IMAGES', 8)
+  results = benchmark.run('input', folder_config(tmp_path, kinds), repeats=1, trace=None)
+  assert {result.name for result in results} == parts
+
+
+@pytest.mark.parametrize('action', ['skip', 'stop'])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, monkeypatch, action):
+  monkeypatch.setattr(benchmark_input, 'IMAGES', 8)
+  config = folder_config(tmp_path, ['jpg', '', *['jpg'] * 6])
+  config.data.unreadable = action
+  with pytest.raises(DataError) as error:
+    benchmark.run('input', config, repeats=1, trace=None)
+  assert str(error.value) == (
+      f"{tmp_path}/a/01.jpg cannot be read as an image: its content is text: 'no image'. The parts "
+      'of the benchmark need images that can all be read: replace or remove it.')
 
 
 @pytest.mark.slow

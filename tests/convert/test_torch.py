@@ -303,7 +303,7 @@ def test_one_of_two_resnets_is_chosen_by_its_prefix(narrow, tmp_path):
   path = written(narrow, tmp_path, lambda w: w.update(
       {f'module.encoder_k.{name}': np.array(-array) for name, array in w.items()},
       **{'module.projector.0.weight': np.zeros((2, 2), np.float32)}))
-  with pytest.raises(InputError, match="choose with --prefix: '', 'module.encoder_k.'"):
+  with pytest.raises(InputError, match="choose with --prefix: none \\(--prefix=\\), 'module.enc"):
     from_torch.read(path, tmp_path / 'run', CONFIG)
   with pytest.raises(InputError, match="no ResNet with the prefix 'encoder_q.'"):
     from_torch.read(path, tmp_path / 'run', CONFIG, 'encoder_q.')

@@ -44,6 +44,7 @@ LIGHTLY = ('0', '1', '4', '5', '6', '7')
     ({(): resnet('f.', ('0', '1', '3', '4', '5', '6'))}, None, []),
     ({(): resnet('backbone.', LIGHTLY) | resnet('momentum.', LIGHTLY)}, 'momentum.',
      sorted(resnet('backbone.', LIGHTLY))),
+    ({('a', 'b'): resnet('c.d.'), ('a',): resnet('b.c.d.')}, 'b.c.d.', ['a.b']),
     ({(): resnet() | resnet('ema.')}, '', sorted(resnet('ema.')))])
 def test_the_encoder_is_found(state_dicts, prefix, left):
   assert torch_encoder.find(state_dicts, prefix, 'a.pth') == (ITSELF, left)
@@ -60,8 +61,19 @@ def test_the_encoder_is_found(state_dicts, prefix, left):
      'a.pth: 2 ResNets are in it, where one is needed; choose with --prefix: '
      "'model.', 'model_ema.'."),
     ({('teacher',): resnet('backbone.'), ('student',): resnet('module.backbone.')}, 'net.',
-     "a.pth: no ResNet with the prefix 'net.' is in it; there are 'teacher.backbone.', "
-     "'student.module.backbone.'."),
+     "a.pth: no ResNet with the prefix 'net.' is in it; the prefixes of the 2 that are in it are: "
+     "'teacher.backbone.', 'student.module.backbone.'."),
+    ({(): resnet()}, 'net.', "a.pth: no ResNet with the prefix 'net.' is in it; the one that is in "
+     'it is without a prefix; leave --prefix out.'),
+    ({('a',): resnet('b.')}, '', 'a.pth: no ResNet without a prefix is in it; the one that is in '
+     "it is with the prefix 'b.'; leave --prefix out."),
+    ({(): resnet() | resnet('ema.')}, None, 'a.pth: 2 ResNets are in it, where one is needed; '
+     "choose with --prefix: none (--prefix=), 'ema.'."),
+    ({('a', 'b'): resnet('c.d.'), ('a',): resnet('b.c.d.')}, 'a.b.c.d.',
+     "a.pth: 2 ResNets are in it, where one is needed; choose with --prefix: 'c.d.', 'b.c.d.'."),
+    ({('a', 'b'): resnet('c.d.'), ('a.b',): resnet('c.d.')}, None, 'a.pth: 2 ResNets with the '
+     "prefix 'c.d.' are in it, which no --prefix tells apart; save the one that is needed alone, "
+     'by torch.save(model.state_dict(), FILE).'),
     ({('model',): {'patch_embed.proj.weight': 1, 'blocks.0.attn.weight': 1, 'blocks.0.norm': 1}},
      None, 'a.pth: no ResNet is in it under the names of torchvision and timm, conv1.weight, '
      'layer1.0.conv1.weight, ..., or of nn.Sequential, 0.weight, 4.0.conv1.weight, ..., with any '

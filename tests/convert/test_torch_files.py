@@ -3,6 +3,7 @@
 import argparse
 import collections
 import datetime
+import json
 import os
 import pathlib
 import pickle
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from byol_jax.convert import deepmind, torch_files, torch_globals
+from byol_jax.convert import deepmind, torch_arrays, torch_files, torch_globals
 from byol_jax.errors import InputError
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
@@ -66,7 +67,7 @@ def usual():
     yield f'{module}.{name}', made(lr=.1, inner=made(path=pathlib.Path('/x'))), modules
   counts = collections.defaultdict(int, a=1)
   for value in (argparse.Namespace(lr=.1, inner=argparse.Namespace(b=2)), np.float64(71.2),
-                np.int64(3), np.arange(3), np.array(['a', None], object), np.dtype('f4'),
+                np.int64(3), np.array(['a', None], object), np.array(['a', 'b']), np.dtype('f4'),
                 np.random.RandomState(0).get_state(), collections.OrderedDict(a=1), counts,
                 collections.deque([1, 2], maxlen=3), collections.Counter('ab'),
                 pathlib.PurePosixPath('/data'), datetime.datetime(2020, 1, 1), {1, 2},
@@ -169,6 +170,10 @@ def test_torchscript_is_refused_with_a_line_that_saves_its_weights(tmp_path, mon
 
 @pytest.mark.parametrize('content, message', [
     ([1, 2], 'holds no tensors by name, but a list'),
+    ([torch.zeros(2), np.zeros(2)], 'holds no tensors by name, but a list with 2 tensors without '
+     'names'), (dict(epoch=3, state_dict=[torch.ones(1)]), "holds no tensors by name, but a dict "
+     "with 'epoch', 'state_dict' \\(a list with 1 tensor without names\\)"),
+    (np.zeros(2), 'holds no tensors by name, but a NumPy array'),
     (dict(epoch=3, best=.5), "holds no tensors by name, but a dict with 'epoch', 'best'"),
     (argparse.Namespace(model=WEIGHTS), 'holds no tensors by name, but argparse.Namespace'),
     (torch.zeros(2), 'holds no tensors by name, but a Tensor')])
@@ -183,6 +188,50 @@ def test_state_dicts_at_any_depth_and_in_themselves(tmp_path):
   content['model']['again'] = content
   assert as_lists(read(save(tmp_path / 'a.pth', content))) == {
       (): dict(top=[0]), ('model', 'ema'): dict(w=[1])}
+
+
+ARRAYS = dict(floats=np.arange(200, dtype='f8').reshape(2, 100) / 7, halves=np.ones(3, 'f2'),
+              columns=np.asfortranarray(np.arange(6.).reshape(2, 3)), count=np.array(9),
+              swapped=np.arange(3, dtype='>f4'), true=np.array([True]))
+
+
+@pytest.mark.parametrize('options', [{}, dict(_use_new_zipfile_serialization=False)],
+                         ids=['zip', 'legacy'])
+def test_arrays_of_numpy_are_read_like_tensors(tmp_path, options):
+  path = save(tmp_path / 'a.pth', dict(args=[1], state_dict=dict(ARRAYS, **WEIGHTS)), **options)
+  (keys, found), = read(path).items()
+  assert keys == ('state_dict',) and set(found) == {*ARRAYS, *WEIGHTS}
+  for name, array in ARRAYS.items():
+    mine = torch_files.to_numpy(found[name], name, path.stat().st_size)
+    wanted = array.astype('f4') if array.dtype.kind == 'f' else array
+    assert mine.dtype == wanted.dtype and mine.flags.c_contiguous, name
+    np.testing.assert_array_equal(mine, wanted)
+
+
+def test_dicts_in_lists_are_found_under_their_numbers(tmp_path):
+  content = dict(models=[dict(w=torch.ones(1)), 3, (dict(w=torch.zeros(1)),)])
+  content['models'].append(content['models'])
+  assert as_lists(read(save(tmp_path / 'a.pth', content))) == {
+      ('models', '0'): dict(w=[1]), ('models', '2', '0'): dict(w=[0])}
+
+
+@pytest.mark.parametrize('change', [
+    dict(shape=(2 ** 40,)), dict(shape=(-1, -3)), dict(shape=(3.,)), dict(code='O8'),
+    dict(code='V1'), dict(order='='), dict(data='abc'), dict(data=None)])
+def test_arrays_that_are_not_as_large_as_they_say_are_none(change):
+  state = dict(shape=(3,), code='u1', order='|', data=b'abc') | change
+  array, dtype = torch_arrays.Array(), torch_arrays.DType(state['code'])
+  dtype.__setstate__((3, state['order']))
+  array.__setstate__((1, state['shape'], dtype, False, state['data']))
+  assert array.holds_numbers() == (change == dict(order='='))
+  assert not torch_arrays.Array().holds_numbers()
+
+
+def test_text_that_stands_for_no_bytes_is_damage():
+  array = torch_arrays.Array()
+  array.__setstate__((1, (1,), torch_arrays.DType('u1'), False, torch_arrays.Text('\u1234')))
+  with pytest.raises(InputError, match='a.pth, w: the array is damaged'):
+    torch_files.to_numpy(array, 'a.pth, w', 100)
 
 
 def html(path):
@@ -203,9 +252,16 @@ def half_of_legacy(path):
   path.write_bytes(path.read_bytes()[:200])
 
 
-def half_of_safetensors(path):
-  safetensors_numpy.save_file(dict(a=np.zeros(9)), path)
-  path.write_bytes(path.read_bytes()[:90])
+def cut_safetensors(size):
+  def write(path):
+    safetensors_numpy.save_file(dict(a=np.zeros(9), b=np.zeros(1)), path, metadata=dict(x='y'))
+    path.write_bytes(path.read_bytes()[:size])
+  return write
+
+
+def disordered_safetensors(path):
+  header = json.dumps(dict(a=dict(dtype='F32', shape=[3], data_offsets=[0, 4]))).encode()
+  path.write_bytes(len(header).to_bytes(8, 'little') + header + bytes(4))
 
 
 @pytest.mark.parametrize('write, message', [
@@ -217,7 +273,9 @@ def half_of_safetensors(path):
      'is a Python pickle. .* of DeepMind.s is read by: python -m experiments.convert from_deep'),
     (half, 'is a zip archive whose end is missing'),
     (half_of_legacy, 'cannot be read by torch.load'),
-    (half_of_safetensors, 'cannot be read as safetensors')])
+    (cut_safetensors(223), 'is cut off: it has 223 bytes, where its header says 224; fetch it'),
+    (cut_safetensors(100), 'is cut off: it has 100 bytes, where its header says at least 144; '),
+    (disordered_safetensors, 'cannot be read as safetensors')])
 @pytest.mark.parametrize('ending', ['pth', 'safetensors'])
 def test_files_of_other_kinds(tmp_path, write, message, ending):
   write(tmp_path / f'a.{ending}')

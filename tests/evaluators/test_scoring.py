@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
@@ -72,5 +74,8 @@ def test_facts_of_several_labels_are_checked_for_every_split_that_is_known():
       (facts(both, both, second), 'No image of class 0 is among the 2')):
     with pytest.raises(InputError, match=message):
       scoring.check(found, metric='map_voc07')
+    called = found._replace(class_names=('cat', 'dog'))
+    with pytest.raises(InputError, match=re.sub(r'\b0\b', r"0 \\('cat'\\)", message)):
+      scoring.check(called, metric='map_voc07')
   with pytest.raises(InputError, match="metric is 'top1', but the data set has several labels"):
     scoring.check(facts(both, both), metric='top1')
