@@ -30,6 +30,8 @@ FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'AVIF', 'HEIF')
 MOST_PIXELS = 2 ** 29 // 3
 # How ImageMagick wrote EXIF into PNG before there was a chunk for it.
 _RAW_EXIF = b'Raw profile type exif'
+# The pixels of a JPEG, its end, and what is no marker; '' where the file ends.
+_NO_SEGMENTS = (b'\xda', b'\xd9', b'\0', b'')
 # Of EXIF's fields: BYTE, SHORT, LONG.
 _KINDS = {1: 'B', 3: 'H', 4: 'I'}
 
@@ -125,12 +127,18 @@ def _of_webp(content: bytes) -> int:
 
 
 def _jpeg_orientation(content: bytes) -> int:
-  """In a tenth of the time that Pillow takes: from segment to segment, up to the tables."""
+  """In a tenth of the time that Pillow takes: from segment to segment, up to the pixels."""
   at = 2
-  # 0xE0 ... 0xEF are those of applications, 0xFE is a comment.
-  while content[at:at + 1] == b'\xff' and content[at + 1:at + 2] >= b'\xe0':
+  while content[at:at + 1] == b'\xff':
+    marker = content[at + 1:at + 2]
+    if marker == b'\xff':
+      # Fill bytes may stand before any marker.
+      at += 1
+      continue
+    if marker in _NO_SEGMENTS:
+      break
     size = int.from_bytes(content[at + 2:at + 4])
-    if content[at + 1] == 0xE1 and content[at + 4:at + 10] == b'Exif\0\0':
+    if marker == b'\xe1' and content[at + 4:at + 10] == b'Exif\0\0':
       return _tiff_orientation(content[at + 10:at + 2 + size])
     at += 2 + size
   return 1

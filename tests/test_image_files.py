@@ -131,13 +131,19 @@ def with_segments(*segments):
     (with_segments(segment(0xE1, LITTLE.replace(b'\x06\0\0\0', b'\x09\0\0\0'))), 1),
     (with_segments(segment(0xE1, LITTLE.replace(b'II*\0\x08\0', b'II*\0\xff\xff'))), 1),
     (with_segments(segment(0xE1, LITTLE[:20])), 1), (with_segments(segment(0xE1, b'Exif\0\0')), 1),
-    (with_segments(segment(0xE1, LITTLE.replace(b'II', b'XX'))), 1), (JPEG[:20], 1), (JPEG, 1)],
+    (with_segments(segment(0xE1, LITTLE.replace(b'II', b'XX'))), 1), (JPEG[:20], 1), (JPEG, 1),
+    (with_segments(b'\xff' * 3 + segment(0xE1, LITTLE)), 6),
+    (JPEG[:20] + b'\xff' + JPEG[20:158] + b'\xff' + segment(0xE1, BIG) + JPEG[158:], 8),
+    (JPEG[:158] + segment(0xE1, LITTLE) + JPEG[158:], 6),
+    (with_segments(segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<x/>'), segment(0xE1, BIG)), 8)],
     ids=['little', 'big', 'after_others', 'with_thumbnail', 'in_comment', 'nine', 'far', 'cut',
-         'empty', 'no_order', 'header_only', 'none'])
+         'empty', 'no_order', 'header_only', 'none', 'fill_bytes', 'fill_bytes_and_tables',
+         'after_tables', 'after_xmp'])
 def test_the_orientation_of_a_jpeg(decode, content, number):
   assert image_files.route(content) == number
   if len(content) > 20:
     assert decode(content).shape == ((32, 24, 3) if number > 4 else (24, 32, 3))
+    np.testing.assert_allclose(decode(content).astype(int), of_pillow(content), rtol=0, atol=8)
 
 
 def test_photographs_without_exif_are_decoded_without_python(monkeypatch):
