@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from byol_jax import file_kinds, image_files
+from byol_jax import file_kinds, image_files, parallel
 from byol_jax.datasets import DataError
 
 HIDDEN, BARE = 'hidden', 'without an ending'
@@ -71,6 +71,21 @@ def root(folder: str) -> str:
   return os.path.expanduser(folder).rstrip('/')
 
 
+def is_folder(path: str) -> bool:
+  """Whether there is such a folder; raises DataError for an object store that does not answer."""
+  import tensorflow as tf
+
+  if tf.io.gfile.isdir(path):
+    return True
+  try:
+    # `isdir` says so too where the store cannot be asked.
+    tf.io.gfile.exists(path)
+  except tf.errors.OpError as error:
+    raise DataError(f'{path} cannot be read: {" ".join(error.message.split())}. '
+                    f'{parallel.REACHABLE}') from error
+  return False
+
+
 def read(folder: str) -> Listing:
   """Lists a folder; no image is opened.
 
@@ -80,7 +95,7 @@ def read(folder: str) -> Listing:
   import tensorflow as tf
 
   top, endings = root(folder), image_files.endings()
-  if not tf.io.gfile.isdir(top):
+  if not is_folder(top):
     if tf.io.gfile.exists(top):
       raise DataError(f'{folder} is {file_kinds.kind(top)}; a folder of images is needed '
                       '(data.options).')

@@ -255,9 +255,9 @@ def _of_bands(content: bytes) -> str:
     count = directory.get(ExifTags.Base.SamplesPerPixel, 1)
     bits = directory[ExifTags.Base.BitsPerSample][0]
     kind = _TIFF_NUMBERS[directory.get(_SAMPLE_FORMAT, (1,))[0]]
-    return (f'it is a TIFF with {count} band{"s" if count > 1 else ""} of {bits}-bit {kind} for each '
-            'pixel, which is not read here; save it as gray or RGB of 8 or 16 bits, or as one band '
-            'of 32-bit floats')
+    bands = f'{count} band{"s" if count > 1 else ""} of {bits}-bit {kind}'
+    return (f'it is a TIFF with {bands} for each pixel, which is not read here; save it as gray or '
+            'RGB of 8 or 16 bits, or as one band of 32-bit floats')
   return ''
 
 

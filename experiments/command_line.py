@@ -113,6 +113,8 @@ def _one_line():
     if processes.has_lost_one(error):
       _leave('error: another process of the job is gone; its own messages say why. '
              f'({str(error).strip().splitlines()[0][:200]})', processes.EXIT_CODE)
+    if parallel.is_of_store(error):
+      _leave(f'error: {" ".join(str(error).split())}. {parallel.REACHABLE}')
     _leave(traceback.format_exc())
 
 

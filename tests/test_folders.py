@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from byol_jax import folders, image_files
-from byol_jax.datasets import DataError
+from byol_jax.datasets import DataError, image_folder
 
 
 def listed(*inside):
@@ -49,6 +50,20 @@ def test_a_folder_without_images_says_what_it_has(tmp_path, monkeypatch):
   (tmp_path / '1.heic').touch()
   with pytest.raises(DataError, match=r'has no images: 1 files, none .* 1 \.heic \(pip install'):
     folders.read(str(tmp_path))
+
+
+def test_an_object_store_that_does_not_answer_is_one_line(monkeypatch):
+  def fails(path):
+    raise tf.errors.FailedPreconditionError(None, None, f'Could not resolve host\n\t of {path}')
+
+  monkeypatch.setattr(tf.io.gfile, 'isdir', lambda path: False)
+  monkeypatch.setattr(tf.io.gfile, 'exists', fails)
+  for look in (folders.read, image_folder._subfolders):
+    with pytest.raises(DataError) as error:
+      look('gs://bucket/x')
+    assert str(error.value) == ('gs://bucket/x cannot be read: Could not resolve host of '
+                                'gs://bucket/x. Check the address, the network and the '
+                                'credentials.')
 
 
 def test_the_summary_counts_the_images_of_each_class():

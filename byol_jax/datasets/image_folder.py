@@ -136,7 +136,7 @@ def _subfolders(folder: str) -> list[str]:
   import tensorflow as tf
 
   root = folders.root(folder)
-  if not tf.io.gfile.isdir(root):
+  if not folders.is_folder(root):
     raise DataError(f'{folder}: no such folder (data.options.train).')
   names = [name.rstrip('/') for name in tf.io.gfile.listdir(root)]
   return sorted(n for n in names
