@@ -21,9 +21,18 @@ if pathlib.Path(__file__).parent in pathlib.Path(
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import config_files, native_output
-from byol_jax import devices, files, parallel, processes
-from byol_jax.errors import InputError
+try:
+  # JAX reads its environment variables as it is imported.
+  from experiments import config_files, native_output
+  from byol_jax import devices, files, parallel, processes
+  from byol_jax.errors import InputError
+except ValueError as refused:
+  _named = [f'{name}={value}' for name, value in os.environ.items()
+            if name.startswith('JAX_') and name.casefold() in str(refused).casefold()]
+  if not _named:
+    raise
+  sys.exit(f'error: JAX does not take {", ".join(_named)} ({refused}). Correct or unset this '
+           'environment variable.')
 
 
 class _Path(flags.ArgumentParser):

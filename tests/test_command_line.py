@@ -82,6 +82,15 @@ def test_devices_that_are_not_there_are_one_line(tmp_path):
       '(pip install byol_jax[cuda12]), or unset JAX_PLATFORMS to take what there is.\n')
 
 
+@pytest.mark.parametrize('name, value, said', [
+    ('JAX_NUM_CPU_DEVICES', 'x', 'Invalid value "x" for JAX flag jax_num_cpu_devices'),
+    ('JAX_ENABLE_X64', 'maybe', "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'")])
+def test_variables_that_jax_does_not_take_are_one_line(name, value, said):
+  assert run('-m', 'experiments.table', '--results=x', **{name: value}) == (
+      1, '', f'error: JAX does not take {name}={value} ({said}). Correct or unset this environment '
+      'variable.\n')
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_with_one_line(tmp_path, number):
   os.mkfifo(tmp_path / 'results.json')
