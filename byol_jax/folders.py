@@ -20,11 +20,11 @@ HIDDEN, BARE = 'hidden', 'without an ending'
 # Classes that are all named on the screen, and endings that are.
 NAMED = 12
 # Words of folders' names that stand for a split, and words that say nothing beside them.
-SPLIT = re.compile(r'(train|val|dev|eval|holdout|test|pred)(?:ing|id|idation|uation|val)?'
-                   r'(?:set|split|data|images?|imgs?)*')
+SPLIT = re.compile(r'(train|val|dev|eval|holdout|test|pred|query|gallery)'
+                   r'(?:ing|id|idation|uation|val)?(?:set|split|data|images?|imgs?)*')
 NEUTRAL = ('set', 'split', 'data', 'image', 'images', 'img', 'imgs')
 SPLITS = dict(train='train', val='validation', dev='validation', eval='validation',
-              holdout='validation', test='test', pred='test')
+              holdout='validation', test='test', pred='test', query='query', gallery='gallery')
 
 
 class Listing(NamedTuple):
@@ -177,12 +177,10 @@ def check_one_split(listing: Listing, *, labelled: bool,
     alone = (labelled and top == root(listing.folder) and len(names) == 1 == len(splits)
              and not _split(names[0])[1])
     if len(splits) > 1 and 2 * sum(bool(_split(name)[0]) for name in names) >= len(names) or alone:
-      given = ' '.join(f'--config.data.options.{split}={shlex.quote(f"{top}/{name}")}'
-                       for split, name in splits.items() if split in options)
       raise DataError(
           f'{top} holds the splits of a data set ({", ".join(splits.values())}), which are not '
-          f'{"classes" if labelled else "all for training"}. Give each of them: {given}. If they '
-          'are one set, give the folders other names.')
+          f'{"classes" if labelled else "all for training"}. {_meant(top, splits, options)} If '
+          'they are one set, give the folders other names.')
     if len(names) != 1 or any(len(one) == 1 for one in parts):
       break
     top, parts = f'{top}/{names[0]}', [one[1:] for one in parts]
@@ -191,6 +189,19 @@ def check_one_split(listing: Listing, *, labelled: bool,
     raise DataError(
         f'Each folder in {top} holds the splits of a data set ({", ".join(sorted(inner))}). Make '
         f'a folder for each split, with the folders of {top} in it, or links to them.')
+
+
+def _meant(top: str, splits: Mapping[str, str], options: Sequence[str]) -> str:
+  """What to do with the folders of `_splits`."""
+  given = ' '.join(f'--config.data.options.{split}={shlex.quote(f"{top}/{name}")}'
+                   for split, name in splits.items() if split in options)
+  parts = [f'Give each of them: {given}.'] if given else []
+  if 'train' not in splits:
+    parts.append('None of them is for training: --config.data.options.train needs the folder of '
+                 'the training images.')
+  if 'query' in splits and 'test' in options:
+    parts.append('Queries and a gallery are read with experiments/configs/eval/retrieval.py.')
+  return ' '.join(parts)
 
 
 def _split(name: str) -> tuple[str, tuple[str, ...]]:
