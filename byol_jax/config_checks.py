@@ -93,7 +93,7 @@ def check_pretraining(config: ml_collections.ConfigDict, devices: int) -> None:
   if train['warmup_epochs'] >= train['epochs']:
     raise InputError(f'train.warmup_epochs is {train["warmup_epochs"]}, not shorter than the run '
                      f'of train.epochs {train["epochs"]}; lower it. For the first steps of a '
-                     'longer run set train.stop_at_step and leave the epochs.')
+                     'longer run set --config.train.stop_at_step and leave the epochs.')
   parallel.check_batch_size(train['batch_size'], values['data']['virtual_shards'],
                             parts=train['accumulation_steps'], devices=devices)
 

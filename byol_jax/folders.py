@@ -15,6 +15,7 @@ import numpy as np
 
 from byol_jax import file_kinds, image_files, parallel
 from byol_jax.datasets import DataError
+from byol_jax.errors import counted
 
 HIDDEN, BARE = 'hidden', 'without an ending'
 # Classes that are all named on the screen, and endings that are.
@@ -53,8 +54,9 @@ class Listing(NamedTuple):
     named = [f'{count} {_printable(ending)}' + _remedy(ending) for ending, count in counts[:NAMED]]
     if counts[NAMED:]:
       named.append(f'{sum(count for _, count in counts[NAMED:])} with other endings')
-    return (f'{sum(self.others.values())} files in {self.folder} are left out, beside '
-            f'{len(self.paths)} images: {", ".join(named)}')
+    many = counted(sum(self.others.values()), f'file in {self.folder} is',
+                   f'files in {self.folder} are')
+    return f'{many} left out, beside {counted(len(self.paths), "image")}: {", ".join(named)}'
 
 
 def _remedy(ending: str) -> str:
@@ -115,8 +117,8 @@ def read(folder: str) -> Listing:
     raise DataError(f'{folder} has a file whose name is not UTF-8 ({error}); rename it.') from error
   listing = Listing(folder, np.array(sorted(found), object), others)
   if not found:
-    raise DataError(f'{folder} has no images: {sum(others.values())} files, none with the ending '
-                    f'{", ".join(endings)}. {listing.left_out()}'.strip())
+    raise DataError(f'{folder} has no images: {counted(sum(others.values()), "file")}, none with '
+                    f'the ending {", ".join(endings)}. {listing.left_out()}'.strip())
   return listing
 
 

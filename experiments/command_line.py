@@ -117,7 +117,8 @@ def _one_line():
     _leave('', 128 + signal.SIGPIPE)
   except OSError as error:
     # A full disk or a folder that is gone; the traceback would hide the one line that helps.
-    _leave(f'error: {error}. What had been saved is whole; mend it and give the same command.')
+    _leave(f'error: {error}. What had been saved is whole; remove the cause and give the same '
+           'command.')
   except Exception as error:
     if processes.has_lost_one(error):
       _leave('error: another process of the job is gone; its own messages say why. '

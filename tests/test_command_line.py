@@ -33,8 +33,8 @@ def test_no_module_hides_one_of_python():
   assert len(COMMANDS) >= 12
 
 
-EMPTY = ('error: --results is empty, as a shell variable is that is not set; give a path, . for '
-         'this folder.\n')
+EMPTY = ('error: --results is empty: is a shell variable not set? Give a path, . for this '
+         'folder.\n')
 
 
 @pytest.mark.parametrize('arguments, folder', [

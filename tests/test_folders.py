@@ -48,7 +48,7 @@ def test_many_endings_are_added_up():
 def test_a_folder_without_images_says_what_it_has(tmp_path, monkeypatch):
   monkeypatch.setattr(image_files, 'endings', lambda: image_files.ENDINGS)
   (tmp_path / '1.heic').touch()
-  with pytest.raises(DataError, match=r'has no images: 1 files, none .* 1 \.heic \(pip install'):
+  with pytest.raises(DataError, match=r'has no images: 1 file, none .* 1 \.heic \(pip install'):
     folders.read(str(tmp_path))
 
 
