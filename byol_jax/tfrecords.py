@@ -90,7 +90,8 @@ def check_files(name: str, slices: Sequence[Slice]) -> None:
   missing = [file for file in files if file not in present]
   if missing:
     raise DataError(f'{len(missing)} of the {len(files)} files of this split of {name} cannot be '
-                    f'found, the first {missing[0]}; copy what is missing, or prepare the set again.')
+                    f'found, the first {missing[0]}; copy what is missing, or prepare the set '
+                    'again.')
 
 
 def column(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
