@@ -35,7 +35,7 @@ from byol_jax import (
   processes,
 )
 from byol_jax import train_step as byol
-from byol_jax.errors import InputError
+from byol_jax.errors import InputError, counted
 from byol_jax.evaluators import features, knn
 from byol_jax.report import pictures
 
@@ -250,7 +250,7 @@ def _conclude(workdir, loader: loading.Loader) -> None:
   if not parallel.in_object_store(workdir):
     parallel.say(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
-    parallel.say(f'{len(unreadable)} images could not be read and were left out: '
+    parallel.say(f'left out, since unreadable: {counted(len(unreadable), "image")}, listed in '
                  f'{workdir / loading.UNREADABLE}')
   loading.say_left_out(dict(train=lambda: loader))
 
