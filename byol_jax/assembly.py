@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 import difflib
 import functools
 import json
+import os
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -245,6 +246,15 @@ def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix:
     elif old != new and not (old != old and new != new):  # NaN is not itself
       lines.append(f'{prefix}{key}: {old} -> {new}')
   return lines
+
+
+def check_differing(workdir: os.PathLike, step: int, differing: Sequence[str]) -> None:
+  """Raises InputError where there are lines of `differing_keys` for the run in a workdir."""
+  if differing:
+    raise InputError(
+        f'{workdir} holds a run at step {step} with another config. These keys differ '
+        '(saved -> given):\n  ' + '\n  '.join(differing) +
+        '\nGive the saved values to resume it, or another --workdir to start anew.')
 
 
 def completed_data(data: Mapping[str, Any]) -> dict[str, Any]:

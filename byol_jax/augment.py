@@ -23,11 +23,15 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.2989, 0.5870, 0.1140)
 
-_PAIR = ranges.Several(ranges.POSITIVE, exactly=2, order='ascending')
+
+def _pair(low: float, high: float) -> ranges.Several:
+  return ranges.Several(ranges.number(low, high), exactly=2, order='ascending')
+
+
 # Of the policy of a crop, ...
 CROP_RANGES = dict(
-    crop_area=ranges.Several(ranges.number(0, 1, '(]'), exactly=2, order='ascending'),
-    crop_aspect=_PAIR, flip_probability=ranges.SHARE)
+    # Narrower ones have no pixel.
+    crop_area=_pair(1e-4, 1), crop_aspect=_pair(.01, 100), flip_probability=ranges.SHARE)
 # ... and of a view.
 RANGES = CROP_RANGES | dict(
     jitter_probability=ranges.SHARE, brightness=ranges.SHARE,
@@ -35,8 +39,8 @@ RANGES = CROP_RANGES | dict(
     contrast=ranges.SHARE, saturation=ranges.SHARE, hue=ranges.number(0, 0.5),
     grayscale_probability=ranges.SHARE, blur_probability=ranges.SHARE,
     # At 0.5 the kernel reaches from any pixel to every other.
-    blur_divider=ranges.number(0.5), blur_sigma=_PAIR, solarize_probability=ranges.SHARE,
-    solarize_threshold=ranges.SHARE)
+    blur_divider=ranges.number(0.5, 1000), blur_sigma=_pair(.01, 1000),
+    solarize_probability=ranges.SHARE, solarize_threshold=ranges.SHARE)
 SMALL_RANGES = RANGES | dict(count=ranges.whole(0, 100), image_size=ranges.SIDE)
 
 Policy = Mapping[str, Any]

@@ -5,7 +5,7 @@ import numpy as np
 
 from byol_jax import fingerprint, parallel
 from byol_jax.datasets import Files
-from byol_jax.errors import InputError
+from byol_jax.errors import InputError, counted
 
 ACTIONS = ('stop', 'accept')
 
@@ -43,14 +43,15 @@ def resumed(workdir: epath.Path, files: Files, *, seed: int, action: str
       raise InputError(
           f'The files of the data are not those that the run in {workdir} was begun with: '
           f'{changes}. Images that were held out could be trained on. Restore the files, give '
-          'another --workdir to start anew, or set data.changed_files=accept to go on with them.')
+          'another --workdir to start anew, or --config.data.changed_files=accept to go on with '
+          'them.')
     parallel.say(f'data.changed_files=accept: goes on with other files than before: {changes}')
     return fingerprint.with_checksums(now, seed, files.packed), True
   if saved.paths == now.paths and np.array_equal(saved.times, now.times):
     return None, True
-  parallel.say(f'the files of the data lie elsewhere than before or have other times; they are the '
-               f'same by the names and sizes of {len(now.names)} and the contents of '
-               f'{len(saved.checksums)}')
+  parallel.say('the files of the data lie elsewhere than before or have other times; their names '
+               f'and sizes ({counted(len(now.names), "file")}) and the contents of '
+               f'{len(saved.checksums)} of them are the same')
   return (now._replace(checksums=saved.checksums) if saved.checksums else
           fingerprint.with_checksums(now, seed, files.packed)), True
 
@@ -67,7 +68,7 @@ def check_pretrained(pretrained: epath.Path, files: Files, *, action: str) -> No
       raise InputError(
           f'The files of the data are not those that the encoder of {pretrained} was trained on: '
           f'{changes}. Images that are held out now could have been trained on. Restore the files, '
-          'or set data.changed_files=accept to evaluate with them.')
+          'or give --config.data.changed_files=accept to evaluate with them.')
     parallel.say(f'data.changed_files=accept: evaluates with other files than the encoder was '
                  f'trained on: {changes}')
 

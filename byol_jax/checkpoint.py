@@ -266,7 +266,7 @@ def _save_failed(workdir, error: Exception) -> SaveFailed:
           else 'there is no earlier one')
   return SaveFailed(f'A checkpoint in {_folder(workdir)} could not be written '
                     f'({type(error).__name__}: {reason.strip()[-300:]}); {left}. Free space or '
-                    'mend the storage, and give the same command again: it goes on from there.')
+                    'repair the storage, and give the same command again: it goes on from there.')
 
 
 def _read_step(workdir, names: Sequence[str], step: int) -> tuple[dict[str, tensors.Tree], Meta]:

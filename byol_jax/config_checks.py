@@ -24,7 +24,7 @@ DATA = dict(
     dataset=plugins.Module('datasets'), options=OPTIONS, pipeline=OneOf(PIPELINES),
     workers=whole(0), unreadable=OneOf(_ON_UNREADABLE), changed_files=_ON_CHANGED,
     image_size=ranges.SIDE,
-    resize=OneOf(('bicubic', 'bilinear')), center_share=number(0, 1, '(]'),
+    resize=OneOf(('bicubic', 'bilinear')), center_share=number(.01, 1),
     center_order=OneOf(_CENTER_ORDERS), virtual_shards=whole(1))
 
 PRETRAINING = dict(
@@ -37,10 +37,9 @@ PRETRAINING = dict(
     train=dict(
         objective=plugins.Module('objectives'), objective_options=OPTIONS,
         epochs=ranges.POSITIVE, batch_size=whole(1), base_learning_rate=ranges.NOT_NEGATIVE,
-        warmup_epochs=ranges.NOT_NEGATIVE, weight_decay=ranges.NOT_NEGATIVE, eta=ranges.POSITIVE,
+        warmup_epochs=ranges.NOT_NEGATIVE, weight_decay=ranges.DECAY, eta=number(0, 1000, '(]'),
         momentum=ranges.MOMENTUM,
-        learning_rate_multipliers=dict(projector=ranges.NOT_NEGATIVE,
-                                       predictor=ranges.NOT_NEGATIVE),
+        learning_rate_multipliers=dict(projector=ranges.FACTOR, predictor=ranges.FACTOR),
         base_tau=ranges.SHARE, tau_schedule=OneOf(schedules.TAU_SCHEDULES),
         target=OneOf(TARGETS), target_statistics=OneOf(normalization.TARGET_STATISTICS),
         base_batch_size=whole(0), accumulation_steps=whole(1), steps_per_dispatch=whole(1),
@@ -64,7 +63,7 @@ EVALUATION = dict(
     evaluators=OPTIONS,
     supervised=dict(
         epochs=ranges.POSITIVE, batch_size=whole(1), base_learning_rate=ranges.POSITIVE,
-        momentum=ranges.MOMENTUM, weight_decay=ranges.NOT_NEGATIVE, view=augment.CROP_RANGES))
+        momentum=ranges.MOMENTUM, weight_decay=ranges.DECAY, view=augment.CROP_RANGES))
 
 
 def check_pretraining(config: ml_collections.ConfigDict, devices: int) -> None:
@@ -94,7 +93,7 @@ def check_pretraining(config: ml_collections.ConfigDict, devices: int) -> None:
   if train['warmup_epochs'] >= train['epochs']:
     raise InputError(f'train.warmup_epochs is {train["warmup_epochs"]}, not shorter than the run '
                      f'of train.epochs {train["epochs"]}; lower it. For the first steps of a '
-                     'longer run set train.stop_at_step and leave the epochs.')
+                     'longer run set --config.train.stop_at_step and leave the epochs.')
   parallel.check_batch_size(train['batch_size'], values['data']['virtual_shards'],
                             parts=train['accumulation_steps'], devices=devices)
 

@@ -81,8 +81,8 @@ def checked_path(path: str | os.PathLike, name: str = 'The path') -> str:
   text = os.fspath(path)
   scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]+):(/+)', text)
   if not text:
-    raise InputError(f'{name} is empty, as a shell variable is that is not set; give a path, . for '
-                     'this folder.')
+    raise InputError(f'{name} is empty: is a shell variable not set? Give a path, . for this '
+                     'folder.')
   if text != text.strip() or not text.isprintable():
     raise InputError(f'{name} is {text!r}, with white space at an end or a character that cannot '
                      'be printed; give the path without it.')

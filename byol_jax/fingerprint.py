@@ -155,8 +155,8 @@ def read(workdir: epath.Path) -> Record | None:
   except Exception as error:
     raise InputError(
         f'{path}, the record of the files that the run was begun with, is damaged ({error}), so '
-        'that a change of the data cannot be noticed. Restore it, or set data.changed_files=accept '
-        'if you know that the data are the same.') from error
+        'that a change of the data cannot be noticed. Restore it, or give '
+        '--config.data.changed_files=accept if you know that the data are the same.') from error
 
 
 def _packed(texts: Sequence[str]) -> np.ndarray:

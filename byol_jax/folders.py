@@ -13,18 +13,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from byol_jax import file_kinds, image_files
+from byol_jax import file_kinds, image_files, parallel
 from byol_jax.datasets import DataError
+from byol_jax.errors import counted
 
 HIDDEN, BARE = 'hidden', 'without an ending'
 # Classes that are all named on the screen, and endings that are.
 NAMED = 12
 # Words of folders' names that stand for a split, and words that say nothing beside them.
-SPLIT = re.compile(r'(train|val|dev|eval|holdout|test|pred)(?:ing|id|idation|uation|val)?'
-                   r'(?:set|split|data|images?|imgs?)*')
+SPLIT = re.compile(r'(train|val|dev|eval|holdout|test|pred|query|gallery)'
+                   r'(?:ing|id|idation|uation|val)?(?:set|split|data|images?|imgs?)*')
 NEUTRAL = ('set', 'split', 'data', 'image', 'images', 'img', 'imgs')
 SPLITS = dict(train='train', val='validation', dev='validation', eval='validation',
-              holdout='validation', test='test', pred='test')
+              holdout='validation', test='test', pred='test', query='query', gallery='gallery')
 
 
 class Listing(NamedTuple):
@@ -53,8 +54,9 @@ class Listing(NamedTuple):
     named = [f'{count} {_printable(ending)}' + _remedy(ending) for ending, count in counts[:NAMED]]
     if counts[NAMED:]:
       named.append(f'{sum(count for _, count in counts[NAMED:])} with other endings')
-    return (f'{sum(self.others.values())} files in {self.folder} are left out, beside '
-            f'{len(self.paths)} images: {", ".join(named)}')
+    many = counted(sum(self.others.values()), f'file in {self.folder} is',
+                   f'files in {self.folder} are')
+    return f'{many} left out, beside {counted(len(self.paths), "image")}: {", ".join(named)}'
 
 
 def _remedy(ending: str) -> str:
@@ -71,6 +73,21 @@ def root(folder: str) -> str:
   return os.path.expanduser(folder).rstrip('/')
 
 
+def is_folder(path: str) -> bool:
+  """Whether there is such a folder; raises DataError for an object store that does not answer."""
+  import tensorflow as tf
+
+  if tf.io.gfile.isdir(path):
+    return True
+  try:
+    # `isdir` says so too where the store cannot be asked.
+    tf.io.gfile.exists(path)
+  except tf.errors.OpError as error:
+    raise DataError(f'{path} cannot be read: {" ".join(error.message.split())}. '
+                    f'{parallel.REACHABLE}') from error
+  return False
+
+
 def read(folder: str) -> Listing:
   """Lists a folder; no image is opened.
 
@@ -80,7 +97,7 @@ def read(folder: str) -> Listing:
   import tensorflow as tf
 
   top, endings = root(folder), image_files.endings()
-  if not tf.io.gfile.isdir(top):
+  if not is_folder(top):
     if tf.io.gfile.exists(top):
       raise DataError(f'{folder} is {file_kinds.kind(top)}; a folder of images is needed '
                       '(data.options).')
@@ -100,8 +117,8 @@ def read(folder: str) -> Listing:
     raise DataError(f'{folder} has a file whose name is not UTF-8 ({error}); rename it.') from error
   listing = Listing(folder, np.array(sorted(found), object), others)
   if not found:
-    raise DataError(f'{folder} has no images: {sum(others.values())} files, none with the ending '
-                    f'{", ".join(endings)}. {listing.left_out()}'.strip())
+    raise DataError(f'{folder} has no images: {counted(sum(others.values()), "file")}, none with '
+                    f'the ending {", ".join(endings)}. {listing.left_out()}'.strip())
   return listing
 
 
@@ -162,12 +179,10 @@ def check_one_split(listing: Listing, *, labelled: bool,
     alone = (labelled and top == root(listing.folder) and len(names) == 1 == len(splits)
              and not _split(names[0])[1])
     if len(splits) > 1 and 2 * sum(bool(_split(name)[0]) for name in names) >= len(names) or alone:
-      given = ' '.join(f'--config.data.options.{split}={shlex.quote(f"{top}/{name}")}'
-                       for split, name in splits.items() if split in options)
       raise DataError(
           f'{top} holds the splits of a data set ({", ".join(splits.values())}), which are not '
-          f'{"classes" if labelled else "all for training"}. Give each of them: {given}. If they '
-          'are one set, give the folders other names.')
+          f'{"classes" if labelled else "all for training"}. {_meant(top, splits, options)} If '
+          'they are one set, give the folders other names.')
     if len(names) != 1 or any(len(one) == 1 for one in parts):
       break
     top, parts = f'{top}/{names[0]}', [one[1:] for one in parts]
@@ -176,6 +191,19 @@ def check_one_split(listing: Listing, *, labelled: bool,
     raise DataError(
         f'Each folder in {top} holds the splits of a data set ({", ".join(sorted(inner))}). Make '
         f'a folder for each split, with the folders of {top} in it, or links to them.')
+
+
+def _meant(top: str, splits: Mapping[str, str], options: Sequence[str]) -> str:
+  """What to do with the folders of `_splits`."""
+  given = ' '.join(f'--config.data.options.{split}={shlex.quote(f"{top}/{name}")}'
+                   for split, name in splits.items() if split in options)
+  parts = [f'Give each of them: {given}.'] if given else []
+  if 'train' not in splits:
+    parts.append('None of them is for training: --config.data.options.train needs the folder of '
+                 'the training images.')
+  if 'query' in splits and 'test' in options:
+    parts.append('Queries and a gallery are read with experiments/configs/eval/retrieval.py.')
+  return ' '.join(parts)
 
 
 def _split(name: str) -> tuple[str, tuple[str, ...]]:

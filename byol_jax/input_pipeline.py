@@ -172,7 +172,7 @@ def check_count(num_examples: int, virtual_shards: int) -> None:
   """Raises InputError for fewer training images than virtual shards."""
   if num_examples < virtual_shards:
     raise InputError(f'{num_examples} images cannot fill {virtual_shards} virtual shards; '
-                     f'set data.virtual_shards to at most {num_examples}.')
+                     f'set --config.data.virtual_shards to at most {num_examples}.')
 
 
 def _checked(batches: Iterator[HostBatch], stream: Stream) -> Iterator[HostBatch]:
@@ -239,7 +239,7 @@ def resident(split: Split, devices: Sequence[jax.Device]) -> dict[str, jax.Array
     raise InputError(
         f'data.pipeline device would put {len(split.images)} images of {split.images.nbytes >> 20} '
         f'MiB on each device, which has {free >> 20} MiB free; they may take half of it. Set '
-        'data.pipeline=memory.')
+        '--config.data.pipeline=memory.')
   return dict(resident=parallel.copy_to_each(split.images, devices))
 
 

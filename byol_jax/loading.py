@@ -244,8 +244,8 @@ def _note_unreadable(action: str, data, names: set[str], workdir: pathlib.Path):
       if action == 'stop':
         raise datasets.DataError(
             f'{data.unreadable(sample_id)}. Replace or remove it (a run that has begun then needs '
-            '--config.data.changed_files=accept), or set data.unreadable=skip to go on without '
-            'such images.')
+            '--config.data.changed_files=accept), or give --config.data.unreadable=skip to go on '
+            'without such images.')
       if name in names:
         continue
       names.add(name)

@@ -26,11 +26,12 @@ _SIZES = ranges.Several(ranges.whole(1), least=0)
 RANGES = dict(
     encoder=plugins.Module('encoders'), encoder_options=ranges.OPTIONS,
     projector=ranges.Several(ranges.whole(1)), predictor=_SIZES, small_predictor=_SIZES,
-    normalization=ranges.OneOf(norms.NORMALIZATIONS), initial_scale=ranges.POSITIVE,
-    batch_norm_decay=ranges.MOMENTUM, batch_norm_epsilon=ranges.POSITIVE,
+    normalization=ranges.OneOf(norms.NORMALIZATIONS), initial_scale=ranges.SCALE,
+    # In float32 a decay that is closer to 1 is 1.
+    batch_norm_decay=ranges.number(0, .9999), batch_norm_epsilon=ranges.number(1e-12, 1),
     compute_dtype=ranges.OneOf(('float32', 'bfloat16', 'float64')),
-    image_mean=ranges.Several(ranges.number(), exactly=3),
-    image_std=ranges.Several(ranges.POSITIVE, exactly=3))
+    image_mean=ranges.Several(ranges.number(-1000, 1000), exactly=3),
+    image_std=ranges.Several(ranges.number(.001, 1000), exactly=3))
 
 
 class Outputs(NamedTuple):

@@ -28,6 +28,8 @@ AXIS = 'i'
 HEARTBEAT, INITIALIZATION = 60, 300
 # Bytes that `gather_rows` puts on each device at once.
 GATHERED_BYTES = 2 ** 28
+# What to look at where an object store cannot be used.
+REACHABLE = 'Check the address, the network and the credentials.'
 
 Tree = TypeVar('Tree')
 
@@ -271,6 +273,11 @@ def in_object_store(path: str | os.PathLike) -> bool:
   return '://' in os.fspath(path)
 
 
+def is_of_store(error: BaseException) -> bool:
+  """Whether an error is of an object store, which TensorFlow's file system reads and writes."""
+  return type(error).__module__.startswith('tensorflow.') and f'{files.STORE}://' in str(error)
+
+
 def local_path(path: str | os.PathLike) -> pathlib.Path:
   """An absolute path; raises InputError for one of an object store."""
   text = files.checked_path(path)
@@ -284,9 +291,9 @@ def local_path(path: str | os.PathLike) -> pathlib.Path:
 def writable_folder(workdir: str | os.PathLike) -> epath.Path:
   """Makes the folder, tries to write into it, and returns its absolute path."""
   path = folder(workdir)
-  if path.exists() and not path.is_dir():
-    raise InputError(f'The workdir {path} is a file; give a folder as --workdir.')
   try:
+    if path.exists() and not path.is_dir():
+      raise InputError(f'The workdir {path} is a file; give a folder as --workdir.')
     path.mkdir(parents=True, exist_ok=True)
     probe = path / f'.writable.{jax.process_index()}.{os.getpid()}'
     probe.write_text('')
@@ -294,6 +301,11 @@ def writable_folder(workdir: str | os.PathLike) -> epath.Path:
   except OSError as error:
     raise InputError(f'The workdir {path} is not writable ({error.strerror or error}); give '
                      'another --workdir.') from error
+  except Exception as error:
+    if not is_of_store(error):
+      raise
+    raise InputError(f'The workdir {path} cannot be used: {" ".join(str(error).split())}. '
+                     f'{REACHABLE}') from error
   return path
 
 

@@ -174,8 +174,9 @@ def column(name: str, data_dir: str | None, split: str, key: str) -> np.ndarray:
   total = tfrecords.count(found)
   if total > MOST_RECORDS:
     raise DataError(f'{name} has {total} records in {split!r}, too many to read {key!r} of each '
-                    f'before the first image; at most {MOST_RECORDS}. Prepare a smaller set, or '
-                    "set data.options.held_out='last' and subset_share=1.")
+                    f'before the first image; at most {MOST_RECORDS}. Prepare a smaller set, '
+                    'or give --config.data.options.held_out=last '
+                    '--config.data.options.subset_share=1.')
   tfrecords.check_files(name, found)
   parsed = tfds.decode.PartialDecoding({key: True}).extract_features(builder.info.features)
   values = tfrecords.column(found, lambda record: parsed.deserialize_example(record)[key])

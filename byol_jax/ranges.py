@@ -184,6 +184,9 @@ SEED = whole(0)
 SIDE = whole(1, 65_535)  # pixels; the largest that a JPEG file can have
 POSITIVE, NOT_NEGATIVE = number(0, ends='()'), number(0)
 SHARE, MOMENTUM = number(0, 1), number(0, 1, '[)')
+# What real runs take and a thousand times more: beyond, float32 makes 0, inf or NaN of it, which a
+# run would show as a loss that is not finite.
+FACTOR, DECAY, SCALE = number(0, 1000), number(0, 100), number(1e-4, 1000)
 # Values that an evaluator tries one after another.
 GRID = Several(POSITIVE, order='each once')
 

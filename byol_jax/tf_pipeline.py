@@ -207,14 +207,14 @@ def in_memory(stream: Stream, *, shards: Shards, workers: int) -> Split:
     sample_id, image = int(batch['sample_id'][0]), batch['image'][0]
     if not batch['readable'][0]:
       raise DataError(f'{stream.unreadable(sample_id)}. data.pipeline memory needs every image: '
-                      'replace or remove it, or set data.pipeline=tf_data and '
-                      'data.unreadable=skip.')
+                      'replace or remove it, or give --config.data.pipeline=tf_data '
+                      '--config.data.unreadable=skip.')
     rows[sample_id] = image, batch.get('labels', [0])[0]
     first = next(iter(rows.values()))[0]
     if image.shape != first.shape:
       raise DataError(f'{stream.source(sample_id)} is {image.shape[1]} x {image.shape[0]} pixels, '
                       f'other images are {first.shape[1]} x {first.shape[0]}; images of several '
-                      'sizes need data.pipeline=tf_data.')
+                      'sizes need --config.data.pipeline=tf_data.')
   ids = np.array(sorted(rows), np.int32)
   labels = np.array([rows[i][1] for i in ids], np.int32) if stream.num_classes else None
   if stream.num_classes:

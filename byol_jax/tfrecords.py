@@ -89,8 +89,9 @@ def check_files(name: str, slices: Sequence[Slice]) -> None:
              for file in tf.io.gfile.listdir(folder)}
   missing = [file for file in files if file not in present]
   if missing:
-    raise DataError(f'{missing[0]} is missing, with {len(missing) - 1} more of the {len(files)} '
-                    f'files of this split of {name}; copy them, or prepare the set again.')
+    raise DataError(f'{len(missing)} of the {len(files)} files of this split of {name} cannot be '
+                    f'found, the first {missing[0]}; copy what is missing, or prepare the set '
+                    'again.')
 
 
 def column(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:

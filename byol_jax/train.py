@@ -1,6 +1,6 @@
 """The run: config -> parts -> restore -> loop."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 import contextlib
 import functools
 import itertools
@@ -20,6 +20,7 @@ from byol_jax import (
   changed_files,
   checkpoint,
   config_checks,
+  datasets,
   files,
   fingerprint,
   input_pipeline,
@@ -34,7 +35,7 @@ from byol_jax import (
   processes,
 )
 from byol_jax import train_step as byol
-from byol_jax.errors import InputError
+from byol_jax.errors import InputError, counted
 from byol_jax.evaluators import features, knn
 from byol_jax.report import pictures
 
@@ -100,6 +101,11 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
       raise InputError(
           f'{error} The run has stopped; {good}. Try a lower train.base_learning_rate or a longer '
           'train.warmup_epochs in a new workdir.') from error
+    except datasets.DataError as error:
+      if saved := checkpoint.steps(workdir):
+        raise InputError(f'{error} The checkpoint of step {saved[-1]} is saved, and the same '
+                         'command goes on from it.') from error
+      raise
 
 
 def _first_state(job: _Job) -> byol.TrainState:
@@ -137,11 +143,12 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
     log.scalars(first_step, {'time/start_seconds': time.perf_counter() - job.began})
     watch = monitor.Monitor(log, batch_size=config.train.batch_size, first_step=first_step,
                             steps_per_epoch=resolved.steps_per_epoch, max_steps=last_step)
+    rescuing = functools.partial(_rescuing, job, checkpoints, watch)
     for before, step in itertools.pairwise(itertools.accumulate(
         _dispatches(job, first_step, last_step), initial=first_step)):
       due = lambda every, before=before, step=step: every and (
           step // every > before // every or step == last_step)
-      with watch.waiting_for_data():
+      with watch.waiting_for_data(), rescuing(state, before):
         batch = next(batches)
       with watch.dispatching(step, step - before):
         state, scalars = step_fn(state, batch)
@@ -153,8 +160,9 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
         # A checkpoint is written only when every loss so far has proved finite.
         watch.settle()
       stopping = watch.stop_asked and step < last_step
-      results = (_evaluated(evaluate, state, step, watch, log)
-                 if evaluating and not stopping else {})
+      with rescuing(state, step):
+        results = (_evaluated(evaluate, state, step, watch, log)
+                   if evaluating and not stopping else {})
       if saving or step == last_step or stopping:
         _save(checkpoints, state, step, job.meta, results, watch)
       if stopping:
@@ -196,6 +204,18 @@ def _save(checkpoints, state, step: int, meta, results, watch: monitor.Monitor) 
     checkpoint.save(checkpoints, host_state, meta, results)
 
 
+@contextlib.contextmanager
+def _rescuing(job: _Job, checkpoints, watch: monitor.Monitor, state, step: int):
+  """Saves the state after `step` where images cannot be read, before it raises their error."""
+  try:
+    yield
+  except datasets.DataError:
+    # Several processes save together only, and the others do not know of it.
+    if jax.process_count() == 1 and step > (checkpoints.latest_step() or 0):
+      _save(checkpoints, state, step, job.meta, {}, watch)
+    raise
+
+
 def _batches(job: _Job, first_step: int, last_step: int, devices):
   """The batches on the devices; draws a picture of the first one's views."""
   config, workdir = job.config, job.workdir
@@ -230,7 +250,7 @@ def _conclude(workdir, loader: loading.Loader) -> None:
   if not parallel.in_object_store(workdir):
     parallel.say(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
-    parallel.say(f'{len(unreadable)} images could not be read and were left out: '
+    parallel.say(f'left out, since unreadable: {counted(len(unreadable), "image")}, listed in '
                  f'{workdir / loading.UNREADABLE}')
   loading.say_left_out(dict(train=lambda: loader))
 
@@ -275,17 +295,9 @@ def _check_same_run(job: _Job, step: int) -> None:
         job.workdir, files, seed=job.config.seed, action=job.config.data.changed_files)
     counts = [line for line in counts
               if not (known and line.startswith(assembly.FOLLOWS_FROM_FILES))]
-  _check_keys(job.workdir, saved, keys + counts)
+  assembly.check_differing(job.workdir, saved['step'], keys + counts)
   if record:
     fingerprint.write(job.workdir, record)
-
-
-def _check_keys(workdir: epath.Path, saved: Mapping[str, Any], differing: Sequence[str]) -> None:
-  if differing:
-    raise InputError(
-        f'{workdir} holds a run at step {saved["step"]} with another config. These keys differ '
-        '(saved -> given):\n  ' + '\n  '.join(differing) +
-        '\nGive the saved values to resume it, or another --workdir to start anew.')
 
 
 def _announce(workdir, config, resolved, state) -> None:

@@ -21,9 +21,18 @@ if pathlib.Path(__file__).parent in pathlib.Path(
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import config_files, native_output
-from byol_jax import devices, files, parallel, processes
-from byol_jax.errors import InputError
+try:
+  # JAX reads its environment variables as it is imported.
+  from experiments import config_files, native_output
+  from byol_jax import devices, files, parallel, processes
+  from byol_jax.errors import InputError
+except ValueError as refused:
+  _named = [f'{name}={value}' for name, value in os.environ.items()
+            if name.startswith('JAX_') and name.casefold() in str(refused).casefold()]
+  if not _named:
+    raise
+  sys.exit(f'error: JAX does not take {", ".join(_named)} ({refused}). Correct or unset this '
+           'environment variable.')
 
 
 class _Path(flags.ArgumentParser):
@@ -108,11 +117,14 @@ def _one_line():
     _leave('', 128 + signal.SIGPIPE)
   except OSError as error:
     # A full disk or a folder that is gone; the traceback would hide the one line that helps.
-    _leave(f'error: {error}. What had been saved is whole; fix it and give the same command.')
+    _leave(f'error: {error}. What had been saved is whole; remove the cause and give the same '
+           'command.')
   except Exception as error:
     if processes.has_lost_one(error):
       _leave('error: another process of the job is gone; its own messages say why. '
              f'({str(error).strip().splitlines()[0][:200]})', processes.EXIT_CODE)
+    if parallel.is_of_store(error):
+      _leave(f'error: {" ".join(str(error).split())}. {parallel.REACHABLE}')
     _leave(traceback.format_exc())
 
 

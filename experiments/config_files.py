@@ -32,7 +32,7 @@ def module(path: str) -> tuple[ModuleType, list[str]]:
   """
   file, colon, argument = path.partition(':')
   if not file:
-    raise InputError('--config is empty, as a shell variable is that is not set; give a file of '
+    raise InputError('--config is empty: is a shell variable not set? Give a file of '
                      'experiments/configs or your own.')
   if not os.path.isfile(file):
     raise InputError(f'No config file {file} (--config).')

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 # Notices, warnings and errors; F, what a process says before it aborts, is passed on.
 LOG_LINE = re.compile(rb'[IWE]\d{4} |WARNING: All log messages before absl::InitializeLog\(\)')
-# The messages that libjpeg and libpng print of damaged images.
+# The messages that libjpeg, libpng and libtiff print of damaged images.
 IMAGE_LINE = re.compile(
     rb'libpng (warning|error): |Improper call to JPEG library|Corrupt JPEG data|Premature end of '
     rb'(JPEG|input) file|Invalid (JPEG file structure|SOS parameters|progressive parameters|scan '
@@ -25,7 +25,7 @@ IMAGE_LINE = re.compile(
     rb'Unsupported (JPEG|color conversion|marker type)|Bogus |Inconsistent progression sequence|'
     rb'(Huffman|Quantization|Arithmetic) table 0x|Warning: (unknown JFIF|thumbnail image)|Sampling '
     rb'factors too large|Maximum supported image dimension|Unknown (Adobe|APP)|Insufficient memory '
-    rb'\(case')
+    rb'\(case|tempfile\.tif: |(TIFF|LZW|Fax|ZIP|Deflate|PackBits)\w*: ')
 
 
 def start() -> None:

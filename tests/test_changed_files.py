@@ -89,7 +89,8 @@ def test_one_more_image_is_refused_until_it_is_accepted(folder, workdir, capsys)
   assert refused(folder, workdir) == (
       f'The files of the data are not those that the run in {workdir} was begun with: 1 added '
       '(train/b/new.bmp). Images that were held out could be trained on. Restore the files, give '
-      'another --workdir to start anew, or set data.changed_files=accept to go on with them.')
+      'another --workdir to start anew, or --config.data.changed_files=accept to go on with '
+      'them.')
   capsys.readouterr()
   # The number of training images changes with it.
   for name in ('x', 'y'):
@@ -157,8 +158,9 @@ def test_moved_data_resume_and_are_recorded_where_they_are(folder, workdir, tmp_
   # Without the times, as by cp -r.
   moved = shutil.copytree(folder, tmp_path / 'moved', copy_function=shutil.copyfile)
   assert resumed(moved, workdir) == 1
-  assert ('the files of the data lie elsewhere than before or have other times; they are the same '
-          'by the names and sizes of 80 and the contents of 64\n') in capsys.readouterr().out
+  assert ('the files of the data lie elsewhere than before or have other times; their names and '
+          'sizes (80 files) and the contents of 64 of them are the same\n'
+          ) in capsys.readouterr().out
   # From now on times count there.
   (drawn, *_), names = fingerprint.read(workdir).checksums, fingerprint.read(workdir).names
   other = next(name for name in names if name not in fingerprint.read(workdir).checksums)
@@ -218,7 +220,7 @@ def test_an_evaluation_on_changed_data_is_refused(folder, begun, tmp_path, capsy
   assert str(error.value) == (
       f'The files of the data are not those that the encoder of {begun / "run"} was trained on: '
       '1 gone (train/a/03.bmp). Images that are held out now could have been trained on. Restore '
-      'the files, or set data.changed_files=accept to evaluate with them.')
+      'the files, or give --config.data.changed_files=accept to evaluate with them.')
   evaluate.evaluate(evaluation(locations=where, changed_files='accept'), begun / 'run', tmp_path)
   assert ('data.changed_files=accept: evaluates with other files than the encoder was trained on: '
           '1 gone (train/a/03.bmp)\n') in capsys.readouterr().out

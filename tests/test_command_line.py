@@ -33,8 +33,8 @@ def test_no_module_hides_one_of_python():
   assert len(COMMANDS) >= 12
 
 
-EMPTY = ('error: --results is empty, as a shell variable is that is not set; give a path, . for '
-         'this folder.\n')
+EMPTY = ('error: --results is empty: is a shell variable not set? Give a path, . for this '
+         'folder.\n')
 
 
 @pytest.mark.parametrize('arguments, folder', [
@@ -80,6 +80,15 @@ def test_devices_that_are_not_there_are_one_line(tmp_path):
       1, '', 'error: JAX_PLATFORMS is cuda, and JAX finds no cuda device here. '
       'CUDA_VISIBLE_DEVICES is empty, which hides every GPU: unset it. Install its part of JAX '
       '(pip install byol_jax[cuda12]), or unset JAX_PLATFORMS to take what there is.\n')
+
+
+@pytest.mark.parametrize('name, value, said', [
+    ('JAX_NUM_CPU_DEVICES', 'x', 'Invalid value "x" for JAX flag jax_num_cpu_devices'),
+    ('JAX_ENABLE_X64', 'maybe', "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'")])
+def test_variables_that_jax_does_not_take_are_one_line(name, value, said):
+  assert run('-m', 'experiments.table', '--results=x', **{name: value}) == (
+      1, '', f'error: JAX does not take {name}={value} ({said}). Correct or unset this environment '
+      'variable.\n')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

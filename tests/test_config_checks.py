@@ -156,6 +156,16 @@ PRETRAININGS = dict(
                          data__options=getattr(default, f'{name}_options')())
        for name in ('tfds', 'stl10', 'image_folder', 'retrieval')},
     arrays=tiny.config(data__dataset='arrays', data__options=arrays.get_config().data.options))
+# That float32 makes 0, infinite or not a number of, or no memory holds.
+NONSENSE = {
+    'data.center_share': 1e-9, 'view1.crop_area': (1e-30, 1.), 'view2.crop_aspect': (1., 1e30),
+    'view1.blur_sigma': (1e-30, 2.), 'view_small.blur_divider': 1e300,
+    'model.batch_norm_decay': .99999999999, 'model.batch_norm_epsilon': 1e300,
+    'model.image_std': (1., 1e-300, 1.), 'model.image_mean': (0., 0., 1e300),
+    'model.initial_scale': 1e-300, 'model.encoder_options.width': 1e6,
+    'train.weight_decay': 1e300, 'train.eta': 1e300,
+    'train.learning_rate_multipliers.predictor': 1e300,
+    'train.objective_options.temperature': 1e-300, 'train.objective_options.beta': 1e300}
 EVALUATIONS = dict(
     all=eval_default.with_evaluators(
         eval_default.get_config().unlock(), ','.join(EVALUATORS)).lock())
@@ -189,6 +199,14 @@ def test_no_pretraining_begins_with_a_value_out_of_its_range(config, key, allowe
   for value in wrong:
     refused(lambda one=changed(config, key, value): train.pretrain(one, tmp_path / 'run'), key,
             allowed)
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('key', NONSENSE)
+def test_no_pretraining_begins_with_numbers_that_end_as_a_loss_that_is_not_finite(key, tmp_path):
+  config = PRETRAININGS['infonce']
+  refused(lambda: train.pretrain(changed(config, key, NONSENSE[key]), tmp_path / 'run'), key,
+          config_checks.range_of(config, key))
   assert not (tmp_path / 'run').exists()
 
 

@@ -24,7 +24,7 @@ def put(tmp_path, text, name='own.py'):
      'evaluation, which experiments.evaluate takes.'),
     ('experiments/configs/eval/linear.py', 'pretraining', 'experiments/configs/eval/linear.py is '
      'no config of a pretraining but of an evaluation, which experiments.evaluate takes.'),
-    ('', 'pretraining', '--config is empty, as a shell variable is that is not set; give a file of '
+    ('', 'pretraining', '--config is empty: is a shell variable not set? Give a file of '
      'experiments/configs or your own.'),
     ('none.py', 'pretraining', 'No config file none.py (--config).'),
     ('tests/tiny.py:', 'pretraining', '--config is tests/tiny.py: with nothing after the colon; '
@@ -96,7 +96,7 @@ def test_options_of_plug_ins_may_differ(tmp_path):
 
 
 @pytest.mark.parametrize('override, message', [
-    ('--config.data.options.train=', '--config.data.options.train is empty, as a shell variable'),
+    ('--config.data.options.train=', '--config.data.options.train is empty: is a shell variable'),
     ('--config.data.options.validation=', '--config.data.options.validation is empty'),
     ('--config.data.options.train=s3://b/x', '--config.data.options.train is s3://b/x; of object'),
     ('-config.train.epoch=1', "no key 'train.epoch'; the nearest is 'train.epochs'")])

@@ -224,7 +224,7 @@ def test_values_that_cannot_be_together_are_said_before_the_run(change, message)
     ('infonce', dict(beta=1., temperature=.1, normalization='l1'),
      "train.objective_options.normalization is 'l1'; it can be 'l2', 'layer_norm'"),
     ('infonce', dict(beta=1., temperature=-1., normalization='l2'),
-     'temperature is -1.0; it can be a number above 0'),
+     r'temperature is -1.0; it can be a number in \[0.0001, 1000\]'),
     ('closed_form', dict(ridge=0.), 'train.objective_options.ridge is 0.0; it can be a number'),
     ('byol', dict(beta=1.), 'it does not know beta')])
 def test_impossible_options_of_an_objective_are_said_before_the_run(objective, options, message):

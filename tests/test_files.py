@@ -47,7 +47,7 @@ def test_many_writers_of_one_file_leave_one_whole_content(tmp_path):
 
 
 @pytest.mark.parametrize('path, message', [
-    ('', '--workdir is empty, as a shell variable is that is not set; give a path, . for this'),
+    ('', '--workdir is empty: is a shell variable not set? Give a path, . for this'),
     ('s3://bucket/x', '--workdir is s3://bucket/x; of object stores and URLs only gs://BUCKET/'),
     ('https://host/x', '--workdir is https://host/x; of object stores and URLs only'),
     ('file:///x', '--workdir is file:///x; of object stores and URLs only'),

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from byol_jax import folders, image_files
-from byol_jax.datasets import DataError
+from byol_jax.datasets import DataError, image_folder
 
 
 def listed(*inside):
@@ -47,8 +48,22 @@ def test_many_endings_are_added_up():
 def test_a_folder_without_images_says_what_it_has(tmp_path, monkeypatch):
   monkeypatch.setattr(image_files, 'endings', lambda: image_files.ENDINGS)
   (tmp_path / '1.heic').touch()
-  with pytest.raises(DataError, match=r'has no images: 1 files, none .* 1 \.heic \(pip install'):
+  with pytest.raises(DataError, match=r'has no images: 1 file, none .* 1 \.heic \(pip install'):
     folders.read(str(tmp_path))
+
+
+def test_an_object_store_that_does_not_answer_is_one_line(monkeypatch):
+  def fails(path):
+    raise tf.errors.FailedPreconditionError(None, None, f'Could not resolve host\n\t of {path}')
+
+  monkeypatch.setattr(tf.io.gfile, 'isdir', lambda path: False)
+  monkeypatch.setattr(tf.io.gfile, 'exists', fails)
+  for look in (folders.read, image_folder._subfolders):
+    with pytest.raises(DataError) as error:
+      look('gs://bucket/x')
+    assert str(error.value) == ('gs://bucket/x cannot be read: Could not resolve host of '
+                                'gs://bucket/x. Check the address, the network and the '
+                                'credentials.')
 
 
 def test_the_summary_counts_the_images_of_each_class():
@@ -93,7 +108,32 @@ def test_a_root_of_splits_is_refused_with_the_options_that_were_meant(inside, gi
   assert ('not classes' in str(error.value)) == labelled
 
 
+NO_TRAINING = ('None of them is for training: --config.data.options.train needs the folder of the '
+               'training images.')
+RETRIEVAL = 'Queries and a gallery are read with experiments/configs/eval/retrieval.py.'
+
+
+@pytest.mark.parametrize('inside, options, what, said', [
+    (['val/cat/1.jpg', 'test/cat/2.jpg'], ('train', 'validation', 'test'), 'val, test',
+     "Give each of them: --config.data.options.validation='/data/my root/val' "
+     f"--config.data.options.test='/data/my root/test'. {NO_TRAINING}"),
+    (['val/cat/1.jpg', 'test/cat/2.jpg'], ('train',), 'val, test', NO_TRAINING),
+    (['query/1/1.jpg', 'gallery/1/2.jpg'], ('train', 'test'), 'query, gallery',
+     f'{NO_TRAINING} {RETRIEVAL}'),
+    (['query/1/1.jpg', 'gallery/1/2.jpg'], ('train',), 'query, gallery', NO_TRAINING),
+    (['query/1/1.jpg', 'gallery/1/2.jpg', 'train/2/1.jpg'], ('train', 'test'),
+     'train, query, gallery',
+     f"Give each of them: --config.data.options.train='/data/my root/train'. {RETRIEVAL}")])
+def test_a_root_without_a_training_split_says_so(inside, options, what, said):
+  with pytest.raises(DataError) as error:
+    folders.check_one_split(listed(*inside), labelled=True, options=options)
+  assert str(error.value) == (
+      f'/data/my root holds the splits of a data set ({what}), which are not classes. {said} If '
+      'they are one set, give the folders other names.')
+
+
 @pytest.mark.parametrize('inside', [
+    ['cat/1.jpg', 'dog/2.jpg', 'art_gallery/1.jpg'],
     ['cat/1.jpg', 'dog/2.jpg', 'train/3.jpg'], ['trains/1.jpg', 'tests/2.jpg'],
     ['train station/1.jpg', 'test tube/2.jpg'],
     ['a/1.jpg', 'b/1.jpg', 'c/1.jpg', 'test/1.jpg', 'train/1.jpg'], ['1.jpg', 'train.jpg'],

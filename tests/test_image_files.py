@@ -131,13 +131,19 @@ def with_segments(*segments):
     (with_segments(segment(0xE1, LITTLE.replace(b'\x06\0\0\0', b'\x09\0\0\0'))), 1),
     (with_segments(segment(0xE1, LITTLE.replace(b'II*\0\x08\0', b'II*\0\xff\xff'))), 1),
     (with_segments(segment(0xE1, LITTLE[:20])), 1), (with_segments(segment(0xE1, b'Exif\0\0')), 1),
-    (with_segments(segment(0xE1, LITTLE.replace(b'II', b'XX'))), 1), (JPEG[:20], 1), (JPEG, 1)],
+    (with_segments(segment(0xE1, LITTLE.replace(b'II', b'XX'))), 1), (JPEG[:20], 1), (JPEG, 1),
+    (with_segments(b'\xff' * 3 + segment(0xE1, LITTLE)), 6),
+    (JPEG[:20] + b'\xff' + JPEG[20:158] + b'\xff' + segment(0xE1, BIG) + JPEG[158:], 8),
+    (JPEG[:158] + segment(0xE1, LITTLE) + JPEG[158:], 6),
+    (with_segments(segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<x/>'), segment(0xE1, BIG)), 8)],
     ids=['little', 'big', 'after_others', 'with_thumbnail', 'in_comment', 'nine', 'far', 'cut',
-         'empty', 'no_order', 'header_only', 'none'])
+         'empty', 'no_order', 'header_only', 'none', 'fill_bytes', 'fill_bytes_and_tables',
+         'after_tables', 'after_xmp'])
 def test_the_orientation_of_a_jpeg(decode, content, number):
   assert image_files.route(content) == number
   if len(content) > 20:
     assert decode(content).shape == ((32, 24, 3) if number > 4 else (24, 32, 3))
+    np.testing.assert_allclose(decode(content).astype(int), of_pillow(content), rtol=0, atol=8)
 
 
 def test_photographs_without_exif_are_decoded_without_python(monkeypatch):
@@ -147,6 +153,29 @@ def test_photographs_without_exif_are_decoded_without_python(monkeypatch):
 
 
 HEIC = b'\0\0\0\x18ftypheic' + bytes(100)
+
+
+def tiff(bands, bits, kind):
+  """One pixel as Pillow does not write it: `kind` is 1 for whole numbers, 3 for floats."""
+  tags = ((256, 4, 1, 1), (257, 4, 1, 1), (258, 3, bands, 134 if bands > 2 else bits),
+          (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 200), (277, 3, 1, bands), (278, 4, 1, 1),
+          (279, 4, 1, bands * bits // 8), (339, 3, bands, 150 if bands > 2 else kind))
+  head = b'II*\0\x08\0\0\0' + struct.pack('<H', len(tags)) + b''.join(
+      struct.pack('<HHII', *tag) for tag in tags)
+  head = (head + bytes(4)).ljust(134, b'\0') + struct.pack('<8H', *[bits] * 8)
+  return (head + struct.pack('<8H', *[kind] * 8)).ljust(400, b'\1')
+
+
+@pytest.mark.parametrize('form, text', [
+    ((5, 8, 1), '5 bands of 8-bit whole numbers'), ((3, 32, 3), '3 bands of 32-bit floats'),
+    ((1, 64, 3), '1 band of 64-bit floats')])
+def test_a_tiff_of_other_bands_says_which_it_has_and_which_are_read(decode, form, text):
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    decode(tiff(*form))
+  assert image_files.reason(tiff(*form)) == (
+      f'it is a TIFF with {text} for each pixel, which is not read here; save it as gray or RGB of '
+      '8 or 16 bits, or as one band of 32-bit floats')
+  assert decode(tiff(1, 32, 3)[:200] + struct.pack('<f', 1.)).tolist() == [[[255] * 3]]
 
 
 @pytest.mark.parametrize('content, text', [

@@ -187,7 +187,7 @@ def test_images_that_do_not_fit_on_a_device_are_an_error(monkeypatch):
 @pytest.mark.parametrize('pipeline', ['memory', 'device', 'tf_data'])
 def test_fewer_images_than_virtual_shards_are_an_error(pipeline):
   with pytest.raises(InputError, match='^7 images cannot fill 8 virtual shards; set '
-                                       'data.virtual_shards to at most 7'):
+                                       '--config.data.virtual_shards to at most 7'):
     batches(pipeline=pipeline, split=make_split(num_examples=7))
 
 

@@ -75,7 +75,7 @@ def test_a_run_with_fifty_damaged_files_ends_and_names_them(config, folder, tmp_
   listed = loading.unreadable_images(tmp_path)
   # A pass over all training images for kNN, and the held-out ones, find every one.
   assert sorted(name[-9:] for name in listed) == [f'bad{i:02}.jpg' for i in range(BAD)]
-  assert f'{BAD} images could not be read and were left out' in printed
+  assert f'left out, since unreadable: {BAD} images, listed in ' in printed
   assert len(named(printed)) == loading.NAMED and str(tmp_path / loading.UNREADABLE) in printed
   found = evaluate.evaluate(tiny.eval_config(encoders=('pretrained',)), tmp_path,
                             tmp_path / 'evaluation')
@@ -106,7 +106,7 @@ def test_what_the_number_of_images_decides_is_said_before_they_are_decoded(
 def test_classes_and_files_that_are_left_out_are_said(config, folder, tmp_path, capsys):
   (folder / 'notes.txt').touch()
   loader = loading.load(config().data, 'train', purpose='a test', workdir=tmp_path)
-  text = f'train: 1 files in {folder} are left out, beside {GOOD + BAD} images: 1 .txt'
+  text = f'train: 1 file in {folder} is left out, beside {GOOD + BAD} images: 1 .txt'
   first, second = capsys.readouterr().out.splitlines()
   assert first.startswith(f'train: images of {folder} by class: a ') and second == text
   loading.say_left_out(dict(train=lambda: loader, test=lambda: loader))

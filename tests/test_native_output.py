@@ -18,7 +18,8 @@ from tests import commands
      ''),
     ('I0000 a\nE1127 b\n\tc\nF1127 last\n\tits trace\n', 'F1127 last\n\tits trace\n'),
     ('Improper call to JPEG library in state 201\nCorrupt JPEG data: 3 extraneous bytes\n'
-     'Premature end of JPEG file\nlibpng warning: iCCP: known incorrect sRGB profile\n', ''),
+     'Premature end of JPEG file\nlibpng warning: iCCP: known incorrect sRGB profile\n'
+     'tempfile.tif: Using code not yet in table.\nLZWDecode: Not enough data\n', ''),
     ('WARNING ours\ndouble free or corruption\nno line break', 'WARNING ours\n'
      'double free or corruption\nno line break'),
     ('Error: W0000 within a line\n\tindented\n', 'Error: W0000 within a line\n\tindented\n')])

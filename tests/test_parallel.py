@@ -1,8 +1,10 @@
 import chex
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from byol_jax import parallel
 from byol_jax.errors import InputError
@@ -104,6 +106,21 @@ def test_a_batch_size_that_does_not_divide_names_those_that_do(
     parallel.check_batch_size(batch_size, virtual_shards)
   for size in nearest:
     parallel.check_batch_size(size, virtual_shards)
+
+
+def test_an_object_store_that_does_not_answer_is_one_line(monkeypatch):
+  class Path(type(epath.Path('gs://bucket/run'))):
+    def exists(self):
+      raise tf.errors.FailedPreconditionError(None, None, f'No host\n\t at {self}')
+
+  monkeypatch.setattr(parallel, 'folder', Path)
+  with pytest.raises(InputError) as error:
+    parallel.writable_folder('gs://bucket/run')
+  assert str(error.value) == ('The workdir gs://bucket/run cannot be used: No host at '
+                              'gs://bucket/run. Check the address, the network and the '
+                              'credentials.')
+  assert not parallel.is_of_store(ValueError('gs://bucket'))
+  assert not parallel.is_of_store(tf.errors.InternalError(None, None, 'a bug'))
 
 
 def test_writable_folder_makes_the_folder_and_leaves_nothing_in_it(tmp_path, monkeypatch):

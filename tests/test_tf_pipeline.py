@@ -539,8 +539,8 @@ def test_memory_holds_images_without_labels(tmp_path):
 
 @pytest.mark.parametrize('content, message', [
     (encode(noise(3, 4, 3), 'PNG'), r'/2\.png is 4 x 3 pixels, other images are 2 x 3; .*tf_data'),
-    (b'GIF89a', r'/2\.png cannot be read as an image: it begins as GIF .* set '
-     r'data\.pipeline=tf_data')],
+    (b'GIF89a', r'/2\.png cannot be read as an image: it begins as GIF .* give '
+     r'--config\.data\.pipeline=tf_data --config\.data\.unreadable=skip')],
     ids=['size', 'unreadable'])
 def test_images_that_do_not_fit_into_memory_are_named(tmp_path, content, message):
   write_images(tmp_path, {f'{i}.png': encode(noise(3, 2, 3), 'PNG') for i in range(4)})

@@ -1,5 +1,6 @@
 """A whole run in this process: logs, resume, errors."""
 
+import itertools
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ import pytest
 from byol_jax import (
   assembly,
   checkpoint,
+  datasets,
   evaluate,
+  input_pipeline,
   metric_log,
   monitor,
   parallel,
@@ -225,6 +228,40 @@ def test_sigterm_ends_the_run_with_a_checkpoint_and_it_goes_on(finished, tmp_pat
   monkeypatch.undo()
   assert train.pretrain(tiny.config(), tmp_path).step == 12
   assert digests(tmp_path) == digests(finished[0])
+
+
+@pytest.mark.parametrize('purpose, step', [('training', 6), ('validation', 8)])
+def test_what_came_before_an_image_that_cannot_be_read_is_saved(
+    finished, tmp_path, monkeypatch, purpose, step):
+  batches, evaluate_knn = input_pipeline.train_batches, train._evaluation
+
+  def broken(*_):
+    raise datasets.DataError('x.jpg cannot be read as an image.')
+
+  def until_the_eighth(*args, **options):
+    # Two batches are placed before they are asked for.
+    yield from itertools.islice(batches(*args, **options), 8)
+    broken()
+
+  if purpose == 'training':
+    monkeypatch.setattr(input_pipeline, 'train_batches', until_the_eighth)
+  else:
+    monkeypatch.setattr(train, '_evaluation', lambda *_: broken)
+  with pytest.raises(InputError) as error:
+    train.pretrain(tiny.config(checkpoint__every_epochs=0.), tmp_path)
+  assert str(error.value) == (f'x.jpg cannot be read as an image. The checkpoint of step {step} is '
+                              'saved, and the same command goes on from it.')
+  assert checkpoint.steps(tmp_path) == [step]
+  monkeypatch.setattr(input_pipeline, 'train_batches', batches)
+  monkeypatch.setattr(train, '_evaluation', evaluate_knn)
+  assert train.pretrain(tiny.config(), tmp_path).step == 12
+  assert digests(tmp_path) == digests(finished[0])
+
+
+def test_several_processes_save_nothing_that_the_others_do_not_know_of(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(datasets.DataError), train._rescuing(None, None, None, None, 6):
+    raise datasets.DataError('x.jpg cannot be read as an image.')
 
 
 def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_is_the_same(

@@ -10,6 +10,7 @@ import numpy as np
 
 from byol_jax import file_kinds, hashing, parallel, ranges
 from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Split
+from byol_jax.errors import counted
 
 LOCATION_OPTIONS = ('images', 'labels', 'test_images', 'test_labels')
 
@@ -18,6 +19,7 @@ UNLABELLED = 'none'
 NEEDED = ('Give an .npz with `images` and, if there are any, `labels`; or an .npy of images and '
           'one of labels (data.options).')
 NUMBERING = 'np.unique(labels, return_inverse=True)[1] numbers them'
+NUMBERED = f'Labels number the classes from 0; {NUMBERING}.'
 
 
 class _Labels(NamedTuple):
@@ -220,8 +222,11 @@ def _classes(labels: np.ndarray, count: int, file: str) -> _Labels | None:
   if values.dtype.kind == 'f':
     broken = values[~(np.isfinite(values) & (values == np.round(values)))]
     if len(broken):
-      raise DataError(f'{file}: {len(broken)} of {count} labels are no whole numbers, {broken[0]} '
-                      'the first.')
+      raise DataError(f'{file}: {len(broken)} of {count} labels are not whole numbers; the first '
+                      f'is {broken[0]:g}. {NUMBERED}')
+  if (values < 0).all() and not (values == -1).all():
+    raise DataError(f'{file}: all {count} labels are negative, from {_shown(values.min())} to '
+                    f'{_shown(values.max())}. {NUMBERED} For images without labels all are -1.')
   missing = int((values == -1).sum())
   if missing == count:
     _note(f'{file}: all labels are -1, so the images are read as unlabelled.')
@@ -233,6 +238,11 @@ def _classes(labels: np.ndarray, count: int, file: str) -> _Labels | None:
   return _Labels(values, width, file)
 
 
+def _shown(label) -> str:
+  """A label as an error shows it: 1e300 has 300 digits."""
+  return f'{int(label):,}' if abs(float(label)) < 1e21 else f'{label:g}'
+
+
 def _count_classes(labels: _Labels | None, images: str) -> int:
   """The number of classes that training labels show; names those that no image has."""
   if labels is None:
@@ -240,9 +250,11 @@ def _count_classes(labels: _Labels | None, images: str) -> int:
   found = labels.num_classes or int(labels.values.max()) + 1
   count = len(labels.values)
   if found > count and not labels.num_classes:
-    raise DataError(f'{labels.file}: the largest label is {found - 1:,}, which would make '
-                    f'{found:,} classes of {count:,} images. If labels are ids or time stamps, '
-                    f'{NUMBERING}; if there are so many classes, set data.options.num_classes.')
+    many = (f'; if there are so many classes, give --config.data.options.num_classes={found}'
+            if found <= ranges.LARGEST else '')
+    raise DataError(f'{labels.file}: the largest label is {_shown(found - 1)}, which would make '
+                    f'{_shown(found)} classes of {counted(count, "image")}. If labels are ids or '
+                    f'time stamps, {NUMBERING}{many}.')
   unused = np.setdiff1d(np.arange(found), labels.values)
   if len(unused):
     shown = ', '.join(map(str, unused[:10])) + (', ...' if len(unused) > 10 else '')
@@ -253,9 +265,10 @@ def _count_classes(labels: _Labels | None, images: str) -> int:
 def _check_range(labels: _Labels, num_classes: int, source: str) -> None:
   low, high = int(labels.values.min()), int(labels.values.max())
   if low < 0 or high >= num_classes:
-    raise DataError(f'{labels.file}: labels run from {low:,} to {high:,}, outside of 0 ... '
-                    f'{num_classes - 1:,}, the classes {source or "of data.options.num_classes"}; '
-                    'number the classes from 0, or set data.options.num_classes.')
+    raise DataError(f'{labels.file}: labels run from {_shown(low)} to {_shown(high)}, outside of '
+                    f'0 ... {num_classes - 1:,}, the classes '
+                    f'{source or "of data.options.num_classes"}; number the classes from 0, or '
+                    'give --config.data.options.num_classes.')
 
 
 @functools.cache

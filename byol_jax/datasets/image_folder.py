@@ -19,6 +19,7 @@ import numpy as np
 
 from byol_jax import balanced, folders, hashing, image_files, ranges
 from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, Subset
+from byol_jax.errors import counted
 
 LABELS = ('folders', 'none')
 LOCATION_OPTIONS = ('train', 'validation', 'test')
@@ -136,7 +137,7 @@ def _subfolders(folder: str) -> list[str]:
   import tensorflow as tf
 
   root = folders.root(folder)
-  if not tf.io.gfile.isdir(root):
+  if not folders.is_folder(root):
     raise DataError(f'{folder}: no such folder (data.options.train).')
   names = [name.rstrip('/') for name in tf.io.gfile.listdir(root)]
   return sorted(n for n in names
@@ -148,17 +149,18 @@ def _labels(folder: str, paths: np.ndarray, names: list[list[str]], classes: lis
   """The class number of each path, whose parts below the folder are `names`, int32 [N]."""
   loose = [path for path, parts in zip(paths, names) if len(parts) == 1]
   if loose:
-    raise DataError(f'{loose[0]} and {len(loose) - 1} more images lie outside of the class '
-                    "folders; move them, or set data.options.labels='none' for unlabelled images.")
+    raise DataError(f'{folder} has {counted(len(loose), "image")} outside of the class folders, '
+                    f'the first {loose[0]}; move what lies there, or give '
+                    '--config.data.options.labels=none for unlabelled images.')
   own = {parts[0] for parts in names}
   unknown = sorted(own - set(classes))
   if unknown:
-    raise DataError(f'{folder} has the class {unknown[0]!r}, and {len(unknown) - 1} more, that '
-                    'the training folder has not.')
+    raise DataError(f'{folder} has {counted(len(unknown), "class", "classes")} that the training '
+                    f'folder has not, the first {unknown[0]!r}.')
   empty = sorted(set(_subfolders(folder)) - own)
   if empty:
-    raise DataError(f'{folders.root(folder)}/{empty[0]} has no images, and {len(empty) - 1} more '
-                    'class folders have none; add images or remove the folders.')
+    raise DataError(f'{folder} has {counted(len(empty), "class folder")} without images, the first '
+                    f'{folders.root(folder)}/{empty[0]}; add images, or remove what is empty.')
   number = {name: i for i, name in enumerate(classes)}
   return np.array([number[parts[0]] for parts in names], np.int32)
 

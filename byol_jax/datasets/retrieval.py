@@ -13,6 +13,7 @@ import numpy as np
 
 from byol_jax import hashing, ranges, retrieval_lists
 from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, image_folder
+from byol_jax.errors import counted
 from byol_jax.retrieval_lists import Listed, Roles
 
 LABELS = ('identities', 'none')
@@ -132,8 +133,9 @@ def _check_apart(found: dict[str, Listed]) -> None:
   for part in ('query', 'gallery'):
     both = [path for path in found[part].paths if retrieval_lists.location(path) in train]
     if both:
-      raise DataError(f'{both[0]} and {len(both) - 1} more images are in the training list and in '
-                      f'the {part} list; the same images would be trained on and judged.')
+      raise DataError(f'{counted(len(both), "image")} of the {part} list can be found in the '
+                      f'training list too, the first {both[0]}; the same would be trained on and '
+                      'judged.')
 
 
 def _rows(listed: Listed, split: str, validation_share: float) -> Listed:

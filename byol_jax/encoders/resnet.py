@@ -40,7 +40,7 @@ PADDINGS = ('SAME', 'torch')
 
 RANGES = dict(
     depth=ranges.OneOf((*(key for key in ARCHITECTURES if key != 'tiny'), 'tiny')),
-    width=ranges.POSITIVE, version=ranges.OneOf((1, 2)), stem=ranges.OneOf(tuple(STEMS)),
+    width=ranges.number(0, 64, '(]'), version=ranges.OneOf((1, 2)), stem=ranges.OneOf(tuple(STEMS)),
     padding=ranges.OneOf(PADDINGS), first_projection=ranges.FLAG,
     zero_init_last_scale=ranges.FLAG, rematerialize=ranges.FLAG)
 

@@ -9,7 +9,7 @@ from byol_jax.objectives import byol
 
 # Of predictions and projections, before they are compared (Table 20).
 NORMALIZATIONS = ('l2', 'layer_norm', 'batch_norm', 'none')
-RANGES = dict(beta=ranges.NOT_NEGATIVE, temperature=ranges.POSITIVE,
+RANGES = dict(beta=ranges.FACTOR, temperature=ranges.SCALE,
               normalization=ranges.OneOf(NORMALIZATIONS))
 
 

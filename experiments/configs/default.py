@@ -194,7 +194,7 @@ def _data() -> ml_collections.ConfigDict:
       # 'bicubic' or 'bilinear'
       resize='bicubic',
       # The view for evaluation: the middle square of this share of the shorter side
-      # (224 of 256 pixels, appendix B), ...; a number in (0, 1]
+      # (224 of 256 pixels, appendix B), ...; a number in [0.01, 1]
       center_share=0.875,
       # ... resized before it is cut ('resize_first', appendix B) or after
       # ('crop_first', reference); 'resize_first' or 'crop_first'
@@ -213,7 +213,7 @@ def _model() -> ml_collections.ConfigDict:
           # Layers (section 3.3: 50 to 200; 'tiny' has 8 channels, for tests);
           # 10, 18, 34, 50, 101, 152, 200 or 'tiny'
           depth=50,
-          width=1.0,  # multiplies all channels (section 3.3: 1 to 4); a number above 0
+          width=1.0,  # multiplies all channels (section 3.3: 1 to 4); a number in (0, 64]
           version=1,  # ResNet v1 or v2 (section 3.3: v1); 1 or 2
           # 7x7 stride 2 and a pool ('imagenet'), 3x3 stride 2 ('medium') or 3x3 stride 1
           # ('small'), no pool; 'imagenet', 'medium' or 'small'
@@ -236,23 +236,25 @@ def _model() -> ml_collections.ConfigDict:
       # 'batch', over all devices, or 'group': GroupNorm with standardized convolution weights,
       # without statistics of the batch (arXiv 2010.10241); 'batch' or 'group'
       normalization='batch',
-      # Times Haiku's initial weights, std 1 / sqrt(inputs), sqrt(2) for He's; a number above 0
+      # Times Haiku's initial weights, std 1 / sqrt(inputs), sqrt(2) for He's;
+      # a number in [0.0001, 1000]
       initial_scale=1.0,
-      batch_norm_decay=0.9,  # of the running statistics (reference); a number in [0, 1)
-      batch_norm_epsilon=1e-5,  # added to the variance (reference); a number above 0
+      batch_norm_decay=0.9,  # of the running statistics (reference); a number in [0, 0.9999]
+      batch_norm_epsilon=1e-5,  # added to the variance (reference); a number in [1e-12, 1]
       # Parameters stay float32 under bfloat16; 'float32', 'bfloat16' or 'float64'
       compute_dtype='float32',
-      # Per channel, of ImageNet, images in [0, 1] (appendix B); three numbers
+      # Per channel, of ImageNet, images in [0, 1] (appendix B); three numbers in [-1000, 1000]
       image_mean=(0.485, 0.456, 0.406),
-      image_std=(0.229, 0.224, 0.225),  # likewise; three numbers above 0
+      image_std=(0.229, 0.224, 0.225),  # likewise; three numbers in [0.001, 1000]
   ))
 
 
 def _view(blur_probability: float, solarize_probability: float) -> ml_collections.ConfigDict:
   """One view's policy (Table 6); details in which the reference decides: augment.py."""
   return ml_collections.ConfigDict(dict(
-      crop_area=(0.08, 1.0),  # share of the image, uniform; two numbers in (0, 1], ascending
-      # Width / height, log-uniform; two numbers above 0, ascending
+      # Share of the image, uniform; two numbers in [0.0001, 1], ascending
+      crop_area=(0.08, 1.0),
+      # Width / height, log-uniform; two numbers in [0.01, 100], ascending
       crop_aspect=(3 / 4, 4 / 3),
       flip_probability=0.5,  # a number in [0, 1]
       jitter_probability=0.8,  # a number in [0, 1]
@@ -262,9 +264,9 @@ def _view(blur_probability: float, solarize_probability: float) -> ml_collection
       hue=0.1,  # turns added, U[-.1, .1]; a number in [0, 0.5]
       grayscale_probability=0.2,  # a number in [0, 1]
       blur_probability=blur_probability,  # a number in [0, 1]
-      # Kernel size = image height / 10 (23 taps at 224); a number of 0.5 or more
+      # Kernel size = image height / 10 (23 taps at 224); a number in [0.5, 1000]
       blur_divider=10.0,
-      blur_sigma=(0.1, 2.0),  # pixels, uniform; two numbers above 0, ascending
+      blur_sigma=(0.1, 2.0),  # pixels, uniform; two numbers in [0.01, 1000], ascending
       solarize_probability=solarize_probability,  # a number in [0, 1]
       solarize_threshold=0.5,  # pixels at or above it are inverted; a number in [0, 1]
   ))
@@ -278,7 +280,7 @@ def _small_view() -> ml_collections.ConfigDict:
       # a whole number in [0, 100]
       count=0,
       image_size=96,  # pixels, side; a whole number in [1, 65535]
-      # SwAV leaves (0.14, 1.0) to the large ones; two numbers in (0, 1], ascending
+      # SwAV leaves (0.14, 1.0) to the large ones; two numbers in [0.0001, 1], ascending
       crop_area=(0.05, 0.14),
   )
   return config
@@ -294,13 +296,13 @@ def _train() -> ml_collections.ConfigDict:
       base_learning_rate=0.2,  # per 256 images (section 3.3); a number of 0 or more
       # Linear from 0, shorter than the run (section 3.3); a number of 0 or more
       warmup_epochs=10.0,
-      weight_decay=1.5e-6,  # l2, in LARS (section 3.3); a number of 0 or more
-      eta=1e-3,  # trust coefficient of LARS (appendix J); a number above 0
+      weight_decay=1.5e-6,  # l2, in LARS (section 3.3); a number in [0, 100]
+      eta=1e-3,  # trust coefficient of LARS (appendix J); a number in (0, 1000]
       momentum=0.9,  # (appendix J); a number in [0, 1)
       # Of the learning rate in the heads (Tables 21 and 22); encoder and classifier have 1.
       learning_rate_multipliers=dict(
-          projector=1.0,  # a number of 0 or more
-          predictor=1.0,  # a number of 0 or more
+          projector=1.0,  # a number in [0, 1000]
+          predictor=1.0,  # a number in [0, 1000]
       ),
       base_tau=0.996,  # of the target's moving average (section 3.3); a number in [0, 1]
       # To 1 (section 3.3), or constant (Table 5a, tau 0); 'cosine' or 'constant'
@@ -337,8 +339,8 @@ def _train() -> ml_collections.ConfigDict:
 def infonce_options() -> ml_collections.ConfigDict:
   """Of byol_jax/objectives/infonce.py: the objectives between BYOL's and SimCLR's (Eq. 8)."""
   return ml_collections.ConfigDict(dict(
-      beta=0.0,  # weight of the repulsion: 0 BYOL, 1 SimCLR (section 5); a number of 0 or more
-      temperature=0.1,  # alpha (section 5, Table 18); a number above 0
+      beta=0.0,  # weight of the repulsion: 0 BYOL, 1 SimCLR (section 5); a number in [0, 1000]
+      temperature=0.1,  # alpha (section 5, Table 18); a number in [0.0001, 1000]
       # Of what is compared (section 3.1: 'l2'; Table 20);
       # 'l2', 'layer_norm', 'batch_norm' or 'none'
       normalization='l2',

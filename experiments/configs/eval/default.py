@@ -61,8 +61,8 @@ def with_evaluators(config: ml_collections.ConfigDict, names: str) -> ml_collect
 def _view(area: tuple[float, float] = (0.08, 1.0)) -> ml_collections.ConfigDict:
   """Random crop and flip in training (appendix C.1)."""
   return ml_collections.ConfigDict(dict(
-      crop_area=area,  # share of the image, uniform; two numbers in (0, 1], ascending
-      # Width / height, log-uniform; two numbers above 0, ascending
+      crop_area=area,  # share of the image, uniform; two numbers in [0.0001, 1], ascending
+      # Width / height, log-uniform; two numbers in [0.01, 100], ascending
       crop_aspect=(3 / 4, 4 / 3),
       flip_probability=0.5,  # a number in [0, 1]
   ))
@@ -75,7 +75,7 @@ def supervised() -> ml_collections.ConfigDict:
       batch_size=64,  # images per step over all devices; a whole number of 1 or more
       base_learning_rate=0.1,  # per 256 images, then a cosine to 0; a number above 0
       momentum=0.9,  # Nesterov; a number in [0, 1)
-      weight_decay=1e-4,  # l2; a number of 0 or more
+      weight_decay=1e-4,  # l2; a number in [0, 100]
       view=_view(area=(0.5, 1.0)),
   ))
 
