@@ -114,7 +114,7 @@ def test_a_subset_encodes_its_own_images_and_no_others_anew(pretrained, tmp_path
     found = evaluate.evaluate(config, pretrained, tmp_path / 'out')
     counts.append((found['images']['train'], len(made)))
   assert found['left_out'] == dict(train='', validation='', test=(
-      f'1 file in {tmp_path}/images/test are left out, beside 40 images: 1 .txt'))
+      f'1 file in {tmp_path}/images/test is left out, beside 40 images: 1 .txt'))
   assert counts == [(36, 3), (18, 4), (18, 4), (36, 4)]
   assert len((tmp_path / 'out' / 'subset_rows_share0.5_of36_seed0.txt').read_text().split()) == 18
   # A class more in the training folder numbers the test images otherwise, in the same files.
