@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 SEEDS := 0 1 2
 # Tests with several processes of their own, which two at once would slow down too much.
-JOBS := tests/test_multihost.py tests/test_kill.py tests/test_full_disk.py
+JOBS := tests/distributed/test_multihost.py tests/test_kill.py tests/test_full_disk.py
 
 .PHONY: demo demo-seeds test test-slow test-long lint docs linkcheck clean
 

@@ -15,8 +15,7 @@ setuptools.setup(
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
     packages=setuptools.find_packages(include=['byol_jax*']),
-    package_data={'byol_jax': ['walkthrough.md'], 'byol_jax.scaling': ['scaling.md'],
-                  'byol_jax.report': ['page.html', 'page.css', 'ablations.md']},
+    package_data={'byol_jax.report': ['page.html', 'page.css']},
     install_requires=[
         'absl-py>=2.1',
         'chex>=0.1.92',

@@ -9,5 +9,5 @@ __version__ = '0.1.0'
 
 def load_encoder(path, step=None):
   """The frozen encoder of a pretraining workdir; see `byol_jax.evaluate.load_encoder`."""
-  from byol_jax import evaluate
-  return evaluate.load_encoder(path, step)
+  from byol_jax.encoder import load_encoder
+  return load_encoder(path, step)

@@ -30,8 +30,10 @@ import optax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from byol_jax import file_kinds, parallel, processes, tensors
+from byol_jax import files, tensors
+from byol_jax.distributed import processes
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline import file_kinds
 from byol_jax.train_step import TrainState
 
 TREES = ('online', 'target', 'state', 'optimizer')
@@ -146,7 +148,7 @@ def _is_checkpoint(path: epath.Path) -> bool:
   name = path.name
   if not (name.isascii() and name.isdigit() and str(int(name)) == name):
     return False
-  return not parallel.in_object_store(path) or (path / COMMITTED).exists()
+  return not files.in_object_store(path) or (path / COMMITTED).exists()
 
 
 def damage(workdir: str | os.PathLike, step: int) -> str:
@@ -236,13 +238,13 @@ def restore(workdir: str | os.PathLike, like: TrainState, step: int | None = Non
 
 
 def _folder(workdir):
-  return parallel.folder(workdir) / 'checkpoints'
+  return files.folder(workdir) / 'checkpoints'
 
 
 def _none(workdir, step: int | None = None) -> InputError:
   found = ', '.join(map(str, steps(workdir)))
   if not found:
-    return InputError(file_kinds.no_run(parallel.folder(workdir)) or (
+    return InputError(file_kinds.no_run(files.folder(workdir)) or (
         f'No checkpoint in {_folder(workdir)}: give the --workdir of a pretraining run that has '
         'saved one.'))
   return InputError(f'No checkpoint of step {step} in {_folder(workdir)}; there are {found}.')

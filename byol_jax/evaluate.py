@@ -5,104 +5,32 @@ starts from. All choices are made on the training and validation splits; then th
 is read once, and each fitted evaluator scores it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import functools
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from byol_jax import (
-  assembly,
+from byol_jax import build, checkpoint, files, plugins, tensors
+from byol_jax.config import MAY_CHANGE, as_json, completed_data, flat, plain
+from byol_jax.distributed import parallel
+from byol_jax.evaluation import (
   baselines,
-  checkpoint,
-  config_checks,
-  datasets,
-  devices,
-  evaluation_checks,
-  evaluators,
-  loading,
-  locations,
-  parallel,
-  plugins,
+  checks,
+  feature_store,
+  features,
+  grids,
   ranked_lists,
   results,
-  tensors,
 )
-from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, feature_store, features, grids, titles
-from byol_jax.report import pictures, tables
-
-
-class Encoder(NamedTuple):
-  """A frozen encoder that can be called.
-
-  encode: pure function of (variables, images) -> embeddings [B, D].
-  variables: its parameters and BatchNorm statistics.
-  image_size: side in pixels of the images it was trained on.
-  embedding_size: D.
-  image_mean: subtracted from images in [0, 1], per channel; `encode` does so itself.
-  image_std: divides them afterwards; likewise.
-  """
-
-  encode: Callable[..., jax.Array]
-  variables: Any
-  image_size: int
-  embedding_size: int
-  image_mean: tuple[float, ...]
-  image_std: tuple[float, ...]
-
-  def __call__(self, images) -> jax.Array:
-    """Images [B, H, W, 3], floats in [0, 1] -> embeddings float32 [B, D].
-
-    Other sizes than `image_size` work, but the encoder has not seen them.
-
-    Raises:
-      InputError: another shape, integers, or values outside [0, 1].
-    """
-    try:
-      images = np.asarray(images)
-    except ValueError as error:
-      raise InputError(f'Images must be one array [B, H, W, 3]: {error}') from error
-    if images.ndim != 4 or images.shape[-1] != 3:
-      raise InputError(f'Images must be [B, H, W, 3], not {list(images.shape)}.')
-    if images.dtype.kind != 'f':
-      raise InputError(f'Images must be floats in [0, 1], not {images.dtype}; divide uint8 by 255.')
-    if images.size and not (images.min() >= 0 and images.max() <= 1):
-      raise InputError(f'Images must lie in [0, 1]; these run from {images.min():g} to '
-                       f'{images.max():g}.')
-    return self.encode(self.variables, images.astype(np.float32))
-
-
-def load_encoder(path: str | os.PathLike, step: int | None = None) -> Encoder:
-  """The online encoder of a pretraining workdir, BatchNorm in evaluation mode.
-
-  Args:
-    path: workdir of a pretraining run.
-    step: of the checkpoint; the newest where None.
-
-  Raises:
-    InputError: no checkpoint, a damaged one, or one of another architecture.
-  """
-  devices.check_platforms()
-  trees, meta = checkpoint.restore_trees(path, ('online', 'state'), step)
-  config = meta['config']
-  networks = assembly.build_model(config['model'], meta['resolved']['num_classes'])
-  size = config['data']['image_size']
-  # Shapes alone: images of a large size would fill the memory.
-  images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-  shapes, _ = jax.eval_shape(networks.init, jax.random.key(0), images)
-  tensors.check(tensors.describe(trees['online']), tensors.describe(shapes),
-                f'{path}, step {meta["step"]}')
-  variables = (trees['online'], trees['state']['online'])
-  encode = jax.jit(lambda variables, images: networks.encode(*variables, images))
-  embedding = jax.eval_shape(encode, variables, images)
-  return Encoder(encode, variables, size, embedding.shape[-1],
-                 tuple(config['model']['image_mean']), tuple(config['model']['image_std']))
+from byol_jax.evaluation.contract import Features, Images
+from byol_jax.input_pipeline import loading, locations
+from byol_jax.input_pipeline.records import Split
+from byol_jax.plots import pictures, tables, titles
 
 
 def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
@@ -125,27 +53,27 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
     InputError: what the user can fix, unlabelled data among it.
   """
   # Before there is a folder.
-  config_checks.check_evaluation(config)
-  workdir = parallel.writable_folder(workdir)
-  assembly.check_same_job(assembly.as_json(config), {})
-  evaluation_checks.check_folders(workdir)
+  checks.check_evaluation(config)
+  workdir = files.writable_folder(workdir)
+  build.check_same_job(as_json(config), {})
+  checks.check_folders(workdir)
   names = 'online', 'state'
   # One process decides: others could find a newer checkpoint, and judge another encoder.
   step = parallel.from_first_process(
       checkpoint.newest_sound(pretrained, names) if parallel.is_first_process() else 0)
   trees, meta = checkpoint.restore_trees(pretrained, names, step)
   data = _data_section(config, meta['config']['data'])
-  config_checks.check_data(data)
-  config_checks.check_batches(config, data['virtual_shards'])
+  build.check_data(data)
+  checks.check_batches(config, data['virtual_shards'])
   load = functools.partial(loading.load, data, workdir=workdir)
   loading.check_test_split(data)
   train, validation = load('train', purpose='fitting'), load('validation', purpose='choosing')
   if not config.data.dataset:
-    loading.check_pretrained(train, parallel.folder(pretrained))
-  evaluation_checks.check_labels(config, train, data['dataset'])
+    loading.check_pretrained(train, files.folder(pretrained))
+  checks.check_labels(config, train, data['dataset'])
   roles = loading.roles(data)
   test = functools.cache(lambda: load('test', purpose='final scores'))
-  check_test = evaluation_checks.before_encoding(
+  check_test = checks.before_encoding(
       config, meta['config']['model'], train, validation, test, roles)
   encoders = baselines.make(config, trees, meta, train)
   loaders = dict(train=lambda: train, validation=lambda: validation, test=test)
@@ -157,8 +85,8 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
                 roles, check_test, workdir / pictures.RANKED_FOLDER)
   loading.say_left_out(loaders)
   found = dict(
-      pretrained=str(parallel.folder(pretrained)), step=meta['step'],
-      config=assembly.as_json(config), pretraining=meta['config'],
+      pretrained=str(files.folder(pretrained)), step=meta['step'],
+      config=as_json(config), pretraining=meta['config'],
       digest=meta['digests']['online'], seed=meta['config']['seed'], dataset=_data_name(data),
       **_about(loaders, content), encoders=rows)
   if not parallel.is_first_process():
@@ -183,13 +111,13 @@ def _about(loaders, content) -> dict[str, Any]:
 
 def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
   """The `data` section of the pretraining, with what the evaluation says otherwise."""
-  data = assembly.completed_data(pretraining)
+  data = completed_data(pretraining)
   own = config.data.to_dict()
   moved = own.pop('locations')
   if not own['dataset']:
     own['options'] = locations.given(data['dataset'], data['options'], moved)
   data.update({key: value for key, value in own.items() if value or key == 'options'})
-  return assembly.plain(data)
+  return plain(data)
 
 
 def _data_name(data: Mapping[str, Any]) -> str:
@@ -209,8 +137,8 @@ def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both,
                                                  make_store(name, judged))
     images = _images(judged, train, read_both)
     for evaluator, options in config.evaluators.items():
-      arguments = assembly.plain(options)
-      trains_encoder = evaluators.has(evaluator, 'TRAINS_ENCODER')
+      arguments = plain(options)
+      trains_encoder = plugins.has(evaluator, 'TRAINS_ENCODER')
       called = tables.name_of(name, not trains_encoder).replace(', frozen', ' (frozen)')
       parallel.say(f'evaluating {called} with {titles.title(evaluator)}')
       fit = plugins.function('evaluators', evaluator, 'fit', arguments)
@@ -218,11 +146,11 @@ def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both,
       if trains_encoder:
         found = fit(images, functools.partial(embed, 'validation'),
                     grid=make_grid(name, judged, evaluator), **arguments)
-      elif evaluators.has(evaluator, 'RETRIEVES'):
+      elif plugins.has(evaluator, 'RETRIEVES'):
         found = fit(functools.partial(frozen, 'train'), functools.partial(frozen, 'validation'),
                     roles=roles, **arguments)
       else:
-        on_images = evaluators.has(evaluator, 'TRAINS_ON_IMAGES')
+        on_images = plugins.has(evaluator, 'TRAINS_ON_IMAGES')
         found = fit(images if on_images else frozen('train'), frozen('validation'), **arguments)
       fitted[name, evaluator] = found
   # Nothing is chosen from here on.
@@ -231,14 +159,14 @@ def _judge(config, encoders: Mapping[str, baselines.Judged], loaders, read_both,
   for (name, evaluator), found in fitted.items():
     module = plugins.load('evaluators', evaluator)
     embed, frozen = embedders[name]
-    test = (functools.partial(embed, 'test') if evaluators.has(evaluator, 'TRAINS_ENCODER')
+    test = (functools.partial(embed, 'test') if plugins.has(evaluator, 'TRAINS_ENCODER')
             else frozen('test'))
     options = dict(keep=functools.partial(
         ranked_lists.keep, folder=lists / name, loaders=loaders, roles=roles)
-                   ) if evaluators.has(evaluator, 'RETRIEVES') else {}
+                   ) if plugins.has(evaluator, 'RETRIEVES') else {}
     scores = module.evaluate(found, test, **options)
     row = dict(scores, **module.describe(found),
-               options=assembly.as_json(config.evaluators[evaluator]))
+               options=as_json(config.evaluators[evaluator]))
     titles.check_scores(evaluator, row, scores)
     rows[name][evaluator] = row
   return rows
@@ -250,7 +178,7 @@ def _embedders(config, judged: baselines.Judged, train: loading.Loader, loaders,
   `store` is the folder of features, and a function of a split's loader and name that says what
   its features depend on.
   """
-  views = assembly.center_views(train.config)
+  views = build.center_views(train.config)
   encode = lambda variables, batch: judged.encode(variables, views(batch))
 
   def embed(split: str, variables) -> Features:
@@ -284,9 +212,9 @@ def _images(judged: baselines.Judged, loader: loading.Loader, read_both) -> Imag
 def _grid(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any], content,
           name: str, judged: baselines.Judged, evaluator: str) -> grids.Grid:
   """Where the points of an evaluator's grid are kept, under what decides their scores."""
-  keys = locations.left_out(assembly.flat(dict(data=data)))
+  keys = locations.left_out(flat(dict(data=data)))
   data = {key: value for key, value in keys.items()
-          if not key.startswith(assembly.MAY_CHANGE)}
+          if not key.startswith(MAY_CHANGE)}
   return grids.Grid(evaluator, workdir / 'grids' / name / f'{evaluator}.jsonl',
                     dict(encoder=_digest(judged), model=model, data=data,
                          content=[content(split) for split in ('train', 'validation')]))
@@ -299,8 +227,8 @@ def _store(workdir: epath.Path, model: Mapping[str, Any], data: Mapping[str, Any
 
   def describe(loader: loading.Loader, split: str) -> dict[str, Any]:
     # A module of the user's own may not say which records its files give.
-    whole = isinstance(loader.data, datasets.Split) or loader.data.identity
-    own = feature_store.deciding(assembly.flat(dict(data=data)), bool(whole))
+    whole = isinstance(loader.data, Split) or loader.data.identity
+    own = feature_store.deciding(flat(dict(data=data)), bool(whole))
     return dict(kind=name, encoder=digest, model=model, data=own, split=split,
                 images=loader.data.num_examples, content=content(split))
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import os
+import pathlib
 import re
 import time
 from typing import IO, Any
 import uuid
 
 from etils import epath
+import jax
 
 from byol_jax.errors import InputError
 
@@ -134,3 +136,54 @@ def remove_abandoned(folder: str | os.PathLike) -> None:
         with contextlib.suppress(FileNotFoundError):
           if time.time() - entry.stat().st_mtime > ABANDONED:
             os.unlink(entry)
+
+
+# What to look at where an object store cannot be used.
+REACHABLE = 'Check the address, the network and the credentials.'
+
+
+def folder(path: str | os.PathLike) -> epath.Path:
+  """An absolute path, local or of an object store such as gs://bucket/name."""
+  text = checked_path(path)
+  return epath.Path(text if in_object_store(text) else os.path.abspath(text))
+
+
+def in_object_store(path: str | os.PathLike) -> bool:
+  """Whether a path is of a bucket."""
+  return '://' in os.fspath(path)
+
+
+def is_of_store(error: BaseException) -> bool:
+  """Whether an error is of an object store, which TensorFlow's file system reads and writes."""
+  return type(error).__module__.startswith('tensorflow.') and f'{STORE}://' in str(error)
+
+
+def local_path(path: str | os.PathLike) -> pathlib.Path:
+  """An absolute path; raises InputError for one of an object store."""
+  text = checked_path(path)
+  if in_object_store(text):
+    raise InputError(f'{path} lies in an object store, which only pretraining, evaluation, '
+                     'inspection and extraction read and write; copy the folder to this machine, '
+                     'or give a local one.')
+  return pathlib.Path(text).absolute()
+
+
+def writable_folder(workdir: str | os.PathLike) -> epath.Path:
+  """Makes the folder, tries to write into it, and returns its absolute path."""
+  path = folder(workdir)
+  try:
+    if path.exists() and not path.is_dir():
+      raise InputError(f'The workdir {path} is a file; give a folder as --workdir.')
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / f'.writable.{jax.process_index()}.{os.getpid()}'
+    probe.write_text('')
+    probe.unlink()
+  except OSError as error:
+    raise InputError(f'The workdir {path} is not writable ({error.strerror or error}); give '
+                     'another --workdir.') from error
+  except Exception as error:
+    if not is_of_store(error):
+      raise
+    raise InputError(f'The workdir {path} cannot be used: {" ".join(str(error).split())}. '
+                     f'{REACHABLE}') from error
+  return path

@@ -15,7 +15,8 @@ import sys
 import tensorboardX
 import tqdm
 
-from byol_jax import files, parallel
+from byol_jax import files
+from byol_jax.distributed import parallel
 
 FILE_NAME = 'metrics.jsonl'
 
@@ -34,7 +35,7 @@ class MetricLog:
     self._active = parallel.is_first_process()
     if not self._active:
       return
-    folder = parallel.folder(workdir)
+    folder = files.folder(workdir)
     path = folder / FILE_NAME
     kept = [record for record in read(workdir) if record['step'] <= first_step]
     if path.exists() and len(read(workdir)) < len(path.read_bytes().splitlines()):
@@ -92,7 +93,7 @@ def read(workdir: str | os.PathLike) -> list[dict[str, float]]:
 
   Lines that are no record, such as one that a kill has cut off, are left out.
   """
-  path = parallel.folder(workdir) / FILE_NAME
+  path = files.folder(workdir) / FILE_NAME
   if not path.exists():
     return []
   records = []

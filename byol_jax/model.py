@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import jmp
 
-from byol_jax import augment, plugins, ranges
-from byol_jax import normalization as norms
-from byol_jax.convolution import Conv2D
+from byol_jax import plugins, ranges
+from byol_jax.augment import ops
+from byol_jax.encoders import normalization as norms
+from byol_jax.encoders.convolution import Conv2D
 from byol_jax.errors import InputError
 
 Params = Mapping[str, Mapping[str, jax.Array]]
@@ -115,7 +116,7 @@ def build(
   batch_norm = norms.make(normalization, decay=batch_norm_decay, epsilon=batch_norm_epsilon)
 
   def embed(images, is_training):
-    images = augment.normalize(images, image_mean, image_std)
+    images = ops.normalize(images, image_mean, image_std)
     return plugins.function('encoders', encoder, 'build', encoder_options)(
         batch_norm=batch_norm, **encoder_options)(images, is_training)
 

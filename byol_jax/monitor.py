@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import metrics, parallel
+from byol_jax import metrics
+from byol_jax.distributed import parallel
 from byol_jax.metric_log import MetricLog
 
 LAG = 2

@@ -136,3 +136,8 @@ def constant(kind: str, name: str, constant_name: str) -> Any:
     raise InputError(f'{name!r} is no module of the {kind}: it has no constant {constant_name}; '
                      f'byol_jax/{kind}/__init__.py says what it holds.')
   return getattr(module, constant_name)
+
+
+def has(evaluator: str, flag: str) -> bool:
+  """Whether an evaluator's module sets a flag of the contract, such as 'TRAINS_ENCODER'."""
+  return getattr(load('evaluators', evaluator), flag, False)

@@ -15,29 +15,25 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from byol_jax import (
-  assembly,
-  changed_files,
-  checkpoint,
-  config_checks,
-  datasets,
-  files,
-  fingerprint,
-  input_pipeline,
-  loading,
-  locations,
-  loops,
-  metric_log,
-  model,
-  monitor,
-  parallel,
-  preemption,
-  processes,
-)
+from byol_jax import build, checkpoint, files, metric_log, model, monitor
 from byol_jax import train_step as byol
+from byol_jax.config import (
+  FOLLOWS_FROM_FILES,
+  MAY_CHANGE,
+  as_json,
+  completed,
+  differing_keys,
+  flat,
+  plain,
+)
+from byol_jax.distributed import loops, parallel, preemption, processes
 from byol_jax.errors import InputError, counted
-from byol_jax.evaluators import features, knn
-from byol_jax.report import pictures
+from byol_jax.evaluation import features
+from byol_jax.evaluators import knn
+from byol_jax.input_pipeline import changed_files, fingerprint, loading, locations, prefetch
+from byol_jax.input_pipeline.order import dispatches, part_order
+from byol_jax.input_pipeline.records import DataError
+from byol_jax.plots import pictures
 
 
 class _Job(NamedTuple):
@@ -50,7 +46,7 @@ class _Job(NamedTuple):
   config: ml_collections.ConfigDict
   workdir: epath.Path
   loader: loading.Loader
-  resolved: assembly.Resolved
+  resolved: build.Resolved
   recipe: byol.Recipe
   meta: dict[str, Any]
   stop_asked: Callable[[], int]
@@ -77,17 +73,17 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
   """
   began = time.perf_counter()
   # Before there is a folder.
-  config_checks.check_pretraining(config, jax.device_count())
-  config_checks.check_data(config.data.to_dict())
-  workdir = parallel.writable_folder(workdir)
+  build.check_pretraining(config, jax.device_count())
+  build.check_data(config.data.to_dict())
+  workdir = files.writable_folder(workdir)
   processes.check_shared(workdir)
   with preemption.listening() as stop_asked, processes.alone(workdir):
-    loader = loading.load(config.data, 'train', purpose='pretraining', workdir=workdir,
-                          check=functools.partial(assembly.resolve, config))
-    resolved = assembly.resolve(config, loader.data)
-    assembly.check_same_job(assembly.as_json(config), resolved._asdict())
-    job = _Job(config, workdir, loader, resolved, assembly.build_recipe(config, resolved),
-               dict(config=assembly.as_json(config), resolved=resolved._asdict(),
+    loader = loading.load(plain(config.data), 'train', purpose='pretraining', workdir=workdir,
+                          check=functools.partial(build.resolve, config))
+    resolved = build.resolve(config, loader.data)
+    build.check_same_job(as_json(config), resolved._asdict())
+    job = _Job(config, workdir, loader, resolved, build.build_recipe(config, resolved),
+               dict(config=as_json(config), resolved=resolved._asdict(),
                     versions=dict(jax=jax.__version__)), stop_asked, began)
     state = _first_state(job)
     if parallel.is_first_process():
@@ -101,7 +97,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
       raise InputError(
           f'{error} The run has stopped; {good}. Try a lower train.base_learning_rate or a longer '
           'train.warmup_epochs in a new workdir.') from error
-    except datasets.DataError as error:
+    except DataError as error:
       if saved := checkpoint.steps(workdir):
         raise InputError(f'{error} The checkpoint of step {saved[-1]} is saved, and the same '
                          'command goes on from it.') from error
@@ -175,7 +171,7 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
 
 
 def _dispatches(job: _Job, first_step: int, last_step: int):
-  return input_pipeline.dispatches(first_step, last_step, job.resolved.max_steps,
+  return dispatches(first_step, last_step, job.resolved.max_steps,
                                    job.config.train.steps_per_dispatch)
 
 
@@ -209,7 +205,7 @@ def _rescuing(job: _Job, checkpoints, watch: monitor.Monitor, state, step: int):
   """Saves the state after `step` where images cannot be read, before it raises their error."""
   try:
     yield
-  except datasets.DataError:
+  except DataError:
     # Several processes save together only, and the others do not know of it.
     if jax.process_count() == 1 and step > (checkpoints.latest_step() or 0):
       _save(checkpoints, state, step, job.meta, {}, watch)
@@ -220,7 +216,7 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
   """The batches on the devices; draws a picture of the first one's views."""
   config, workdir = job.config, job.workdir
   batches = job.loader.train_batches(
-      assembly.policies(config), seed=config.seed,
+      build.policies(config), seed=config.seed,
       batch_size=config.train.batch_size, first_step=first_step, last_step=last_step,
       rows_only=True)
   resident = job.loader.resident(devices)
@@ -233,7 +229,7 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
     pictures.draw_views(workdir / pictures.VIEWS, *job.recipe.views(some)[:2])
     parallel.say(f'Augmented pairs of the first batch: {workdir / pictures.VIEWS}')
   if job.recipe.accumulation_steps > 1:
-    order = input_pipeline.part_order(
+    order = part_order(
         len(first['sample_id']), shards=config.data.virtual_shards // jax.process_count(),
         parts=job.recipe.accumulation_steps, devices=len(devices))
     batches = ({name: array[order] for name, array in batch.items()}
@@ -241,13 +237,13 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
     first = next(batches)
   asking = (dict(batch, stop=np.full(len(batch['sample_id']), bool(job.stop_asked()), np.float32))
             for batch in itertools.chain([first], batches))
-  return input_pipeline.to_devices(asking, devices, resident=resident,
+  return prefetch.to_devices(asking, devices, resident=resident,
                                    steps=_dispatches(job, first_step, last_step))
 
 
 def _conclude(workdir, loader: loading.Loader) -> None:
   """What was left out, and what can be done next."""
-  if not parallel.in_object_store(workdir):
+  if not files.in_object_store(workdir):
     parallel.say(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
     parallel.say(f'left out, since unreadable: {counted(len(unreadable), "image")}, listed in '
@@ -258,9 +254,9 @@ def _conclude(workdir, loader: loading.Loader) -> None:
 def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, float]]:
   """kNN of the online encoder: training images as the bank, validation as queries."""
   config, train = job.config, job.loader
-  validation = loading.load(config.data, 'validation', purpose='kNN during the run',
+  validation = loading.load(plain(config.data), 'validation', purpose='kNN during the run',
                             workdir=job.workdir)
-  encode = assembly.encoder_function(job.recipe.model, config.data)
+  encode = build.encoder_function(job.recipe.model, config.data)
 
   def evaluate(state):
     variables = (state.online_params, state.online_state)
@@ -284,18 +280,18 @@ def _check_same_run(job: _Job, step: int) -> None:
     return
   saved = checkpoint.read_meta(job.workdir, step)
   keys, counts = (
-      [line for line in lines if not line.startswith(assembly.MAY_CHANGE)] for lines in (
-          assembly.differing_keys(*(locations.left_out(assembly.completed(one['config']))
+      [line for line in lines if not line.startswith(MAY_CHANGE)] for lines in (
+          differing_keys(*(locations.left_out(completed(one['config']))
                                     for one in (saved, job.meta))),
-          assembly.differing_keys(saved['resolved'], job.meta['resolved'], 'resolved.')))
+          differing_keys(saved['resolved'], job.meta['resolved'], 'resolved.')))
   record = None
   if not keys and files:
     # Before the counts: which files have changed says more than how many images there are now.
     record, known = changed_files.resumed(
         job.workdir, files, seed=job.config.seed, action=job.config.data.changed_files)
     counts = [line for line in counts
-              if not (known and line.startswith(assembly.FOLLOWS_FROM_FILES))]
-  assembly.check_differing(job.workdir, saved['step'], keys + counts)
+              if not (known and line.startswith(FOLLOWS_FROM_FILES))]
+  build.check_differing(job.workdir, saved['step'], keys + counts)
   if record:
     fingerprint.write(job.workdir, record)
 
@@ -307,11 +303,11 @@ def _announce(workdir, config, resolved, state) -> None:
   counts['encoder'] = model.count_parameters(model.encoder_only(state.online_params))
   summary = dict(resolved._asdict(), parameters=counts, device_kind=jax.devices()[0].device_kind,
                  processes=jax.process_count(), jax=jax.__version__)
-  text = json.dumps(dict(config=assembly.as_json(config), resolved=summary), indent=2)
+  text = json.dumps(dict(config=as_json(config), resolved=summary), indent=2)
   with files.atomic_write(workdir / 'config.json') as file:
     file.write(text + '\n')
   # The keys as the command line takes them.
-  for key, value in assembly.flat(assembly.as_json(config)).items():
+  for key, value in flat(as_json(config)).items():
     print(f'config.{key}: {value}')
   for name, value in summary.items():
     print(f'{name}: {value}')

@@ -18,8 +18,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax import loops, metrics, multi_crop, normalization, optimizers, parallel
+from byol_jax import metrics
+from byol_jax.distributed import loops, parallel
+from byol_jax.encoders import normalization
+from byol_jax.losses import multi_crop
 from byol_jax.model import Model, Params
+from byol_jax.optimizers import lars as optimizers
 
 Batch = Mapping[str, jax.Array]
 Scalars = dict[str, jax.Array]
@@ -184,7 +188,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainSt
 
   Args:
     state: replicated, donated.
-    batch: this device's share of the batch, as `augment.views` takes it, with
+    batch: this device's share of the batch, as `augment.views.random_views` takes it, with
       `labels` int32 [B] for labelled data.
     recipe: the parts of the run.
 

@@ -13,10 +13,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import command_line, config_files
-from byol_jax import parallel, sweep
+from byol_jax import files
 from byol_jax.errors import InputError
-from byol_jax.report import ablations
+from byol_jax.sweep import points as sweep
 from experiments.configs.ablations import base
+from experiments.studies import ablations
 
 command_line.define_path('output', None, 'The page; ablations.md in the workdir, or here.')
 
@@ -35,7 +36,7 @@ def main() -> None:
         config_path=path, overrides=config_flags.get_override_values(flag),
         workdir=arguments.workdir)
     rows[row.name] = row.published, points
-  output = arguments.output or parallel.local_path(arguments.workdir) / 'ablations.md'
+  output = arguments.output or files.local_path(arguments.workdir) / 'ablations.md'
   title = module.__doc__.splitlines()[0].rstrip('.')
   ablations.write(output, ablations.collect(title, path, rows), getattr(module, 'WHY', {}))
   print(f'Written to {pathlib.Path(output)}')

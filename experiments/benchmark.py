@@ -14,8 +14,9 @@ import pathlib
 from absl import flags
 
 from experiments import command_line
-from byol_jax import benchmark, parallel
+from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
+from experiments.studies import benchmark
 
 flags.DEFINE_bool('json', False, 'One JSON object per case and line.')
 flags.DEFINE_integer('repeats', 5, 'Timed runs of each case, after one that is not.',
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> None:
   given = flags.FLAGS
   if arguments == ['profile']:
     # Imported here: benchmark.run does so with the other parts.
-    from byol_jax.benchmark import profile
+    from experiments.studies.benchmark import profile
 
     if not given.trace:
       raise InputError('Give the folder for the profile: --trace=DIR.')

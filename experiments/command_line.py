@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import Any
 
-from byol_jax import preemption
+from byol_jax.distributed import preemption
 
 if pathlib.Path(__file__).parent in pathlib.Path(
     getattr(sys.modules['__main__'], '__file__', None) or '/').absolute().parents:
@@ -24,7 +24,8 @@ from ml_collections import config_flags
 try:
   # JAX reads its environment variables as it is imported.
   from experiments import config_files, native_output
-  from byol_jax import devices, files, parallel, processes
+  from byol_jax import files
+  from byol_jax.distributed import devices, parallel, processes
   from byol_jax.errors import InputError
 except ValueError as refused:
   _named = [f'{name}={value}' for name, value in os.environ.items()
@@ -123,8 +124,8 @@ def _one_line():
     if processes.has_lost_one(error):
       _leave('error: another process of the job is gone; its own messages say why. '
              f'({str(error).strip().splitlines()[0][:200]})', processes.EXIT_CODE)
-    if parallel.is_of_store(error):
-      _leave(f'error: {" ".join(str(error).split())}. {parallel.REACHABLE}')
+    if files.is_of_store(error):
+      _leave(f'error: {" ".join(str(error).split())}. {files.REACHABLE}')
     _leave(traceback.format_exc())
 
 

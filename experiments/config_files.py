@@ -13,7 +13,8 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from byol_jax import config_checks, files
+from byol_jax import files
+from byol_jax.config import is_path, range_of
 from byol_jax.errors import InputError
 from experiments.configs import default
 from experiments.configs.eval import default as eval_default
@@ -114,7 +115,7 @@ def check_overrides(path: str, kind: str, arguments: list[str]) -> None:
       raise InputError(f'{file} has no key {key!r}; the nearest is {nearest[0]!r} '
                        f'(--config.{nearest[0]}=...).')
     # Where the file itself gives '' it means that there is none.
-    if config_checks.is_path(config, key) and (value or known[key] != ''):
+    if is_path(config, key) and (value or known[key] != ''):
       files.checked_path(value, f'--config.{key}')
   check_types(path, config, arguments)
 
@@ -135,7 +136,7 @@ def check_types(path: str, config: ml_collections.ConfigDict, arguments: list[st
     except (flags.Error, TypeError, ValueError, OverflowError) as error:
       said = repr(value) if equals else ' '.join(map(repr, given[1:])) or 'without a value'
       raise InputError(f'--config.{key} is {said}; it can be '
-                       f'{config_checks.range_of(config, key) or "a value of its type"}.'
+                       f'{range_of(config, key) or "a value of its type"}.'
                        ) from error
 
 
@@ -160,7 +161,7 @@ def check_paths(config: ml_collections.ConfigDict) -> None:
   """Raises InputError for an option of the data set that is a path of no possible form."""
   for name, value in config.data.options.items():
     key = f'data.options.{name}'
-    if isinstance(value, str) and value and config_checks.is_path(config, key):
+    if isinstance(value, str) and value and is_path(config, key):
       files.checked_path(value, f'config.{key}')
 
 

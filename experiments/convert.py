@@ -10,7 +10,7 @@
 from absl import flags
 
 from experiments import command_line
-from byol_jax import assembly
+from byol_jax.config import as_json
 from byol_jax.convert import deepmind, export, from_torch, imported, to_torch
 from byol_jax.errors import InputError
 from experiments.configs import imagenet_r50
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
   missing = [name for name in FLAGS[kind] if not given[name].value]
   if missing:
     raise InputError(f'{kind} needs --{missing[0]}.')
-  paper = assembly.as_json(imagenet_r50.get_config())
+  paper = as_json(imagenet_r50.get_config())
   paper['data']['image_size'] = given.image_size
   if kind == 'scan':
     print(deepmind.scan(given.input))

@@ -7,8 +7,9 @@
 from absl import flags
 
 from experiments import command_line
-from byol_jax import evaluate, results
-from byol_jax.report import tables
+from byol_jax import evaluate
+from byol_jax.evaluation import results
+from byol_jax.plots import tables
 
 
 def main() -> None:

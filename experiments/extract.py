@@ -8,7 +8,7 @@ import itertools
 from absl import flags
 
 from experiments import command_line
-from byol_jax import extract
+from byol_jax.embeddings import extract
 
 flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
 flags.DEFINE_integer('batch_size', 64, 'Images encoded at once.', lower_bound=1,

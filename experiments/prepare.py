@@ -21,7 +21,7 @@ flags.DEFINE_string('image_key', 'image', 'Feature of the set that is the image.
 
 def main() -> None:
   # Imported here: TensorFlow, which it needs, is told to be quiet by the line above.
-  from byol_jax import prepare
+  from byol_jax.input_pipeline import prepare
 
   given = flags.FLAGS
   source, target = (pathlib.Path(path).expanduser() for path in (given.input, given.output))

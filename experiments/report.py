@@ -8,7 +8,7 @@ import pathlib
 from absl import flags
 
 from experiments import command_line
-from byol_jax import assembly
+from byol_jax.config import as_json
 from byol_jax.report import page, runs
 from experiments.configs import imagenet_r50
 
@@ -25,7 +25,7 @@ def main(folders: list[str]) -> None:
   home = pathlib.Path(folders[0]) if len(folders) == 1 else pathlib.Path()
   written = page.write(
       found, arguments.output or home / 'report.html', images=arguments.images,
-      pictured=arguments.pictured, paper=assembly.as_json(imagenet_r50.get_config()))
+      pictured=arguments.pictured, paper=as_json(imagenet_r50.get_config()))
   print(f'Report of {len(found)} run{"s" if len(found) > 1 else ""}: {written}')
 
 

@@ -16,8 +16,8 @@ from absl import flags
 
 from experiments import command_line
 from byol_jax.errors import InputError
-from byol_jax.scaling import compiler, document, record
 from experiments.configs import imagenet_r50
+from experiments.studies.scaling import compiler, document, record
 
 command_line.define_path('output', 'docs/measurements/scaling.md', 'The page.')
 flags.DEFINE_bool('measure', False, 'Time the input pipeline on this machine.')

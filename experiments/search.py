@@ -9,7 +9,7 @@ The first command makes the index. Prints cosine similarities and names, the nea
 from absl import flags
 
 from experiments import command_line
-from byol_jax import search
+from byol_jax.embeddings import search
 
 flags.DEFINE_integer('count', 10, 'Images to find.', lower_bound=1)
 

@@ -14,9 +14,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import command_line, config_files
-from byol_jax import devices, files, parallel, sweep, sweep_runner, sweep_table
+from byol_jax import files
+from byol_jax.distributed import devices
 from byol_jax.errors import InputError
-from byol_jax.report import tables
+from byol_jax.plots import tables
+from byol_jax.sweep import points as sweep
+from byol_jax.sweep import runner
 
 flags.DEFINE_integer('parallel', 1, 'Points that run at once.')
 flags.DEFINE_bool('status', False, 'Print the table and run nothing.')
@@ -38,8 +41,8 @@ def main() -> None:
   for evaluation in {stage.arguments[2].removeprefix('--config=') for point in found
                      for stage in point.stages[1:]}:
     config_files.read(evaluation, 'evaluation')
-  table = parallel.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
-  write = lambda: sweep_table.write(found, table)
+  table = files.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
+  write = lambda: table.write(found, table)
   left = [point for point in found if sweep.state(point) != 'done']
   if (arguments.print or arguments.slurm) and not left:
     raise InputError(f'Nothing is left of {sweep.counted(found)}; the table: {table}.csv')
@@ -52,7 +55,7 @@ def main() -> None:
   elif arguments.status:
     print(tables.markdown(tables.sweep(write())))
   else:
-    failed = sweep_runner.run(found, slots=devices.divided(arguments.parallel), progress=write)
+    failed = runner.run(found, slots=devices.divided(arguments.parallel), progress=write)
     print(tables.markdown(tables.sweep(write())))
     print(f'Table: {table}.csv, {table}.json')
     if failed:

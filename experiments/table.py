@@ -6,8 +6,8 @@
 from absl import flags
 
 from experiments import command_line
-from byol_jax import results
-from byol_jax.report import tables
+from byol_jax.evaluation import results
+from byol_jax.plots import tables
 
 
 def main() -> None:

@@ -8,15 +8,16 @@ What is there already in DIR is used: the run, and the short runs without a part
 from absl import flags
 
 from experiments import command_line
-from byol_jax import parallel, walkthrough
+from byol_jax import files
 from experiments.configs import collapse, demo
+from experiments.studies import walkthrough
 
 command_line.define_path('output', None, 'The text; walkthrough.md in the workdir where not given.')
 
 
 def main() -> None:
   arguments = flags.FLAGS
-  home = parallel.local_path(arguments.workdir)
+  home = files.local_path(arguments.workdir)
   output = arguments.output or home / 'walkthrough.md'
   print(walkthrough.make(home, output, demo.get_config(), collapse))
   print(f'Written to {output}')

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn import datasets
 
-from byol_jax.evaluators import Features
+from byol_jax.evaluation.contract import Features
 
 
 def split(*bounds):

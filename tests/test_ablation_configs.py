@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import assembly, hyper
-from byol_jax.datasets import Split
+from byol_jax import build
+from byol_jax.config import as_json, overridden
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline.records import Split
+from byol_jax.sweep import hyper
 from experiments.configs.ablations import base, table_15a, table_16, table_19, table_22
 
 FOLDER = pathlib.Path(base.__file__).parent
@@ -27,11 +29,11 @@ def module_of(table):
 def resolved(config, examples):
   split = Split(np.arange(examples), np.broadcast_to(np.uint8(0), (examples, 1, 1, 3)), None,
                 examples, 10)
-  return assembly.resolve(config, split)
+  return build.resolve(config, split)
 
 
 def changed(module, scale, row):
-  return assembly.overridden(module.get_config(scale), {
+  return overridden(module.get_config(scale), {
       key.removeprefix('config.'): value for key, value in row.changes.items()})
 
 
@@ -45,7 +47,7 @@ def test_every_row_resolves_at_every_scale(table, scale):
   for row in rows:
     assert 0 <= float(row.published.split()[0]) < 80
     config = changed(module, scale, row)
-    assembly.build_recipe(config, resolved(config, EXAMPLES[scale]))
+    build.build_recipe(config, resolved(config, EXAMPLES[scale]))
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +59,7 @@ def shapes():
     key = json.dumps(config.model.to_dict(), default=str)
     if key not in known:
       size = config.data.image_size
-      networks = assembly.build_model(config.model, 10)
+      networks = build.build_model(config.model, 10)
       known[key], _ = jax.eval_shape(networks.init, jax.random.key(0),
                                      jnp.zeros((2, size, size, 3)))
     return known[key]
@@ -82,7 +84,7 @@ def test_the_baseline_comes_first_where_the_paper_has_it(table):
   first = module.rows(config)[0]
   assert first.published == ('3.2' if table == 'table_22' else '72.5')
   if table != 'table_22':
-    assert assembly.as_json(changed(module, 'imagenet', first)) == assembly.as_json(config)
+    assert as_json(changed(module, 'imagenet', first)) == as_json(config)
 
 
 def test_values_that_go_with_the_run_keep_their_ratio():

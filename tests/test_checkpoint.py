@@ -12,8 +12,11 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import checkpoint, file_kinds, optimizers, parallel, tensors
+from byol_jax import checkpoint, tensors
+from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline import file_kinds
+from byol_jax.optimizers import lars as optimizers
 from byol_jax.train_step import TrainState
 
 META = dict(config=dict(seed=1), resolved=dict(num_classes=3))

@@ -11,9 +11,10 @@ import ml_collections
 import pytest
 
 from experiments import config_files
-from byol_jax import config_checks, evaluate, plugins, train
-from byol_jax.config_checks import EVALUATION, PRETRAINING
+from byol_jax import evaluate, plugins, train
+from byol_jax.config import EVALUATION, PRETRAINING, range_of, table_of
 from byol_jax.errors import InputError
+from byol_jax.evaluation import checks
 from byol_jax.ranges import OPTIONS
 from experiments.configs import arrays, default, demo
 from experiments.configs.eval import default as eval_default
@@ -123,7 +124,7 @@ def test_the_sources_are_those_of_all_sections():
     ids=str)
 def test_every_key_has_a_range(config):
   keys = {key for key, _ in flat(config.to_dict())}
-  known = {key for key, _ in flat(config_checks.table_of(config))}
+  known = {key for key, _ in flat(table_of(config))}
   assert keys - known == set()
   assert {key for key in known - keys if key.split('.')[-1] not in UNSET} == set()
 
@@ -175,7 +176,7 @@ def cases(configs):
   """(config, key, its range) for every key; those of data.options once for each data set."""
   seen = set()
   for name, config in configs.items():
-    table = dict(flat(config_checks.table_of(config)))
+    table = dict(flat(table_of(config)))
     for key in dict(flat(config.to_dict())):
       case = (key, name if key.startswith('data.options') else '')
       if case not in seen and hasattr(table.get(key), 'allows'):
@@ -206,7 +207,7 @@ def test_no_pretraining_begins_with_a_value_out_of_its_range(config, key, allowe
 def test_no_pretraining_begins_with_numbers_that_end_as_a_loss_that_is_not_finite(key, tmp_path):
   config = PRETRAININGS['infonce']
   refused(lambda: train.pretrain(changed(config, key, NONSENSE[key]), tmp_path / 'run'), key,
-          config_checks.range_of(config, key))
+          range_of(config, key))
   assert not (tmp_path / 'run').exists()
 
 
@@ -227,12 +228,12 @@ def test_options_of_an_evaluator_that_cannot_be_together(change, message):
   config = eval_default.with_evaluators(eval_default.get_config().unlock(), 'retrieval')
   config.evaluators.retrieval = dict(config.evaluators.retrieval.to_dict(), **change)
   with pytest.raises(InputError, match=re.escape(message)):
-    config_checks.check_evaluation(config)
+    checks.check_evaluation(config)
 
 
 def test_an_evaluation_without_evaluators_and_images_held_out_of_no_class():
   with pytest.raises(InputError, match='config.evaluators names no evaluator'):
-    config_checks.check_evaluation(eval_default.get_config())
+    checks.check_evaluation(eval_default.get_config())
   options = default.tfds_options().to_dict() | dict(held_out='per_class')
   with pytest.raises(InputError, match="held_out_per_class is 0; held_out='per_class' needs 1 or"):
     plugins.function('datasets', 'tfds', 'load', options)
@@ -245,7 +246,7 @@ NO_VALUES = {int: ('abc', '1e3', '4.0', '', '(1,)', 'None'), float: ('abc', '', 
 @pytest.mark.parametrize('path, config', [
     ('tests/tiny.py', tiny.config()), ('tests/tiny.py:eval', tiny.eval_config())])
 def test_an_override_of_another_type_is_said_with_the_range(path, config):
-  table, tried = dict(flat(config_checks.table_of(config))), set()
+  table, tried = dict(flat(table_of(config))), set()
   for key, value in flat(config.to_dict()):
     # Each pair of type and range once; a text is never of another type.
     kind = type(value), str(table.get(key))

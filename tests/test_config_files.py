@@ -5,8 +5,8 @@ import re
 import pytest
 
 from experiments import config_files
-from byol_jax import hyper
 from byol_jax.errors import InputError
+from byol_jax.sweep import hyper
 
 PRETRAIN = 'from experiments.configs import default\n'
 

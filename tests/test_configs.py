@@ -11,11 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import assembly
+from byol_jax import build
 from byol_jax import train_step as byol
-from byol_jax.datasets import Split
+from byol_jax.config import (
+  ADDED_LATER,
+  OLDER,
+  as_json,
+  completed,
+  completed_data,
+  differing_keys,
+  flat,
+  overridden,
+)
 from byol_jax.errors import InputError
 from byol_jax.evaluators import fine_tuned_transfer, semi_supervised
+from byol_jax.input_pipeline.records import Split
 from experiments.configs import cifar10, default, imagenet_r50
 from experiments.configs.eval import data_sets
 from experiments.configs.eval import semi_supervised as eval_semi_supervised
@@ -51,8 +61,8 @@ def test_pretraining_configs_have_the_keys_of_default_and_build_a_state(name):
   examples = 1_281_167 if batch == 4096 else 8192
   images = np.broadcast_to(np.uint8(0), (examples, 1, 1, 3))
   split = Split(np.arange(examples), images, np.zeros(examples, np.int32), examples, 10)
-  resolved = assembly.resolve(config, split)
-  recipe = assembly.build_recipe(config, resolved)
+  resolved = build.resolve(config, split)
+  recipe = build.build_recipe(config, resolved)
   state = jax.eval_shape(lambda key: byol.init_state(
       key, jnp.zeros((2, size, size, 3)), recipe), jax.random.key(0))
   assert state.step.dtype == jnp.int32
@@ -62,7 +72,7 @@ def test_default_is_the_papers_run():
   config = load('default')
   split = Split(np.arange(1_281_167), np.broadcast_to(np.uint8(0), (1_281_167, 1, 1, 3)), None,
                 1_281_167, 0)
-  resolved = assembly.resolve(config, split)
+  resolved = build.resolve(config, split)
   assert (resolved.max_steps, resolved.warmup_steps) == (312_784, 3_127)
   assert resolved.peak_learning_rate == pytest.approx(3.2)
 
@@ -74,7 +84,7 @@ def test_imagenet_presets_are_the_papers_and_the_references(epochs, steps, rate,
   config = imagenet_r50.get_config(f'epochs={epochs}')
   split = Split(np.arange(1_281_167), np.broadcast_to(np.uint8(0), (1_281_167, 1, 1, 3)), None,
                 1_281_167, 1000)
-  resolved = assembly.resolve(config, split)
+  resolved = build.resolve(config, split)
   assert (resolved.max_steps, resolved.warmup_steps) == (steps, 3_127)
   assert resolved.peak_learning_rate == pytest.approx(rate)
   assert (config.train.weight_decay, config.train.base_tau) == (decay, tau)
@@ -147,42 +157,42 @@ def test_smoke_is_two_points_and_a_few_steps(module, name):
 
 
 def test_what_older_runs_lack_differs_only_where_it_is_another_than_then():
-  current = assembly.as_json(default.get_config())
-  current['data']['options'] = assembly.as_json(default.tfds_options())
-  keys = assembly.flat(current)
-  assert set(assembly.OLDER) <= set(keys)
+  current = as_json(default.get_config())
+  current['data']['options'] = as_json(default.tfds_options())
+  keys = flat(current)
+  assert set(OLDER) <= set(keys)
   saved = json.loads(json.dumps(current))
-  for key in assembly.OLDER:
+  for key in OLDER:
     *sections, name = key.split('.')
     del functools.reduce(operator.getitem, sections, saved)[name]
   del saved['train']['learning_rate_multipliers']  # Emptied.
-  differing = lambda: assembly.differing_keys(*map(assembly.completed, (saved, current)))
+  differing = lambda: differing_keys(*map(completed, (saved, current)))
   assert differing() == ['data.center_order: crop_first -> resize_first',
                          'data.center_share: 1.0 -> 0.875']
   current['train']['target'] = 'stop_gradient'
   assert 'train.target: moving_average -> stop_gradient' in differing()
-  assert assembly.completed_data(saved['data'])['resize'] == 'bicubic'
-  assert 'subset_share' not in assembly.completed_data(saved['data'])['options']
+  assert completed_data(saved['data'])['resize'] == 'bicubic'
+  assert 'subset_share' not in completed_data(saved['data'])['options']
 
 
 def test_differing_keys_are_named_with_both_values():
   saved, current = dict(a=dict(b=1, c=(1, 2)), d=3), dict(a=dict(b=2, c=(1, 2)), e=4)
-  assert assembly.differing_keys(saved, current) == [
+  assert differing_keys(saved, current) == [
       'a.b: 1 -> 2', 'd: 3 -> (absent)', 'e: (absent) -> 4']
   nan = float('nan')
-  assert assembly.differing_keys(dict(a=nan, b=1.), dict(a=nan, b=nan)) == ['b: 1.0 -> nan']
+  assert differing_keys(dict(a=nan, b=1.), dict(a=nan, b=nan)) == ['b: 1.0 -> nan']
 
 
 def test_keys_of_today_that_do_nothing_make_no_other_run():
-  config = assembly.as_json(load('default'))
+  config = as_json(load('default'))
   older = {key: value for key, value in config.items() if key != 'view_small'}
   older['train'] = {key: value for key, value in config['train'].items()
-                    if f'train.{key}' not in assembly.ADDED_LATER
+                    if f'train.{key}' not in ADDED_LATER
                     and key != 'learning_rate_multipliers'}
   older['model'] = {key: value for key, value in config['model'].items()
-                    if f'model.{key}' not in assembly.ADDED_LATER}
+                    if f'model.{key}' not in ADDED_LATER}
   assert len(older['train']) < len(config['train']) and len(older['model']) < len(config['model'])
-  differing = lambda one: assembly.differing_keys(*map(assembly.completed, (older, one)))
+  differing = lambda one: differing_keys(*map(completed, (older, one)))
   assert differing(config) == []
   assert differing(config | dict(view_small=config['view_small'] | dict(image_size=7))) == []
   assert differing(config | dict(train=config['train'] | dict(base_batch_size=256))) == [
@@ -190,14 +200,14 @@ def test_keys_of_today_that_do_nothing_make_no_other_run():
   sections = [one['model'] for one in (config, older)]
   sections = [dict(one, encoder_options=dict(one['encoder_options'], depth=10), projector=[8, 4],
                    predictor=[8, 4]) for one in sections]
-  shapes = [jax.eval_shape(assembly.build_model(one, 10).init, jax.random.key(0),
+  shapes = [jax.eval_shape(build.build_model(one, 10).init, jax.random.key(0),
                            jnp.zeros((2, 16, 16, 3))) for one in sections]
   assert shapes[0] == shapes[1]
 
 
 def test_every_key_that_was_added_later_has_its_value_in_the_defaults():
-  keys = assembly.flat(assembly.as_json(load('default')))
-  assert {key: keys[key] for key in assembly.ADDED_LATER} == assembly.ADDED_LATER
+  keys = flat(as_json(load('default')))
+  assert {key: keys[key] for key in ADDED_LATER} == ADDED_LATER
 
 
 @pytest.mark.parametrize('change, message', [
@@ -217,7 +227,7 @@ def test_every_key_that_was_added_later_has_its_value_in_the_defaults():
 def test_values_that_cannot_be_together_are_said_before_the_run(change, message):
   split = Split(np.arange(8192), np.broadcast_to(np.uint8(0), (8192, 1, 1, 3)), None, 8192, 0)
   with pytest.raises(InputError, match=message):
-    assembly.resolve(assembly.overridden(load('default'), change), split)
+    build.resolve(overridden(load('default'), change), split)
 
 
 @pytest.mark.parametrize('objective, options, message', [
@@ -232,4 +242,4 @@ def test_impossible_options_of_an_objective_are_said_before_the_run(objective, o
   config.train.update(objective=objective, objective_options=options)
   split = Split(np.arange(8192), np.broadcast_to(np.uint8(0), (8192, 1, 1, 3)), None, 8192, 0)
   with pytest.raises(InputError, match=message):
-    assembly.build_recipe(config, assembly.resolve(config, split))
+    build.build_recipe(config, build.resolve(config, split))

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from byol_jax import evaluate, loading, parallel, train
+from byol_jax import evaluate, train
+from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline import loading
 from experiments.configs.eval import (
   data_sets,
   default,

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import assembly, datasets, train
+from byol_jax import build, train
 from byol_jax import train_step as byol
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline import splits
+from byol_jax.input_pipeline.records import SPLITS, Shards
 from byol_jax.model import Outputs
 from tests import digits
 
@@ -52,8 +54,8 @@ def small(own):
 def state_shapes(own, change):
   """The state of a run by the page's config, as shapes, with a change of its recipe."""
   config = small(own)
-  data = own['digits'].load('train', shards=datasets.Shards(), enlarge=4)
-  recipe = change(assembly.build_recipe(config, assembly.resolve(config, data)))
+  data = own['digits'].load('train', shards=Shards(), enlarge=4)
+  recipe = change(build.build_recipe(config, build.resolve(config, data)))
   return jax.eval_shape(lambda key: byol.init_state(key, jnp.zeros((2, 32, 32, 3)), recipe),
                         jax.random.key(0))
 
@@ -67,13 +69,13 @@ def test_a_run_takes_all_of_them(own, tmp_path):
 
 
 def test_the_data_set_keeps_the_contract(own):
-  parts = {split: datasets.read('my_project.digits', split, purpose='a test',
-                                options=dict(enlarge=4)) for split in datasets.SPLITS}
+  parts = {split: splits.read('my_project.digits', split, purpose='a test',
+                                options=dict(enlarge=4)) for split in SPLITS}
   assert [len(part.images) for part in parts.values()] == [1300, 100, 397, 1400]
   assert parts['train'].images.shape[1:] == (32, 32, 3) and parts['train'].images.max() == 255
   np.testing.assert_array_equal(parts['train'].images[3, ::4, ::4, 0],
                                 parts['train'].images[3, 3::4, 3::4, 2])
-  shard = own['digits'].load('test', shards=datasets.Shards(2, (1,)), enlarge=1)
+  shard = own['digits'].load('test', shards=Shards(2, (1,)), enlarge=1)
   np.testing.assert_array_equal(shard.labels, parts['test'].labels[1::2])
 
 

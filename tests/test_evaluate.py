@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 import byol_jax
-from byol_jax import assembly, checkpoint, datasets, evaluate, loading, results, train
+from byol_jax import build, checkpoint, evaluate, train
+from byol_jax.config import overridden
+from byol_jax.encoder import load_encoder
 from byol_jax.errors import InputError
-from byol_jax.evaluators import features, fine_tuning
-from byol_jax.report import tables
+from byol_jax.evaluation import features, fine_tuning, results
+from byol_jax.input_pipeline import loading, splits
+from byol_jax.plots import tables
 from experiments.configs.eval import data_sets
 from experiments.configs.eval import default as eval_default
 from experiments.configs.eval import image_folder as eval_folder
@@ -71,7 +74,7 @@ def test_other_images_under_the_same_name_are_encoded_anew(pretrained, tmp_path,
   config = tiny.eval_config(encoders=('pretrained',))
   with config.unlocked():
     config.evaluators = dict(knn=dict(config.evaluators.knn))
-  read, extract, made = datasets.read, features.extract, []
+  read, extract, made = splits.read, features.extract, []
   monkeypatch.setattr(features, 'extract', lambda *args, **options: made.append(
       0) or extract(*args, **options))
   before = evaluate.evaluate(config, pretrained, tmp_path)
@@ -82,7 +85,7 @@ def test_other_images_under_the_same_name_are_encoded_anew(pretrained, tmp_path,
     result = read(name, split, **kwargs)
     return result._replace(labels=(result.labels + 1) % 10) if split == 'test' else result
 
-  monkeypatch.setattr(datasets, 'read', relabelled)
+  monkeypatch.setattr(splits, 'read', relabelled)
   evaluate.evaluate(config, pretrained, tmp_path)
   assert len(made) == 4
 
@@ -194,13 +197,13 @@ def test_the_test_split_is_read_once_and_last(evaluated):
 
 def test_the_test_split_has_no_part_in_the_choices(evaluated, pretrained, tmp_path, monkeypatch):
   """Other test images change the scores and nothing else."""
-  read = datasets.read
+  read = splits.read
 
   def corrupted(name, split, **kwargs):
     result = read(name, split, **kwargs)
     return result._replace(labels=(result.labels + 1) % 10) if split == 'test' else result
 
-  monkeypatch.setattr(datasets, 'read', corrupted)
+  monkeypatch.setattr(splits, 'read', corrupted)
   other = evaluate.evaluate(tiny.eval_config(encoders=('pretrained',)), pretrained, tmp_path)
   row, before = (r['encoders']['pretrained']['linear_features'] for r in (other, evaluated[1]))
   assert row['candidates'] == before['candidates'] and row['l2'] == before['l2']
@@ -247,10 +250,10 @@ def test_load_encoder_gives_the_embeddings_of_the_evaluation(pretrained, tmp_pat
   assert embeddings.shape == (30, encoder.embedding_size) == (30, 64)
   assert encoder.image_size == 16
   assert encoder.image_mean == pytest.approx((.485, .456, .406))
-  networks = assembly.build_model(meta['config']['model'], 10)
+  networks = build.build_model(meta['config']['model'], 10)
   trees, _ = checkpoint.restore_trees(pretrained, ('online', 'state'))
   extracted = features.extract(
-      assembly.encoder_function(networks, meta['config']['data']),
+      build.encoder_function(networks, meta['config']['data']),
       (trees['online'], trees['state']['online']), loader.evaluation_batches(7), batch_size=7,
       devices=jax.devices())
   np.testing.assert_allclose(embeddings, extracted.embeddings, rtol=1e-4, atol=1e-5)
@@ -267,11 +270,11 @@ def test_load_encoder_refuses_other_images(pretrained, images, part):
 
 
 def test_a_checkpoint_of_another_architecture_names_the_tensors(pretrained, monkeypatch):
-  real = assembly.build_model
-  monkeypatch.setattr(assembly, 'build_model', lambda config, classes: real(
+  real = build.build_model
+  monkeypatch.setattr(build, 'build_model', lambda config, classes: real(
       dict(config, projector=[32, 8], predictor=[24, 8]), classes))
   with pytest.raises(InputError, match=r'projector/linear_1/w: saved float32\[32, 16\]'):
-    evaluate.load_encoder(pretrained)
+    load_encoder(pretrained)
 
 
 def arrays_config(images, labels=None, test_images=None, **changes):
@@ -314,7 +317,7 @@ def test_an_encoder_is_judged_on_data_with_other_classes(pretrained, tmp_path):
     ({'supervised.batch_size': 6}, 'supervised.batch_size is 6, which 4 devices do not divide')])
 def test_batches_that_cannot_be_divided_are_said_before_anything_is_read(
     pretrained, tmp_path, changes, message):
-  config = assembly.overridden(tiny.eval_config(), changes)
+  config = overridden(tiny.eval_config(), changes)
   with pytest.raises(InputError, match=message):
     evaluate.evaluate(config, pretrained, tmp_path)
   assert not (tmp_path / loading.ACCESS_LOG).exists()
@@ -323,7 +326,7 @@ def test_batches_that_cannot_be_divided_are_said_before_anything_is_read(
 def test_more_neighbours_than_images_are_said_before_features_are_made(
     pretrained, tmp_path, monkeypatch):
   monkeypatch.setattr(features, 'extract', lambda *_, **__: pytest.fail('extracted'))
-  config = assembly.overridden(tiny.eval_config(), {'evaluators.knn.k': 65})
+  config = overridden(tiny.eval_config(), {'evaluators.knn.k': 65})
   with pytest.raises(InputError, match=r'knn.k is 65 but there are 64 training images; set k to 1'):
     evaluate.evaluate(config, pretrained, tmp_path)
 
@@ -368,7 +371,7 @@ def points(workdir):
 def fine_tuned(pretrained, tmp_path_factory):
   """Interrupted in its second point, and started again: what was trained then, the results."""
   workdir, calls, seen = tmp_path_factory.mktemp('fine_tuned'), [], []
-  train, read = fine_tuning.train, datasets.read
+  train, read = fine_tuning.train, splits.read
 
   def interrupted(*args, **kwargs):
     calls.append(kwargs['learning_rate'])
@@ -382,7 +385,7 @@ def fine_tuned(pretrained, tmp_path_factory):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(fine_tuning, 'train', interrupted)
-    patch.setattr(datasets, 'read', noting)
+    patch.setattr(splits, 'read', noting)
     with pytest.raises(KeyboardInterrupt):
       evaluate.evaluate(fine_tuning_config(), pretrained, workdir)
     assert points(workdir) == 1 and len(seen) == 2

@@ -16,9 +16,13 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import augment, model, optimizers, parallel, schedules
+from byol_jax import model, schedules
 from byol_jax import train_step as byol
+from byol_jax.augment import ops
+from byol_jax.augment.views import random_view
+from byol_jax.distributed import parallel
 from byol_jax.objectives import byol as objective
+from byol_jax.optimizers import lars as optimizers
 from experiments.configs import default
 from tests.planes import on_planes
 
@@ -90,23 +94,23 @@ def test_loss_of_one_direction():
 
 
 OPERATIONS = dict(
-    brightness=on_planes(augment.brightness),
-    contrast=on_planes(augment.contrast),
-    saturation=on_planes(augment.saturation),
-    hue=on_planes(augment.hue),
-    solarize=on_planes(augment.solarize))
+    brightness=on_planes(ops.brightness),
+    contrast=on_planes(ops.contrast),
+    saturation=on_planes(ops.saturation),
+    hue=on_planes(ops.hue),
+    solarize=on_planes(ops.solarize))
 
 
 def operation(key):
   """The function that a key of augment_ops.npz stands for."""
   name, *parameters = key.split('/')
   if name == 'blur':
-    return lambda image: on_planes(augment.gaussian_blur)(
+    return lambda image: on_planes(ops.gaussian_blur)(
         image, float(parameters[0].removeprefix('sigma')),
         float(parameters[1].removeprefix('kernel')))
   if parameters:
     return lambda image: jnp.clip(OPERATIONS[name](image, float(parameters[0])), 0, 1)
-  return dict(grayscale=on_planes(augment.grayscale), normalize=augment.normalize)[name]
+  return dict(grayscale=on_planes(ops.grayscale), normalize=ops.normalize)[name]
 
 
 def test_augmentation_operations():
@@ -126,7 +130,7 @@ def test_augmentation_distribution(view):
   policy = default.get_config()[view].to_dict()
   keys = jax.random.split(jax.random.key(0), draws)
   images = np.asarray(jax.jit(jax.vmap(
-      lambda key: augment.random_view(key, jnp.asarray(values['image']), policy)))(keys))
+      lambda key: random_view(key, jnp.asarray(values['image']), policy)))(keys))
   gray = np.ptp(images, axis=-1).max(axis=(1, 2)) < 1e-3
   means = images.mean(axis=(1, 2))
   dx = np.abs(np.diff(images, axis=2)).mean(axis=(1, 2, 3))
@@ -158,7 +162,7 @@ def golden_recipe(config, batch_size, dtype):
       num_classes=config['num_classes'],
       batch_norm_decay=network['bn_config']['decay_rate'],
       batch_norm_epsilon=network['bn_config']['eps'],
-      compute_dtype=dtype, image_mean=augment.IMAGENET_MEAN, image_std=augment.IMAGENET_STD)
+      compute_dtype=dtype, image_mean=ops.IMAGENET_MEAN, image_std=ops.IMAGENET_STD)
   return byol.Recipe(
       networks, lambda batch: (batch['view1'], batch['view2']), objective.loss,
       optimizers.lars(**optimizer),

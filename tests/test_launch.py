@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from byol_jax import preemption
+from byol_jax.distributed import preemption
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / 'experiments' / 'launch'

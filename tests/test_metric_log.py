@@ -5,7 +5,8 @@ import sys
 import pytest
 from tensorboardX.proto import event_pb2
 
-from byol_jax import metric_log, parallel
+from byol_jax import metric_log
+from byol_jax.distributed import parallel
 from byol_jax.metric_log import MetricLog
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import model, parallel
+from byol_jax import model
+from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 
 ENCODER = '''

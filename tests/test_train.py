@@ -11,20 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import (
-  assembly,
-  checkpoint,
-  datasets,
-  evaluate,
-  input_pipeline,
-  metric_log,
-  monitor,
-  parallel,
-  preemption,
-  processes,
-  train,
-)
+from byol_jax import checkpoint, metric_log, monitor, train
+from byol_jax.config import ADDED_LATER, as_json
+from byol_jax.distributed import parallel, preemption, processes
+from byol_jax.encoder import load_encoder
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline.batches import train_batches
+from byol_jax.input_pipeline.records import DataError
 from tests import tiny
 
 
@@ -233,10 +226,10 @@ def test_sigterm_ends_the_run_with_a_checkpoint_and_it_goes_on(finished, tmp_pat
 @pytest.mark.parametrize('purpose, step', [('training', 6), ('validation', 8)])
 def test_what_came_before_an_image_that_cannot_be_read_is_saved(
     finished, tmp_path, monkeypatch, purpose, step):
-  batches, evaluate_knn = input_pipeline.train_batches, train._evaluation
+  batches, evaluate_knn = train_batches, train._evaluation
 
   def broken(*_):
-    raise datasets.DataError('x.jpg cannot be read as an image.')
+    raise DataError('x.jpg cannot be read as an image.')
 
   def until_the_eighth(*args, **options):
     # Two batches are placed before they are asked for.
@@ -260,8 +253,8 @@ def test_what_came_before_an_image_that_cannot_be_read_is_saved(
 
 def test_several_processes_save_nothing_that_the_others_do_not_know_of(monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  with pytest.raises(datasets.DataError), train._rescuing(None, None, None, None, 6):
-    raise datasets.DataError('x.jpg cannot be read as an image.')
+  with pytest.raises(DataError), train._rescuing(None, None, None, None, 6):
+    raise DataError('x.jpg cannot be read as an image.')
 
 
 def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_is_the_same(
@@ -380,11 +373,11 @@ def test_devices_do_not_change_the_result_beyond_rounding(finished, tmp_path, mo
 
 @pytest.mark.slow
 def test_a_run_of_before_a_key_existed_goes_on(finished, tmp_path, monkeypatch):
-  as_json = assembly.as_json
+  as_json = as_json
 
   def of_then(config):
     older = as_json(config)
-    for path in assembly.ADDED_LATER:
+    for path in ADDED_LATER:
       *sections, key = path.split('.')
       section = older
       for name in sections:
@@ -423,4 +416,4 @@ def test_small_views_and_networks_without_statistics_train_resume_and_load(pipel
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.online_params, state.target_params)
   assert moved['predictor_small/linear']['w'] > 0
   images = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
-  assert np.isfinite(evaluate.load_encoder(tmp_path)(images)).all()
+  assert np.isfinite(load_encoder(tmp_path)(images)).all()

@@ -9,12 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import augment, input_pipeline, model, optimizers, parallel, schedules
+from byol_jax import model, schedules
 from byol_jax import train_step as byol
+from byol_jax.augment import ops
+from byol_jax.augment.views import random_views
+from byol_jax.distributed import parallel
+from byol_jax.input_pipeline.order import part_order
 from byol_jax.objectives import byol as objective
 from byol_jax.objectives import closed_form, infonce
-from byol_jax.scaling import shapes
+from byol_jax.optimizers import lars as optimizers
 from experiments.configs import default, imagenet_r50
+from experiments.studies.scaling import shapes
 
 BATCH_SIZE, IMAGE_SIZE, CLASSES = 16, 16, 10
 
@@ -30,12 +35,12 @@ def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_ave
   networks = model.build(
       encoder='resnet', encoder_options=options, projector=(32, 16), predictor=predictor,
       num_classes=num_classes, batch_norm_decay=.9, batch_norm_epsilon=1e-5,
-      compute_dtype=compute_dtype, image_mean=augment.IMAGENET_MEAN,
-      image_std=augment.IMAGENET_STD, **networks_options)
+      compute_dtype=compute_dtype, image_mean=ops.IMAGENET_MEAN,
+      image_std=ops.IMAGENET_STD, **networks_options)
   dtype = jnp.promote_types(jnp.dtype(compute_dtype), jnp.float32)
   small = [dict(config.view1.to_dict(), image_size=8)] * small_views
   views = functools.partial(
-      augment.views, seed=0, policies=[config.view1.to_dict(), config.view2.to_dict(), *small],
+      random_views, seed=0, policies=[config.view1.to_dict(), config.view2.to_dict(), *small],
       image_size=IMAGE_SIZE, dtype=dtype)
   return byol.Recipe(
       networks, views, objective.loss,
@@ -159,7 +164,7 @@ def test_accumulation_moves_tau_and_step_once_and_needs_no_number_of_devices():
     start, finals = initial_state(recipe, jnp.float64), []
     for count in (1, 4):
       devices = tuple(jax.devices()[:count])
-      order = input_pipeline.part_order(BATCH_SIZE, shards=2, parts=2, devices=count)
+      order = part_order(BATCH_SIZE, shards=2, parts=2, devices=count)
       state = parallel.replicate(start, devices)
       for step in range(2):
         batch = {name: array[order] for name, array in make_batch(step).items()}

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 import optax
 
-from byol_jax import checkpoint, file_kinds, tensors
+from byol_jax import checkpoint, tensors
 from byol_jax.convert import architecture, imported, pickles
 from byol_jax.convert.stand_ins import Record
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline import file_kinds
 from byol_jax.train_step import TrainState
 
 LICENCE = ('CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/), if DeepMind published '

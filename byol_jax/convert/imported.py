@@ -5,7 +5,7 @@ import hashlib
 import os
 from typing import Any
 
-from byol_jax import checkpoint, parallel
+from byol_jax import checkpoint, files
 from byol_jax.train_step import TrainState
 
 # Of the images of an encoder from elsewhere, in pixels; memory would not hold much larger ones.
@@ -25,7 +25,7 @@ def write(workdir: str | os.PathLike, take_state: Callable[[], TrainState],
   Raises:
     InputError: the checkpoint could not be written.
   """
-  with checkpoint.saving(parallel.writable_folder(workdir), keep_last=1, keep_best=1
+  with checkpoint.saving(files.writable_folder(workdir), keep_last=1, keep_best=1
                          ) as checkpoints:
     checkpoint.save(checkpoints, take_state(), meta, {})
 

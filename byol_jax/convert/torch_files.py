@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import file_kinds
 from byol_jax.convert import torch_arrays, torch_globals, torch_names
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline import file_kinds
 
 # {keys that lead to it: {name: array or tensor of torch}}, of every dict with tensors.
 StateDicts = dict[tuple[str, ...], dict[str, Any]]

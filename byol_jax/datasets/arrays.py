@@ -8,9 +8,12 @@ import zlib
 
 import numpy as np
 
-from byol_jax import file_kinds, hashing, parallel, ranges
-from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Split
+from byol_jax import ranges
+from byol_jax.distributed import parallel
 from byol_jax.errors import counted
+from byol_jax.input_pipeline import file_kinds
+from byol_jax.input_pipeline.order import permutation
+from byol_jax.input_pipeline.records import TOGETHER, DataError, Files, Shards, Split
 
 LOCATION_OPTIONS = ('images', 'labels', 'test_images', 'test_labels')
 
@@ -74,7 +77,7 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
     all_images, found = _read(images, labels)
     held_out = int(np.ceil(validation_share * len(all_images)))
     # Drawn, since the last images of a file are often those of the last classes.
-    order = hashing.permutation(len(all_images), 0)
+    order = permutation(len(all_images), 0)
     rows = np.sort({'train': order[held_out:], 'validation': order[:held_out],
                     TOGETHER: order}[split])
   all_labels = None

@@ -17,16 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import balanced, folders, hashing, image_files, ranges
-from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, Subset
+from byol_jax import ranges
 from byol_jax.errors import counted
+from byol_jax.input_pipeline import folders, image_files, splits
+from byol_jax.input_pipeline.order import permutation
+from byol_jax.input_pipeline.records import TOGETHER, DataError, Files, Shards, Stream, Subset
 
 LABELS = ('folders', 'none')
 LOCATION_OPTIONS = ('train', 'validation', 'test')
 RANGES = dict(
     train=ranges.PATH, validation=ranges.optional(ranges.PATH), test=ranges.optional(ranges.PATH),
     labels=ranges.OneOf(LABELS), validation_share=ranges.number(0, 1, '[)'),
-    exif_orientation=ranges.FLAG, **balanced.RANGES)
+    exif_orientation=ranges.FLAG, **splits.RANGES)
 
 
 def load(split: str, *, shards: Shards, train: str, validation: str | None, test: str | None,
@@ -46,7 +48,7 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
     validation_share: in [0, 1); ceil(share * N) images of `train`, drawn by a hash of
       their place in the list, are held out unless `validation` is given.
     subset_share: of the training images that are not held out; below 1 a class-balanced
-      subset (balanced.py), which the Stream names.
+      subset (input_pipeline/splits.py), which the Stream names.
     subset_seed: draws the subset; the held-out images do not depend on it.
     exif_orientation: images are turned as their EXIF says; otherwise they are as stored.
 
@@ -65,9 +67,9 @@ def load(split: str, *, shards: Shards, train: str, validation: str | None, test
     # Those of the folder, once.
     left_out += [others] if split != 'validation' else []
     share = 0. if validation else validation_share
-    held = hashing.permutation(len(paths), 0)[:math.ceil(share * len(paths))]
-    rows, subset = balanced.of_training(
-        split, np.arange(len(paths)), held, lambda: balanced.one_label_each(numbers, train),
+    held = permutation(len(paths), 0)[:math.ceil(share * len(paths))]
+    rows, subset = splits.of_training(
+        split, np.arange(len(paths)), held, lambda: splits.one_label_each(numbers, train),
         len(classes or ()), subset_share, subset_seed, classes or ())
     if not len(rows):
       raise DataError(f'{train}: the {split} split is empty with {len(paths)} images and '
@@ -170,7 +172,7 @@ def stream(paths: np.ndarray, labels: np.ndarray | None, num_classes: int, shard
   """The image files of these paths; labels int32 [N], None for unlabelled ones."""
   import tensorflow as tf
 
-  from byol_jax import preprocess
+  from byol_jax.input_pipeline import preprocess
 
   total = len(paths)
   all_paths = tf.constant(paths)

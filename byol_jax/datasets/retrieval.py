@@ -11,10 +11,13 @@ import posixpath
 
 import numpy as np
 
-from byol_jax import hashing, ranges, retrieval_lists
-from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, image_folder
+from byol_jax import ranges
+from byol_jax.datasets import image_folder
 from byol_jax.errors import counted
-from byol_jax.retrieval_lists import Listed, Roles
+from byol_jax.input_pipeline import retrieval_lists
+from byol_jax.input_pipeline.order import permutation
+from byol_jax.input_pipeline.records import TOGETHER, DataError, Files, Shards, Stream
+from byol_jax.input_pipeline.retrieval_lists import Listed, Roles
 
 LABELS = ('identities', 'none')
 LOCATION_OPTIONS = ('root', 'query', 'gallery', 'train')
@@ -144,7 +147,7 @@ def _rows(listed: Listed, split: str, validation_share: float) -> Listed:
     return listed
   count = len(listed.paths)
   held_out = math.ceil(validation_share * count)
-  order = hashing.permutation(count, 0)
+  order = permutation(count, 0)
   rows = np.sort(order[held_out:] if split == 'train' else order[:held_out])
   if not len(rows):
     raise DataError(f'The {split} split is empty with {count} training images and '

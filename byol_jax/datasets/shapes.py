@@ -12,7 +12,8 @@ change; pixels use no functions but those that every machine rounds alike.
 
 import numpy as np
 
-from byol_jax import datasets, ranges
+from byol_jax import ranges
+from byol_jax.input_pipeline.records import SPLITS, TOGETHER, DataError, Shards, Split
 
 # Texture and outline of each class; the position in the list is the label.
 CLASSES = tuple((texture, outline)
@@ -47,13 +48,13 @@ DRAWS = 21  # random numbers per image, besides those of the pixel noise.
 def load(
     split: str,
     *,
-    shards: datasets.Shards,
+    shards: Shards,
     image_size: int,
     train_examples: int,
     validation_examples: int,
     test_examples: int,
     seed: int,
-) -> datasets.Split:
+) -> Split:
   """Draws the images of a split that this host owns.
 
   Args:
@@ -74,23 +75,23 @@ def load(
   """
   counts = dict(train_examples=train_examples, validation_examples=validation_examples,
                 test_examples=test_examples)
-  if split not in datasets.SPLITS:
-    raise datasets.DataError(f'Data set shapes: unknown split {split!r}; the splits are '
-                             f'{", ".join(datasets.SPLITS)}.')
-  if split == datasets.TOGETHER:
+  if split not in SPLITS:
+    raise DataError(f'Data set shapes: unknown split {split!r}; the splits are '
+                             f'{", ".join(SPLITS)}.')
+  if split == TOGETHER:
     options = dict(counts, image_size=image_size, seed=seed)
-    return _together(*(load(part, shards=datasets.Shards(), **options)
+    return _together(*(load(part, shards=Shards(), **options)
                        for part in ('train', 'validation')), shards)
   num_examples = counts[f'{split}_examples']
   ids = shards.sample_ids(num_examples)
-  stream = 2 * datasets.SPLITS.index(split)
+  stream = 2 * SPLITS.index(split)
   labels = _labels(ids, seed, stream)
   images = np.empty((len(ids), image_size, image_size, 3), np.uint8)
   for start in range(0, len(ids), CHUNK):
     rows = slice(start, start + CHUNK)
     draws = _uniforms(ids[rows], seed, stream + 1, DRAWS + image_size ** 2)
     images[rows] = _draw(labels[rows], draws, image_size)
-  return datasets.Split(ids, images, labels, num_examples, len(CLASSES),
+  return Split(ids, images, labels, num_examples, len(CLASSES),
                         class_names=CLASS_NAMES)
 
 
@@ -100,7 +101,7 @@ def _together(train, validation, shards):
   ids = shards.sample_ids(num_examples)
   images, labels = (np.concatenate([getattr(part, name) for part in (train, validation)])[ids]
                     for name in ('images', 'labels'))
-  return datasets.Split(ids, images, labels, num_examples, len(CLASSES),
+  return Split(ids, images, labels, num_examples, len(CLASSES),
                         class_names=CLASS_NAMES)
 
 

@@ -12,8 +12,10 @@ import pathlib
 
 import numpy as np
 
-from byol_jax import balanced, hashing, ranges
-from byol_jax.datasets import DataError, Files, Shards, Split
+from byol_jax import ranges
+from byol_jax.input_pipeline import splits
+from byol_jax.input_pipeline.order import permutation
+from byol_jax.input_pipeline.records import DataError, Files, Shards, Split
 
 SIDE = 96
 CLASS_NAMES = ('airplane', 'bird', 'car', 'cat', 'deer', 'dog', 'horse', 'monkey', 'ship', 'truck')
@@ -21,7 +23,7 @@ CLASSES = len(CLASS_NAMES)
 LOCATION_OPTIONS = ('folder',)
 RANGES = dict(
     folder=ranges.PATH, unlabelled=ranges.FLAG, fold=ranges.optional(ranges.whole(0, 9)),
-    validation_share=ranges.number(0, 1, '[)'), **balanced.RANGES)
+    validation_share=ranges.number(0, 1, '[)'), **splits.RANGES)
 SOURCE = 'https://cs.stanford.edu/~acoates/stl10 (stl10_binary.tar.gz)'
 
 
@@ -40,7 +42,7 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
     validation_share: in [0, 1); ceil(share * N) of the training images, drawn by a
       hash of their number, are held out.
     subset_share: of the labelled training images that are not held out; below 1 a
-      class-balanced subset (balanced.py), which the Split names.
+      class-balanced subset (input_pipeline/splits.py), which the Split names.
     subset_seed: draws the subset; the held-out images do not depend on it.
 
   Raises:
@@ -61,9 +63,9 @@ def load(split: str, *, shards: Shards, folder: str, unlabelled: bool, fold: int
   if name == 'train' and fold is not None:
     rows = _fold(folder, fold, len(images))
   if split != 'test':
-    held = rows[hashing.permutation(len(rows), 0)][:math.ceil(validation_share * len(rows))]
-    rows, subset = balanced.of_training(
-        split, rows, held, lambda: balanced.one_label_each(labels, f'{name}_X.bin'), CLASSES,
+    held = rows[permutation(len(rows), 0)][:math.ceil(validation_share * len(rows))]
+    rows, subset = splits.of_training(
+        split, rows, held, lambda: splits.one_label_each(labels, f'{name}_X.bin'), CLASSES,
         subset_share, subset_seed, CLASS_NAMES)
   ids = shards.sample_ids(len(rows))
   return Split(ids, np.ascontiguousarray(images[rows[ids]]),

@@ -11,9 +11,10 @@ import posixpath
 
 import numpy as np
 
-from byol_jax import balanced, prepared, ranges, tfrecords
-from byol_jax.datasets import TOGETHER, DataError, Files, Shards, Stream, check_labels
-from byol_jax.tfrecords import Chosen
+from byol_jax import ranges
+from byol_jax.input_pipeline import prepared, splits, tfrecords
+from byol_jax.input_pipeline.records import TOGETHER, DataError, Files, Shards, Stream, check_labels
+from byol_jax.input_pipeline.tfrecords import Chosen
 
 LOCATION_OPTIONS = ('data_dir', 'download', 'cache_dir')
 _OR_EMPTY = ranges.or_empty(ranges.TEXT)
@@ -22,7 +23,7 @@ RANGES = dict(
     validation_split=_OR_EMPTY, test_split=_OR_EMPTY,
     held_out=ranges.OneOf(('first', 'last', 'per_class')), held_out_images=ranges.whole(0),
     held_out_share=ranges.number(0, 1, '[)'), held_out_per_class=ranges.whole(0),
-    validation_name=_OR_EMPTY, image_id_key=_OR_EMPTY, **balanced.RANGES, image_key=ranges.TEXT,
+    validation_name=_OR_EMPTY, image_id_key=_OR_EMPTY, **splits.RANGES, image_key=ranges.TEXT,
     label_key=_OR_EMPTY, ignored_label_key=_OR_EMPTY, shuffle_buffer=ranges.whole(1),
     download=ranges.FLAG, cache_dir=ranges.optional(ranges.PATH))
 
@@ -62,7 +63,7 @@ def load(split: str, *, shards: Shards, name: str, train_split: str, validation_
     cache_dir: folder on this host into which it copies the files of its shards.
     held_out_per_class: images of each class, with held_out 'per_class'.
     subset_share: of the training images that are not held out; below 1 a class-balanced
-      subset (balanced.py), which the Stream names.
+      subset (input_pipeline/splits.py), which the Stream names.
     subset_seed: draws the subset; the held-out images do not depend on it.
     ignored_label_key: a sequence of classes: those that only this one has are -1.
     validation_name: the set of which `validation_split` is; '' for `name`.
@@ -89,7 +90,7 @@ def load(split: str, *, shards: Shards, name: str, train_split: str, validation_
     held = np.arange(0) if validation_split else _held_out(
         tfrecords.count(slices), labels, form.num_classes, held_out, held_out_images,
         held_out_share, held_out_per_class, names)
-    rows, subset = balanced.of_training(split, np.arange(tfrecords.count(slices)), held, labels,
+    rows, subset = splits.of_training(split, np.arange(tfrecords.count(slices)), held, labels,
                                         form.num_classes, subset_share, subset_seed, names)
     parts.append(Chosen(slices, rows))
   if validation_split and split in ('validation', TOGETHER):
@@ -155,7 +156,7 @@ def _held_out(total: int, labels: Callable[[], np.ndarray], num_classes: int, he
               images: int, share: float, per_class: int, class_names: Sequence[str]) -> np.ndarray:
   """The rows of the training split that are held out."""
   if held_out == 'per_class':
-    return balanced.held_out(labels(), num_classes, per_class, class_names)
+    return splits.held_out(labels(), num_classes, per_class, class_names)
   count = min(images, math.ceil(share * total))
   return np.arange(count) if held_out == 'first' else np.arange(total - count, total)
 

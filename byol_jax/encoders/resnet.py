@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from byol_jax import ranges
-from byol_jax.convolution import Conv2D
+from byol_jax.encoders.convolution import Conv2D
 from byol_jax.errors import InputError
 
 

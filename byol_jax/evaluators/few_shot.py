@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
-from byol_jax import datasets, hashing, ranges
+from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Facts, Features, accuracy, check_features, label_ranks
+from byol_jax.evaluation.contract import Facts, Features, accuracy, check_features, label_ranks
+from byol_jax.input_pipeline.order import permutation
+from byol_jax.input_pipeline.records import numbered
 
 TITLE = 'few-shot'
 METRICS = {'top1_{}_shots': 'top-1, {} per class'}
@@ -102,7 +104,7 @@ def _check_shots(labels: np.ndarray, num_classes: int, shots: Sequence[int],
                  class_names: Sequence[str] = ()) -> None:
   counts = np.bincount(labels, minlength=num_classes)
   if counts.min() < max(shots):
-    raise InputError(f'Class {datasets.numbered(class_names, counts.argmin())} has {counts.min()} '
+    raise InputError(f'Class {numbered(class_names, counts.argmin())} has {counts.min()} '
                      f'training images, fewer than the {max(shots)} shots; give fewer shots.')
 
 
@@ -138,7 +140,7 @@ def _order(train: Features, num_classes: int, key: tuple[int, ...]) -> np.ndarra
   by_id = np.argsort(train.sample_id, kind='stable')
   for label in range(num_classes):
     own = by_id[train.labels[by_id] == label]
-    rows.append(own[hashing.permutation(len(own), *key, label)])
+    rows.append(own[permutation(len(own), *key, label)])
   smallest = min(map(len, rows))
   return np.stack([row[:smallest] for row in rows])
 

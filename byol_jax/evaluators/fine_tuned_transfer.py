@@ -8,9 +8,11 @@ on training and held-out images together.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_jax import augment, ranges
+from byol_jax import ranges
+from byol_jax.augment.views import CROP_RANGES
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, fine_tuned, fine_tuning, grids, scoring
+from byol_jax.evaluation import fine_tuned, fine_tuning, grids, scoring
+from byol_jax.evaluation.contract import Features, Images
 
 TITLE, METRICS, MAIN_METRIC = 'fine-tuned (D.3)', scoring.TITLES, 'top1'
 IN_TABLE = ('top1',)
@@ -21,7 +23,7 @@ RANGES = dict(
     learning_rates=ranges.GRID,
     weight_decays=ranges.Several(ranges.NOT_NEGATIVE, order='each once'), steps=ranges.whole(1),
     batch_size=ranges.whole(1), momentum=ranges.MOMENTUM, metric=ranges.OneOf(scoring.METRICS),
-    view=augment.CROP_RANGES, seed=ranges.SEED)
+    view=CROP_RANGES, seed=ranges.SEED)
 check = scoring.check
 PROTOCOL = (
     'Transfer by fine-tuning as in appendix D.3 of the paper: encoder and new linear classifier '

@@ -21,7 +21,14 @@ import numpy as np
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import ACCURACY, Facts, Features, accuracy, check_features, label_ranks
+from byol_jax.evaluation.contract import (
+  ACCURACY,
+  Facts,
+  Features,
+  accuracy,
+  check_features,
+  label_ranks,
+)
 
 TITLE, METRICS, MAIN_METRIC = 'kNN', ACCURACY, 'top1'
 RANGES = dict(k=ranges.whole(1), temperature=ranges.POSITIVE, query_chunk=ranges.whole(1),

@@ -7,7 +7,8 @@ import numpy as np
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import ACCURACY, Facts, Features, check_features, knn
+from byol_jax.evaluation.contract import ACCURACY, Facts, Features, check_features
+from byol_jax.evaluators import knn
 
 TITLE, METRICS, MAIN_METRIC = 'kNN, chosen', ACCURACY, 'top1'
 RANGES = dict(k_values=ranges.Several(ranges.whole(1), order='each once'),

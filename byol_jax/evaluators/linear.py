@@ -20,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax import augment, input_pipeline, parallel, ranges
+from byol_jax import ranges
+from byol_jax.augment.views import CROP_RANGES, crop_and_flip
+from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
-from byol_jax.evaluators import (
+from byol_jax.evaluation.contract import (
   ACCURACY,
   Features,
   Images,
@@ -30,13 +32,14 @@ from byol_jax.evaluators import (
   check_features,
   label_ranks,
 )
+from byol_jax.input_pipeline import prefetch
 
 TITLE, METRICS, MAIN_METRIC = 'linear (C.1)', ACCURACY, 'top1'
 IN_TABLE = ('top5',)
 TRAINS_ON_IMAGES = True
 RANGES = dict(
     learning_rates=ranges.GRID, epochs=ranges.POSITIVE, batch_size=ranges.whole(1),
-    momentum=ranges.MOMENTUM, view=augment.CROP_RANGES, seed=ranges.SEED, refit=ranges.FLAG)
+    momentum=ranges.MOMENTUM, view=CROP_RANGES, seed=ranges.SEED, refit=ranges.FLAG)
 PROTOCOL = (
     'Linear evaluation as in appendix C.1 of the paper: linear classifier on the frozen encoder, '
     'BatchNorm in evaluation mode, random crop and flip in training, middle crop in testing, SGD '
@@ -138,7 +141,7 @@ def _train(images: Images, learning_rates: Sequence[float], num_classes: int, *,
   """The classifiers after all epochs, on the host."""
   devices = jax.local_devices()
   max_steps = max(1, int(epochs * images.num_examples // batch_size))
-  views = functools.partial(augment.crop_and_flip, seed=seed, policy=view,
+  views = functools.partial(crop_and_flip, seed=seed, policy=view,
                             image_size=images.image_size)
   dimension = jax.eval_shape(images.encode, images.variables, jnp.zeros(
       (1, images.image_size, images.image_size, 3))).shape[-1]
@@ -154,7 +157,7 @@ def _train(images: Images, learning_rates: Sequence[float], num_classes: int, *,
   batches = images.batches([view], seed=seed, batch_size=batch_size, first_step=0,
                            last_step=max_steps)
   began = time.monotonic()
-  for step, batch in enumerate(input_pipeline.to_devices(batches, devices), 1):
+  for step, batch in enumerate(prefetch.to_devices(batches, devices), 1):
     carry, loss = step_fn(carry, batch)
     if step % -(-max_steps // 10) == 0 or step == max_steps:
       speed = step * batch_size / (time.monotonic() - began)

@@ -15,18 +15,19 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
-from byol_jax import datasets, ranges
+from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import (
+from byol_jax.evaluation import logistic_regression
+from byol_jax.evaluation.contract import (
   ACCURACY,
   Facts,
   Features,
   accuracy,
   check_features,
   label_ranks,
-  logistic_regression,
 )
-from byol_jax.evaluators.logistic_regression import Parameters
+from byol_jax.evaluation.logistic_regression import Parameters
+from byol_jax.input_pipeline.records import numbered
 
 TITLE, METRICS, MAIN_METRIC = 'linear on features', ACCURACY, 'top1'
 RANGES = dict(l2_values=ranges.GRID, tolerance=ranges.POSITIVE, max_iterations=ranges.whole(1))
@@ -144,7 +145,7 @@ def _check(train: Features, validation: Features, num_classes: int) -> None:
 def _check_classes(labels: np.ndarray, class_names: Sequence[str] = ()) -> None:
   if labels.min() == labels.max():
     raise InputError(f'All {len(labels)} training images are of class '
-                     f'{datasets.numbered(class_names, labels[0])}; a classifier needs at least 2 '
+                     f'{numbered(class_names, labels[0])}; a classifier needs at least 2 '
                      'classes.')
 
 

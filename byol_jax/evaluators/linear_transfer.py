@@ -13,15 +13,11 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
-from byol_jax import parallel, ranges
-from byol_jax.evaluators import (
-  Features,
-  check_classes,
-  check_features,
-  logistic_regression,
-  scoring,
-)
-from byol_jax.evaluators.logistic_regression import Parameters
+from byol_jax import ranges
+from byol_jax.distributed import parallel
+from byol_jax.evaluation import logistic_regression, scoring
+from byol_jax.evaluation.contract import Features, check_classes, check_features
+from byol_jax.evaluation.logistic_regression import Parameters
 
 TITLE, METRICS, MAIN_METRIC = 'linear (D.2)', scoring.TITLES, 'top1'
 IN_TABLE = ('top1',)

@@ -13,8 +13,9 @@ import numpy as np
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Facts, Features, check_features, ranking, reranking
-from byol_jax.retrieval_lists import Roles
+from byol_jax.evaluation import ranking, reranking
+from byol_jax.evaluation.contract import Facts, Features, check_features
+from byol_jax.input_pipeline.retrieval_lists import Roles
 
 TITLE, MAIN_METRIC = 'retrieval', 'map'
 METRICS = {'map': 'mAP', 'rank1': 'rank-1', 'rank5': 'rank-5', 'rank10': 'rank-10',
@@ -35,27 +36,6 @@ PROTOCOL = (
     'precision at each match, rank-k the share of queries with a match among the first k, recall '
     'at k the share of a query\'s matches among the first k. Of equally similar images the wrong '
     'ones stand first. Queries without a match are left out and counted. Nothing is chosen.')
-
-
-class Result(NamedTuple):
-  """What `evaluate` found, for those who write it down.
-
-  ranked: of Q queries.
-  query: int [Q], ids of the queries in the test split.
-  gallery: int [G], ids of the gallery in its split.
-  split: the gallery's: 'train' or 'test'.
-  identity: int [Q], the labels of the queries.
-  gallery_identity: int [G].
-  pictured: how many queries of each kind are to be drawn.
-  """
-
-  ranked: ranking.Ranked
-  query: np.ndarray
-  gallery: np.ndarray
-  split: str
-  identity: np.ndarray
-  gallery_identity: np.ndarray
-  pictured: int
 
 
 class Fitted(NamedTuple):
@@ -165,7 +145,7 @@ def fit(train: Callable[[], Features], validation: Callable[[], Features], *, nu
   return Fitted(features if gallery == 'train' else None, roles, fitted, num_classes, options)
 
 
-def evaluate(fitted: Fitted, test: Features, *, keep: Callable[[Result], None]
+def evaluate(fitted: Fitted, test: Features, *, keep: Callable[[ranking.Result], None]
              ) -> dict[str, float]:
   """Ranks the gallery for each query and judges the order.
 
@@ -196,7 +176,7 @@ def evaluate(fitted: Fitted, test: Features, *, keep: Callable[[Result], None]
       for rows, scores in _scores(fitted, query.embeddings, gallery.embeddings)])
   found = ranking.metrics(ranked, cmc_at=CMC_AT, recall_at=options['recall_at'])
   split = 'train' if options['gallery'] == 'train' else 'test'
-  keep(Result(ranked, query.sample_id, gallery.sample_id, split, query.labels, gallery.labels,
+  keep(ranking.Result(ranked, query.sample_id, gallery.sample_id, split, query.labels, gallery.labels,
               options['pictured']))
   judged = ranked.matches > 0
   return dict(found, queries=int(judged.sum()), queries_without_match=int((~judged).sum()),

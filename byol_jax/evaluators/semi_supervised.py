@@ -8,15 +8,17 @@ epochs are chosen on held-out training images.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_jax import augment, ranges, schedules
-from byol_jax.evaluators import Facts, Features, Images, fine_tuned, fine_tuning, grids, scoring
+from byol_jax import ranges, schedules
+from byol_jax.augment.views import CROP_RANGES
+from byol_jax.evaluation import fine_tuned, fine_tuning, grids, scoring
+from byol_jax.evaluation.contract import Facts, Features, Images
 
 TITLE, METRICS, MAIN_METRIC = 'fine-tuned (C.1)', scoring.TITLES, 'top1'
 IN_TABLE = ('top5',)
 TRAINS_ENCODER = True
 RANGES = dict(
     learning_rates=ranges.GRID, epochs=ranges.GRID, batch_size=ranges.whole(1),
-    momentum=ranges.MOMENTUM, batch_norm_decay=ranges.MOMENTUM, view=augment.CROP_RANGES,
+    momentum=ranges.MOMENTUM, batch_norm_decay=ranges.MOMENTUM, view=CROP_RANGES,
     seed=ranges.SEED, max_steps=ranges.whole(0))
 PROTOCOL = (
     'Semi-supervised evaluation as in appendix C.1 of the paper: encoder and new linear classifier '

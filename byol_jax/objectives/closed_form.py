@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from byol_jax import parallel, ranges
+from byol_jax import ranges
+from byol_jax.distributed import parallel
 from byol_jax.objectives import byol
 
 RANGES = dict(ridge=ranges.POSITIVE)

@@ -4,7 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from byol_jax import parallel, ranges
+from byol_jax import ranges
+from byol_jax.distributed import parallel
 from byol_jax.objectives import byol
 
 # Of predictions and projections, before they are compared (Table 20).

@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 from byol_jax import monitor
+from byol_jax.plots.tables import cell
 from byol_jax.report.runs import Run
-from byol_jax.report.tables import cell
 
 # A wait for data above this share of the training time is worth doing something about.
 LONG_WAIT = 0.1

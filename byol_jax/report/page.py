@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from byol_jax import assembly, checkpoint, files
-from byol_jax.datasets import class_name
+from byol_jax import checkpoint, files
+from byol_jax.config import completed
 from byol_jax.errors import InputError
-from byol_jax.report import compare, diagnosis, figures, pictures, sample, sections
+from byol_jax.input_pipeline.records import class_name
+from byol_jax.plots import figures, pictures
+from byol_jax.plots.tables import Table
+from byol_jax.report import compare, diagnosis, sample, sections
 from byol_jax.report.runs import Run
-from byol_jax.report.tables import Table
 
 QUERIES, NEIGHBOURS = 8, 8
 # Settings with a colour of their own; more lines would only hide each other.
@@ -158,7 +160,7 @@ def _summary(runs, names) -> Table:
 def _differences(runs, paper) -> Table:
   started = [run for run in runs if run.config]
   if len(started) == 1:
-    theirs, ours = map(assembly.completed, (paper, started[0].config))
+    theirs, ours = map(completed, (paper, started[0].config))
     rows = [[key, compare.shown(theirs.get(key, compare.ABSENT)),
              compare.shown(ours.get(key, compare.ABSENT))]
             for key in sorted({*ours, *theirs})

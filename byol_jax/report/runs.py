@@ -5,8 +5,10 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from byol_jax import checkpoint, metric_log, parallel, results, sweep
+from byol_jax import checkpoint, files, metric_log
 from byol_jax.errors import InputError
+from byol_jax.evaluation import results
+from byol_jax.sweep import points as sweep
 
 
 class Run(NamedTuple):
@@ -73,7 +75,7 @@ def read(paths: Sequence[str | pathlib.Path]) -> list[Run]:
   if not paths:
     raise InputError('Give the workdir of a run or of a sweep, or several.')
   folders = []
-  for path in map(parallel.local_path, paths):
+  for path in map(files.local_path, paths):
     folders += _folders(path.resolve())
   if len(set(folders)) < len(folders):
     twice = next(folder for folder in folders if folders.count(folder) > 1)

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from byol_jax import assembly, checkpoint, evaluate, loading
-from byol_jax.evaluators import features
-from byol_jax.report import pictures
+from byol_jax import build, checkpoint
+from byol_jax.config import plain
+from byol_jax.encoder import load_encoder
+from byol_jax.evaluation import features
+from byol_jax.input_pipeline import loading
+from byol_jax.plots import pictures
 from byol_jax.report.runs import Run
 
 BATCH_SIZE = 128  # images encoded at once
@@ -23,10 +26,10 @@ def draw(run: Run, count: int) -> pictures.Sample:
     OSError: data or workdir that cannot be read or written.
   """
   step = checkpoint.newest_sound(run.folder, ('online', 'state'))
-  encoder = evaluate.load_encoder(run.folder, step)
-  loader = loading.load(assembly.completed_data(run.config['data']), 'validation', purpose='report',
+  encoder = load_encoder(run.folder, step)
+  loader = loading.load(plain(run.config['data']), 'validation', purpose='report',
                         workdir=run.folder)
-  views = assembly.center_views(loader.config)
+  views = build.center_views(loader.config)
   wanted = set(np.linspace(0, loader.data.num_examples - 1, count).astype(int).tolist())
   images = []
 

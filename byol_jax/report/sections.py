@@ -5,10 +5,12 @@ import json
 import shlex
 from typing import Any
 
-from byol_jax import evaluators, results
-from byol_jax.report import compare, pictures, published, tables
+from byol_jax import plugins
+from byol_jax.evaluation import results
+from byol_jax.plots import pictures, published, tables
+from byol_jax.plots.tables import Table
+from byol_jax.report import compare
 from byol_jax.report.runs import Run
-from byol_jax.report.tables import Table
 
 
 def scores(found: Sequence[compare.Setting]) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def _lists(run: Run, setting: str) -> list[tuple[str, str]]:
     for encoder, rows in found['encoders'].items():
       path = folder / pictures.RANKED_FOLDER / encoder / pictures.RANKED_LISTS
       # The lists of data that were judged here before may lie there.
-      if path.is_file() and any(evaluators.has(name, 'RETRIEVES') for name in rows):
+      if path.is_file() and any(plugins.has(name, 'RETRIEVES') for name in rows):
         title = [setting] * bool(setting) + [str(folder.relative_to(run.folder)),
                                              tables.name_of(encoder, frozen=True)]
         pictured.append((', '.join(title), pictures.embedded(path)))

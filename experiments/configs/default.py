@@ -250,7 +250,7 @@ def _model() -> ml_collections.ConfigDict:
 
 
 def _view(blur_probability: float, solarize_probability: float) -> ml_collections.ConfigDict:
-  """One view's policy (Table 6); details in which the reference decides: augment.py."""
+  """One view's policy (Table 6); details in which the reference decides: augment/."""
   return ml_collections.ConfigDict(dict(
       # Share of the image, uniform; two numbers in [0.0001, 1], ascending
       crop_area=(0.08, 1.0),

@@ -17,7 +17,7 @@ import time
 
 from absl import app, flags
 
-from byol_jax import preemption
+from byol_jax.distributed import preemption
 
 flags.DEFINE_integer('processes', 2, 'Processes of the job.', lower_bound=1)
 flags.DEFINE_integer('restarts', 0, 'Times that a job that ended early is started again.')

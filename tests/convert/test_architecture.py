@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from byol_jax import assembly
+from byol_jax.config import as_json
 from byol_jax.convert import architecture
 from byol_jax.errors import InputError
 from experiments.configs import default
 
-SECTION = assembly.as_json(default.get_config())['model']
+SECTION = as_json(default.get_config())['model']
 
 
 def params(**options):

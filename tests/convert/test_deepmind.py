@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 import byol_jax
-from byol_jax import assembly, checkpoint, evaluate, loading
+from byol_jax import checkpoint, evaluate
+from byol_jax.config import as_json
 from byol_jax.convert import architecture, deepmind, imported
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline import loading
 from experiments.configs import default
 from tests import commands, tiny
 from tests.convert import reference_files
 from tests.convert.test_pickles import GOLDEN, MOMENTUM, TREES
 from tests.test_fidelity import assert_trees_close, golden
 
-CONFIG = assembly.as_json(default.get_config())
+CONFIG = as_json(default.get_config())
 
 
 @pytest.fixture(scope='module')

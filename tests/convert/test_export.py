@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import byol_jax
-from byol_jax import assembly, checkpoint
+from byol_jax import checkpoint
+from byol_jax.config import as_json
 from byol_jax.convert import deepmind, export
 from byol_jax.errors import InputError
 from experiments.configs import default
@@ -32,7 +33,7 @@ np.savez(sys.argv[3], one=encode(images[:1]), all=jax.jit(encode)(images))
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('export') / 'run'
-  config = assembly.as_json(default.get_config())
+  config = as_json(default.get_config())
   config['data']['image_size'] = 33
   deepmind.convert(GOLDENS / 'deepmind_format.pkl', folder, config)
   return folder

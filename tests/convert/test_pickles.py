@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import assembly
+from byol_jax.config import as_json
 from byol_jax.convert import architecture, pickles
 from byol_jax.errors import InputError
 from experiments.configs import default
@@ -248,7 +248,7 @@ def test_no_such_file(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('protocol', [2, 4])
 def test_memory_and_time_of_a_resnet50(tmp_path, monkeypatch, protocol):
-  section = assembly.as_json(default.get_config())['model']
+  section = as_json(default.get_config())['model']
   generator = np.random.default_rng(0)
   trees = jax.tree.map(lambda a: generator.integers(0, 256, a.dtype.itemsize * a.size, np.uint8
                                                     ).view(a.dtype).reshape(a.shape),

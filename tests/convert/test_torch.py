@@ -12,7 +12,8 @@ from safetensors import safe_open
 from sklearn import datasets
 
 import byol_jax
-from byol_jax import assembly, checkpoint, tensors, train
+from byol_jax import checkpoint, tensors, train
+from byol_jax.config import as_json
 from byol_jax.convert import architecture, from_torch, imported, to_torch
 from byol_jax.errors import InputError
 from byol_jax.train_step import TrainState
@@ -20,7 +21,7 @@ from experiments.configs import default
 from tests import commands, tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONFIG = assembly.as_json(default.get_config())
+CONFIG = as_json(default.get_config())
 # Small heads, which these tests do not look at, are made sooner.
 CONFIG['model'].update(projector=[8, 4], predictor=[8, 4])
 CONFIG['data']['image_size'] = 64

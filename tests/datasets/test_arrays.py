@@ -4,7 +4,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from byol_jax.datasets import DataError, Shards, arrays
+from byol_jax.datasets import arrays
+from byol_jax.input_pipeline.records import DataError, Shards
 
 OPTIONS = dict(shards=Shards(), labels=None, test_images=None, test_labels=None,
                validation_share=0., num_classes=0)

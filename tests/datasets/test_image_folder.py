@@ -10,8 +10,9 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 
-from byol_jax import image_files
-from byol_jax.datasets import DataError, Shards, image_folder
+from byol_jax.datasets import image_folder
+from byol_jax.input_pipeline import image_files
+from byol_jax.input_pipeline.records import DataError, Shards
 
 OPTIONS = dict(validation=None, test=None, labels='folders', validation_share=0.)
 # In the order of their names: digits before capitals before small letters.

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from byol_jax import datasets
-from byol_jax.datasets import DataError, Shards, retrieval
+from byol_jax.datasets import retrieval
+from byol_jax.input_pipeline import splits
+from byol_jax.input_pipeline.records import DataError, Shards
 from tests import identity_folders
 
 OPTIONS = dict(root=None, query=None, gallery=None, train=None, test_size=3000,
@@ -31,7 +32,7 @@ def records(stream):
 
 
 def test_the_test_split_has_the_queries_first(root):
-  stream = datasets.read('retrieval', 'test', purpose='a test', options=options(root))
+  stream = splits.read('retrieval', 'test', purpose='a test', options=options(root))
   assert (stream.num_examples, stream.num_classes) == (10, 8)
   assert stream.class_names == ('v1', 'v2', 'v3', 'v4', 'v5', 'v7', 'v8', 'v9')
   assert records(stream) == [0, 1, 2, 3, 0, 0, 1, 1, 2, 4]
@@ -66,7 +67,7 @@ def test_cameras_in_one_list_alone_leave_nothing_out(root, tmp_path):
 
 
 def test_training_images_are_divided_by_a_hash(root):
-  parts = {split: datasets.read('retrieval', split, purpose='a test', options=options(root))
+  parts = {split: splits.read('retrieval', split, purpose='a test', options=options(root))
            for split in ('train', 'validation', 'train+validation')}
   assert [part.num_examples for part in parts.values()] == [8, 2, 10]
   names = [{part.source(i) for i in range(part.num_examples)} for part in parts.values()]
@@ -76,7 +77,7 @@ def test_training_images_are_divided_by_a_hash(root):
 
 def test_pretraining_reads_the_training_list_alone(root):
   own = options(root, labels='none', query='nowhere.csv', gallery='nowhere.csv')
-  stream = datasets.read('retrieval', 'train', purpose='a test', options=own)
+  stream = splits.read('retrieval', 'train', purpose='a test', options=own)
   assert (stream.num_examples, stream.num_classes) == (8, 0)
   assert 'labels' not in stream.read(dict(sample_id=0))
 
@@ -85,7 +86,7 @@ def test_training_images_without_identities_leave_those_of_the_test(root, tmp_pa
   images = sorted((root / 'train images').iterdir())
   (tmp_path / 'train.csv').write_text('path\n' + '\n'.join(map(str, images)))
   own = options(root, train=str(tmp_path / 'train.csv'))
-  train, test = (datasets.read('retrieval', split, purpose='a test', options=own)
+  train, test = (splits.read('retrieval', split, purpose='a test', options=own)
                  for split in ('train', 'test'))
   assert train.num_classes == test.num_classes == 5
   assert 'labels' not in train.read(dict(sample_id=0)) and records(test)[:4] == [0, 1, 2, 3]
@@ -93,11 +94,11 @@ def test_training_images_without_identities_leave_those_of_the_test(root, tmp_pa
 
 def test_the_gallery_can_stand_for_training_images(root):
   own = options(root, train='gallery')
-  stream = datasets.read('retrieval', 'train+validation', purpose='a test', options=own)
+  stream = splits.read('retrieval', 'train+validation', purpose='a test', options=own)
   assert stream.num_examples == 6
   # Its identities are no labels to be trained with.
   assert 'labels' not in stream.read(dict(sample_id=0)) and stream.num_classes == 5
-  test = datasets.read('retrieval', 'test', purpose='a test', options=own)
+  test = splits.read('retrieval', 'test', purpose='a test', options=own)
   assert records(test)[4:] == [0, 0, 1, 1, 2, 4]
 
 
@@ -120,7 +121,7 @@ def test_what_cannot_be_used_is_said(root, tmp_path):
 
 
 def origin(**changes):
-  return datasets.read('retrieval', 'train', purpose='a test', options=changes).origin()
+  return splits.read('retrieval', 'train', purpose='a test', options=changes).origin()
 
 
 def test_the_files_of_the_training_list_are_named_below_its_folder(root, tmp_path, monkeypatch):

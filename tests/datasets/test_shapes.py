@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from byol_jax.datasets import TOGETHER, DataError, Shards, shapes
+from byol_jax.datasets import shapes
+from byol_jax.input_pipeline.records import TOGETHER, DataError, Shards
 
 PARTS = ('train', 'validation', 'test')
 OPTIONS = dict(image_size=24, train_examples=100, validation_examples=33, test_examples=50, seed=0)

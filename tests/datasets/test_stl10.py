@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from byol_jax import datasets
-from byol_jax.datasets import DataError, Shards, stl10
+from byol_jax.datasets import stl10
+from byol_jax.input_pipeline import splits
+from byol_jax.input_pipeline.records import DataError, Shards
 
 COUNTS = dict(train=40, test=20, unlabeled=30)
 
@@ -33,7 +34,7 @@ def folder(tmp_path, arrays):
 def load(folder):
   def call(split, shards=Shards(), **changes):
     options = dict(folder=str(folder), unlabelled=False, fold=None, validation_share=.25)
-    return datasets.read('stl10', split, purpose='a test', shards=shards,
+    return splits.read('stl10', split, purpose='a test', shards=shards,
                          options=options | changes)
   return call
 

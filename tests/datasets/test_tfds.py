@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from byol_jax import prepared
-from byol_jax.datasets import DataError, Shards
 from byol_jax.datasets import tfds as tfds_set
+from byol_jax.input_pipeline import prepared
+from byol_jax.input_pipeline.records import DataError, Shards
 
 OPTIONS = dict(name='tiny', train_split='train', validation_split='', test_split='test',
                held_out='last', held_out_images=10_009, held_out_share=.1, image_key='image',

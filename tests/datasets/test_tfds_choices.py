@@ -7,10 +7,12 @@ import ml_collections
 import numpy as np
 import pytest
 
-from byol_jax import assembly, input_pipeline, loading, prepared
-from byol_jax.datasets import DataError, Shards, Split, one_host
+from byol_jax import build
 from byol_jax.datasets import tfds as tfds_set
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline import loading, prepared
+from byol_jax.input_pipeline.batches import evaluation_batches, train_batches
+from byol_jax.input_pipeline.records import DataError, Shards, Split, one_host
 from experiments.configs import default
 from tests import tiny
 from tests.datasets.test_tfds import (
@@ -57,7 +59,7 @@ def load(options):
 
 def evaluated(stream, shards=ONE_HOST, workers=1):
   """All images of a host: numbers of their records, sample ids and labels."""
-  batches = list(input_pipeline.evaluation_batches(
+  batches = list(evaluation_batches(
       stream, image_size=4, share=1., order='resize_first', batch_size=16, shards=shards,
       workers=workers, unreadable=pytest.fail))
   join = lambda key: np.concatenate([batch[key] for batch in batches])
@@ -73,7 +75,7 @@ def rows(stream, data_dir):
 
 
 def trained(stream, shards, workers, first_step=0, last_step=4):
-  return list(input_pipeline.train_batches(
+  return list(train_batches(
       'tf_data', stream, policies=(VIEW,), image_size=4, resize='bilinear', seed=5, shards=shards,
       workers=workers, unreadable=pytest.fail, batch_size=8, first_step=first_step,
       last_step=last_step))
@@ -244,7 +246,7 @@ def test_images_of_several_classes_have_a_row_of_labels(voc, tmp_path, pipeline)
   for batch in batches:
     np.testing.assert_array_equal(batch['labels'], voc[1][batch['sample_id']])
   with pytest.raises(InputError, match='label_key names several classes for one image'):
-    assembly.resolve(tiny.config(), loader.data)
+    build.resolve(tiny.config(), loader.data)
 
 
 def test_without_the_difficult_ones_labels_are_present_or_absent(voc):

@@ -3,7 +3,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, few_shot
+from byol_jax.evaluation.contract import Features
+from byol_jax.evaluators import few_shot
 from tests import digits
 
 OPTIONS = dict(num_classes=10, shots=(5, 10), draws=3, l2_values=(1., 100., 1e4), seed=0)

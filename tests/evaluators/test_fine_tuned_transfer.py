@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import fine_tuned_transfer, fine_tuning, scoring
-from tests.evaluators import fine_tuning_parts as parts
+from byol_jax.evaluation import fine_tuning, scoring
+from byol_jax.evaluators import fine_tuned_transfer
+from tests.evaluation import fine_tuning_parts as parts
 
 RATES, DECAYS, STEPS = (32., 2.), (0., .4), 4
 OPTIONS = dict(num_classes=parts.CLASSES, learning_rates=RATES, weight_decays=DECAYS, steps=STEPS,

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from byol_jax.evaluators import Features, knn
+from byol_jax.evaluation.contract import Features
+from byol_jax.evaluators import knn
 
 NUM_CLASSES = 7
 OPTIONS = dict(num_classes=NUM_CLASSES, k=5, temperature=0.07)

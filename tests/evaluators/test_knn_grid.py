@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, knn, knn_grid
+from byol_jax.evaluation.contract import Features
+from byol_jax.evaluators import knn, knn_grid
 
 GRID = dict(k_values=(1, 5, 20), temperatures=(.05, 1.))
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from byol_jax import augment, input_pipeline
-from byol_jax.datasets import Shards, Split
+from byol_jax.augment.views import crop_and_flip
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, Images, linear
+from byol_jax.evaluation.contract import Features, Images
+from byol_jax.evaluators import linear
+from byol_jax.input_pipeline.batches import host_batches
+from byol_jax.input_pipeline.records import Shards, Split
 
 SIZE, CLASSES, SHARDS, BATCH = 4, 7, Shards(4, (0, 1, 2, 3)), 8
 # The view is the whole image, so that its embedding can be computed directly.
@@ -53,7 +55,7 @@ def make_split(seed, count):
 def make_images(variables, split, with_validation=None):
   def batches(policies, *, seed, batch_size, first_step, last_step):
     assert len(policies) == 1
-    return input_pipeline.host_batches(
+    return host_batches(
         split, seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
         shards=SHARDS)
   return Images(encode, variables, batches, split.num_examples, SIZE, SHARDS.total,
@@ -96,7 +98,7 @@ def validation(variables):
 def reference(variables, split, rate, *, steps, momentum=.9, views=whole):
   """[D + 1, C]: weights over the bias of one classifier, trained alone in float64."""
   parameters, velocity = np.zeros((7, CLASSES)), 0.
-  batches = input_pipeline.host_batches(split, seed=TRAINING['seed'], batch_size=BATCH,
+  batches = host_batches(split, seed=TRAINING['seed'], batch_size=BATCH,
                                         first_step=0, last_step=steps, shards=SHARDS)
   for number, batch in enumerate(batches):
     inputs = np.concatenate([embed(variables, views(batch)), np.ones((BATCH, 1))], axis=1)
@@ -156,7 +158,7 @@ def test_momentum_and_epochs_are_those_of_the_options(variables, train, images, 
 
 def test_views_are_drawn_from_the_policy_and_the_seed(variables, train, images):
   view = dict(crop_area=(.3, 1.), crop_aspect=(3 / 4, 4 / 3), flip_probability=.5)
-  views = jax.jit(functools.partial(augment.crop_and_flip, seed=TRAINING['seed'], policy=view,
+  views = jax.jit(functools.partial(crop_and_flip, seed=TRAINING['seed'], policy=view,
                                     image_size=SIZE))
   found = linear._train(images, RATES[:1], CLASSES, **TRAINING | dict(view=view))
   assert_trained(found, reference(variables, train, RATES[0], steps=13, views=views))

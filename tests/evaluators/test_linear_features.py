@@ -3,7 +3,8 @@ import pytest
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
-from byol_jax.evaluators import Features, linear_features
+from byol_jax.evaluation.contract import Features
+from byol_jax.evaluators import linear_features
 
 OPTIONS = dict(l2_values=(1e-3, 1e-1, 1e-2), tolerance=1e-8, max_iterations=500)
 

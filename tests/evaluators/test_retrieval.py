@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import Features, ranking, retrieval
-from byol_jax.retrieval_lists import Roles
+from byol_jax.evaluation import ranking
+from byol_jax.evaluation.contract import Features
+from byol_jax.evaluators import retrieval
+from byol_jax.input_pipeline.retrieval_lists import Roles
 from experiments.configs.eval import default
 
 NUM_CLASSES = 6

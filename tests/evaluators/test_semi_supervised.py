@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from byol_jax.errors import InputError
-from byol_jax.evaluators import fine_tuning, semi_supervised
-from tests.evaluators import fine_tuning_parts as parts
+from byol_jax.evaluation import fine_tuning
+from byol_jax.evaluators import semi_supervised
+from tests.evaluation import fine_tuning_parts as parts
 
 RATES, EPOCHS = (2., 32.), (1., 2.5)
 OPTIONS = dict(num_classes=parts.CLASSES, learning_rates=RATES, epochs=EPOCHS,

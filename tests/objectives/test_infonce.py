@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import parallel
+from byol_jax.distributed import parallel
 from byol_jax.model import Outputs
 from byol_jax.objectives import byol, infonce
 

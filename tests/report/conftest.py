@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from byol_jax import assembly, checkpoint
+from byol_jax import checkpoint
+from byol_jax.config import as_json
 from byol_jax.report import runs
 from tests import tiny
 
@@ -32,7 +33,7 @@ def make_run(tmp_path, monkeypatch):
     (folder / 'checkpoints').mkdir(parents=True)
     if finished:
       (folder / 'checkpoints' / '12').mkdir()
-    config = assembly.as_json(tiny.config(**overrides))
+    config = as_json(tiny.config(**overrides))
     resolved = dict(max_steps=12, num_classes=10, steps_per_epoch=4.)
     (folder / 'config.json').write_text(json.dumps(dict(config=config, resolved=resolved)))
     (folder / 'metrics.jsonl').write_text(

@@ -8,14 +8,17 @@ import shutil
 import numpy as np
 import pytest
 
-from byol_jax import assembly, datasets, evaluate, train
+from byol_jax import evaluate, train
+from byol_jax.config import as_json
 from byol_jax.errors import InputError
+from byol_jax.input_pipeline import splits
+from byol_jax.input_pipeline.records import DataError
 from byol_jax.report import page, runs
 from experiments.configs import default
 from tests import tiny
 from tests.report.conftest import records
 
-PAPER = assembly.as_json(default.get_config())
+PAPER = as_json(default.get_config())
 
 
 class Reader(HTMLParser):
@@ -124,9 +127,9 @@ def test_the_page_of_an_unlabelled_run_says_what_it_cannot_have(unlabelled):
 @pytest.mark.slow
 def test_data_that_are_gone_are_said_and_the_rest_stays(unlabelled, monkeypatch):
   def gone(*_, **__):
-    raise datasets.DataError('images.npz is not there')
+    raise DataError('images.npz is not there')
 
-  monkeypatch.setattr(datasets, 'read', gone)
+  monkeypatch.setattr(splits, 'read', gone)
   reader = write([unlabelled], unlabelled / 'report.html')
   assert reader.words.count('The images could not be encoded: images.npz is not there') == 2
   assert 'Not collapsed' in reader.words

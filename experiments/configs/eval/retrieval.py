@@ -21,7 +21,7 @@ VeRi-776, and 87.7, 83.5 and 77.3 mAP on VERI-Wild's 3000, 5000 and 10000 (its M
 import ml_collections
 
 from byol_jax.errors import InputError
-from byol_jax.retrieval_lists import FORMATS, GALLERY
+from byol_jax.input_pipeline.retrieval_lists import FORMATS, GALLERY
 from experiments.configs import default as pretraining
 from experiments.configs.eval import data_sets, default
 

@@ -1,0 +1,1 @@
+"""The view policy on the device: crops, colour, blur, solarization."""

@@ -1,0 +1,185 @@
+"""The augmentation policy on the device: views of the images of a batch.
+
+`random_view` draws the parameters of the operations from the image's own key and applies
+them in the paper's order (Table 6). `views` does so for a batch, by vmap.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from byol_jax import ranges
+from byol_jax.augment import crops, ops
+
+
+def _pair(low: float, high: float) -> ranges.Several:
+  return ranges.Several(ranges.number(low, high), exactly=2, order='ascending')
+
+
+# Of the policy of a crop, ...
+CROP_RANGES = dict(
+    # Narrower ones have no pixel.
+    crop_area=_pair(1e-4, 1), crop_aspect=_pair(.01, 100), flip_probability=ranges.SHARE)
+# ... and of a view.
+RANGES = CROP_RANGES | dict(
+    jitter_probability=ranges.SHARE, brightness=ranges.SHARE,
+    # Above 1 a factor could be negative.
+    contrast=ranges.SHARE, saturation=ranges.SHARE, hue=ranges.number(0, 0.5),
+    grayscale_probability=ranges.SHARE, blur_probability=ranges.SHARE,
+    # At 0.5 the kernel reaches from any pixel to every other.
+    blur_divider=ranges.number(0.5, 1000), blur_sigma=_pair(.01, 1000),
+    solarize_probability=ranges.SHARE, solarize_threshold=ranges.SHARE)
+SMALL_RANGES = RANGES | dict(count=ranges.whole(0, 100), image_size=ranges.SIDE)
+Policy = Mapping[str, Any]
+
+
+def random_color_jitter(key: jax.Array, image: ops.Planes, *, brightness_delta: float,
+                        contrast_delta: float, saturation_delta: float,
+                        hue_delta: float) -> ops.Planes:
+  """The four colour operations in random order, each clipped to [0, 1].
+
+  Brightness and hue move by U[-delta, delta]; contrast and saturation are scaled
+  by U[1 - delta, 1 + delta].
+  """
+  order_key, *keys = jax.random.split(key, 5)
+  deltas = (brightness_delta, contrast_delta, saturation_delta, hue_delta)
+  parameters = [crops.uniform(k, centre - delta, centre + delta).astype(image[0].dtype)
+                for k, delta, centre in zip(keys, deltas, (0., 1., 1., 0.))]
+  operations = [lambda image, op=op, parameter=parameter: ops.clipped(op(image, parameter))
+                for op, parameter in zip((ops.brightness, ops.contrast, ops.saturation, ops.hue), parameters)]
+  order = jax.random.permutation(order_key, len(operations))
+  for index in order:
+    image = jax.lax.switch(index, operations, image)
+  return image
+
+
+def random_view(key: jax.Array, image: jax.Array, policy: Policy) -> jax.Array:
+  """One view of one image: flip, jitter, grayscale, blur, solarize (Table 6).
+
+  Args:
+    key: the key of this image and view.
+    image: [H, W, 3] in [0, 1], already cropped.
+    policy: `config.view1` or `config.view2`. Operations of probability 0 are left out.
+
+  Returns:
+    [H, W, 3] in [0, 1], in the dtype of the image.
+  """
+  keys = iter(jax.random.split(key, 5))
+  planes = ops.to_planes(image)
+
+  def maybe(operation, planes, probability, *arguments):
+    choice_key, parameter_key = jax.random.split(next(keys))
+    if probability == 0:
+      return planes
+    changed = operation(parameter_key, planes, *arguments)
+    chosen = crops.uniform(choice_key, 0., 1.) < probability
+    return tuple(jnp.where(chosen, new, old) for new, old in zip(changed, planes))
+
+  planes = maybe(lambda _, x: tuple(plane[:, ::-1] for plane in x), planes,
+                 policy['flip_probability'])
+  planes = maybe(lambda k, x: random_color_jitter(
+      k, x, brightness_delta=policy['brightness'], contrast_delta=policy['contrast'],
+      saturation_delta=policy['saturation'], hue_delta=policy['hue']),
+      planes, policy['jitter_probability'])
+  planes = maybe(lambda _, x: ops.grayscale(x), planes, policy['grayscale_probability'])
+  planes = maybe(lambda k, x: ops.gaussian_blur(
+      x, crops.uniform(k, *policy['blur_sigma']).astype(image.dtype),
+      image.shape[0] / policy['blur_divider']), planes, policy['blur_probability'])
+  planes = maybe(lambda _, x: ops.solarize(x, policy['solarize_threshold']),
+                 planes, policy['solarize_probability'])
+  return ops.from_planes(ops.clipped(planes))
+
+
+def sample_keys(seed: int, epoch: jax.Array, sample_id: jax.Array) -> jax.Array:
+  """The augmentation keys of a batch: fold_in(fold_in(seed, epoch), sample_id), [B].
+
+  No device or host index enters, so a view depends only on the seed, the epoch
+  and the image.
+  """
+  chex.assert_equal_shape([epoch, sample_id])
+  fold = lambda e, i: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), e), i)
+  return jax.vmap(fold)(epoch, sample_id)
+
+
+def random_views(batch: Mapping[str, jax.Array], *, seed: int, policies: Sequence[Policy],
+          image_size: int, dtype) -> tuple[jax.Array, ...]:
+  """The augmented views of a batch, one for each policy, each [B, size, size, 3] in [0, 1].
+
+  Args:
+    batch: `sample_id` and `epoch`, int32 [B], and either `images`, uint8
+      [B, H, W, 3], which are cropped here, or `row`, int32 [B], of such images out of
+      `resident`, uint8 [n, H, W, 3], or `crop1`, `crop2`, ..., uint8
+      [B, size, size, 3], which the input pipeline has cropped.
+    seed: the run's seed.
+    policies: of the views; what the first ones draw does not depend on the number of others.
+    image_size: side of the views in pixels, of those whose policy has none of its own.
+    dtype: of the arithmetic and the result.
+  """
+  def view(number, key, record, policy):
+    crop_key, view_key = jax.random.split(jax.random.fold_in(key, number))
+    return random_view(view_key, _cropped(
+        crop_key, record, number, policy, policy.get('image_size', image_size), dtype), policy)
+
+  keys = sample_keys(seed, batch['epoch'], batch['sample_id'])
+  return tuple(jax.vmap(lambda key, record, n=number, p=policy: view(n, key, record, p))(
+      keys, _pixels(batch)) for number, policy in enumerate(policies, 1))
+
+
+def crop_and_flip(batch: Mapping[str, jax.Array], *, seed: int, policy: Policy,
+                  image_size: int) -> jax.Array:
+  """One randomly cropped and flipped view, float32 [B, image_size, image_size, 3] in [0, 1].
+
+  Args:
+    batch: as in `views`, with `images` or `crop1`.
+    seed: the run's seed.
+    policy: `crop_area`, `crop_aspect` and `flip_probability`.
+    image_size: side of the view in pixels.
+  """
+  def view(key, record):
+    crop_key, flip_key = jax.random.split(key)
+    image = _cropped(crop_key, record, 1, policy, image_size, jnp.float32)
+    flip = crops.uniform(flip_key, 0., 1.) < policy['flip_probability']
+    return jnp.where(flip, image[:, ::-1], image)
+
+  keys = sample_keys(seed, batch['epoch'], batch['sample_id'])
+  return jax.vmap(view)(keys, _pixels(batch))
+
+
+def _pixels(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  if 'resident' in batch:
+    return dict(images=batch['resident'][batch['row']])
+  return {name: array for name, array in batch.items()
+          if name == 'images' or name.startswith('crop')}
+
+
+def _cropped(key, record, number: int, policy: Policy, size: int, dtype) -> jax.Array:
+  """A record's crop for the view `number`, taken here or by the input pipeline."""
+  if 'images' in record:
+    image = record['images'].astype(dtype) / 255
+    window = crops.random_window(key, *image.shape[:2], area=policy['crop_area'],
+                                 aspect=policy['crop_aspect'])
+    return crops.crop_and_resize(image, window, size)
+  image = record[f'crop{number}'].astype(dtype) / 255
+  chex.assert_shape(image, (size, size, 3))
+  return image
+
+
+def center_views(batch: Mapping[str, jax.Array], *, image_size: int, share: float, order: str
+                 ) -> jax.Array:
+  """The views for evaluation, float32 [B, image_size, image_size, 3] in [0, 1].
+
+  Args:
+    batch: `images`, uint8 [B, H, W, 3], of which `crops.center_view` is taken, or `crop1`,
+      uint8 [B, image_size, image_size, 3], which the input pipeline has taken.
+    image_size: side of the views in pixels.
+    share: of `crops.center_view`.
+    order: of `crops.center_view`.
+  """
+  if 'images' not in batch:
+    chex.assert_shape(batch['crop1'], (None, image_size, image_size, 3))
+    return batch['crop1'].astype(jnp.float32) / 255
+  return jax.vmap(lambda image: crops.center_view(
+      image.astype(jnp.float32) / 255, image_size, share, order))(batch['images'])

@@ -1,0 +1,210 @@
+"""Configs as dicts: flat keys, overrides, differences."""
+
+from collections.abc import Mapping, Sequence
+import difflib
+from types import MappingProxyType
+from typing import Any
+
+import ml_collections
+
+from byol_jax import model, plugins, ranges, schedules
+from byol_jax.augment.views import CROP_RANGES, RANGES, SMALL_RANGES
+from byol_jax.encoders import normalization
+from byol_jax.errors import InputError
+from byol_jax.input_pipeline.batches import PIPELINES
+from byol_jax.ranges import OPTIONS, OneOf, Range, Several, Table, number, whole
+from byol_jax.train_step import TARGETS
+
+# Keys that may change when a run is resumed: they leave the weights alone.
+MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
+              'resolved.evaluate_every', 'resolved.devices', 'train.stop_at_step',
+              'data.workers', 'data.unreadable', 'data.changed_files', 'data.options.test')
+# Keys in which the processes of a job may differ, besides where each finds the data.
+MAY_DIFFER = ('data.workers', 'data.locations')
+# What the files of the data come to, if those are known to be the same or are accepted.
+FOLLOWS_FROM_FILES = ('resolved.num_examples', 'resolved.steps_per_epoch', 'resolved.max_steps',
+                      'resolved.warmup_steps')
+# Keys that configs saved before them lack, with what the code did then. Digests of a sweep's
+# points leave these out at these values, so that the points of older sweeps stay theirs, ...
+ADDED_LATER = {
+    'model.normalization': 'batch', 'model.initial_scale': 1.0, 'model.small_predictor': [],
+    'train.objective_options': {}, 'train.learning_rate_multipliers.projector': 1.0,
+    'train.learning_rate_multipliers.predictor': 1.0, 'train.target_statistics': 'batch',
+    'train.base_batch_size': 0, 'view_small.count': 0,
+}
+# ... which have had the others as long as there have been sweeps.
+OLDER = MappingProxyType(ADDED_LATER | {
+    'data.center_order': 'crop_first', 'data.center_share': 1., 'data.resize': 'bicubic',
+    'data.unreadable': 'stop', 'data.workers': 0, 'data.options.cache_dir': None,
+    'data.options.held_out_per_class': 0, 'data.options.ignored_label_key': '',
+    'data.options.image_id_key': '', 'data.options.subset_seed': 0,
+    'data.options.subset_share': 1., 'data.options.validation_name': '',
+    'model.encoder_options.rematerialize': False, 'train.accumulation_steps': 1,
+    'train.steps_per_dispatch': 1, 'train.stop_at_step': 0, 'train.target': 'moving_average',
+    'train.tau_schedule': 'cosine'})
+
+
+def overridden(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
+               ) -> ml_collections.ConfigDict:
+  """The config with keys such as 'train.epochs' set; the config keeps its types.
+
+  Raises:
+    InputError: a key that the config has not, or a value of another type.
+  """
+  for path, value in overrides.items():
+    *sections, key = path.split('.')
+    section = config
+    try:
+      for name in sections:
+        section = section[name]
+      if key not in section:
+        raise KeyError(key)
+      with section.unlocked():
+        section[key] = value
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+      if not isinstance(error, KeyError) and (allowed := range_of(config, path)):
+        raise InputError(f'config.{path} is {value!r}; it can be {allowed}.') from error
+      known = [k for k in flat(as_json(config))]
+      nearest = difflib.get_close_matches(path, known, n=1, cutoff=0.)
+      raise InputError(f'config.{path} cannot be set to {value!r} ({type(error).__name__}); the '
+                       f'nearest key is config.{nearest[0]}.') from error
+  return config
+
+
+def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'train.epochs': 1.0} for {'train': {'epochs': 1.0}}."""
+  result = {}
+  for key, value in config.items():
+    inside = isinstance(value, Mapping) and value
+    result |= flat(value, f'{prefix}{key}.') if inside else {prefix + key: value}
+  return result
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The flat config of a run, an older one too, with all keys of today that decide something."""
+  return deciding(dict(OLDER) | flat(config))
+
+
+def deciding(keys: Mapping[str, Any]) -> dict[str, Any]:
+  """A flat config without what small views are like, where there are none."""
+  return {key: value for key, value in keys.items() if keys['view_small.count']
+          or not key.startswith('view_small.') or key == 'view_small.count'}
+
+
+def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ''
+                   ) -> list[str]:
+  """Lines 'key: saved value -> current value' for the keys that differ."""
+  lines = []
+  for key in sorted({*saved, *current}):
+    old, new = saved.get(key, '(absent)'), current.get(key, '(absent)')
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+      lines += differing_keys(old, new, f'{prefix}{key}.')
+    elif old != new and not (old != old and new != new):  # NaN is not itself
+      lines.append(f'{prefix}{key}: {old} -> {new}')
+  return lines
+
+
+def completed_data(data: Mapping[str, Any]) -> dict[str, Any]:
+  """A saved `data` section with the keys of OLDER that it lacks; its options as they are."""
+  named = {key.removeprefix('data.'): value for key, value in OLDER.items()
+           if key.startswith('data.') and not key.startswith('data.options.')}
+  return named | dict(data)
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The config as JSON gives it back: tuples become lists."""
+  return _listed(config.to_dict())
+
+
+def _listed(value):
+  if isinstance(value, Mapping):
+    return {key: _listed(inner) for key, inner in value.items()}
+  return [_listed(inner) for inner in value] if isinstance(value, Sequence) and not isinstance(
+      value, str) else value
+
+
+def plain(value):
+  """Config and JSON values as the library takes them: dicts and tuples."""
+  if isinstance(value, ml_collections.ConfigDict):
+    value = value.to_dict()
+  if isinstance(value, Mapping):
+    return {key: plain(inner) for key, inner in value.items()}
+  return tuple(map(plain, value)) if isinstance(value, list) else value
+
+
+ENCODERS = ('pretrained', 'random', 'pixels', 'supervised')
+_ON_UNREADABLE, _CENTER_ORDERS = ('stop', 'skip'), ('resize_first', 'crop_first')
+_ON_CHANGED = OneOf(('stop', 'accept'))
+_TEXTS = Several(ranges.TEXT, least=0, order='each once')
+DATA = dict(
+    dataset=plugins.Module('datasets'), options=OPTIONS, pipeline=OneOf(PIPELINES),
+    workers=whole(0), unreadable=OneOf(_ON_UNREADABLE), changed_files=_ON_CHANGED,
+    image_size=ranges.SIDE,
+    resize=OneOf(('bicubic', 'bilinear')), center_share=number(.01, 1),
+    center_order=OneOf(_CENTER_ORDERS), virtual_shards=whole(1))
+PRETRAINING = dict(
+    seed=ranges.SEED,
+    data=DATA,
+    model=model.RANGES,
+    view1=RANGES,
+    view2=RANGES,
+    view_small=SMALL_RANGES,
+    train=dict(
+        objective=plugins.Module('objectives'), objective_options=OPTIONS,
+        epochs=ranges.POSITIVE, batch_size=whole(1), base_learning_rate=ranges.NOT_NEGATIVE,
+        warmup_epochs=ranges.NOT_NEGATIVE, weight_decay=ranges.DECAY, eta=number(0, 1000, '(]'),
+        momentum=ranges.MOMENTUM,
+        learning_rate_multipliers=dict(projector=ranges.FACTOR, predictor=ranges.FACTOR),
+        base_tau=ranges.SHARE, tau_schedule=OneOf(schedules.TAU_SCHEDULES),
+        target=OneOf(TARGETS), target_statistics=OneOf(normalization.TARGET_STATISTICS),
+        base_batch_size=whole(0), accumulation_steps=whole(1), steps_per_dispatch=whole(1),
+        stop_at_step=whole(0)),
+    evals=dict(
+        every_epochs=ranges.NOT_NEGATIVE, batch_size=whole(1),
+        knn=OPTIONS, afterwards=_TEXTS),
+    log=dict(every_steps=whole(0)),
+    checkpoint=dict(every_epochs=ranges.NOT_NEGATIVE, keep_last=whole(1), keep_best=whole(0)))
+EVALUATION = dict(
+    seed=ranges.SEED,
+    batch_size=whole(1),
+    encoders=Several(OneOf(ENCODERS), order='each once'),
+    data=dict(
+        dataset=ranges.or_empty(plugins.Module('datasets')), options=OPTIONS,
+        pipeline=OneOf((*PIPELINES, '')), virtual_shards=whole(0), workers=whole(0),
+        unreadable=OneOf((*_ON_UNREADABLE, '')), image_size=whole(0, ranges.SIDE.high),
+        center_share=ranges.SHARE, center_order=OneOf((*_CENTER_ORDERS, '')),
+        locations=ranges.or_empty(ranges.TEXT), changed_files=_ON_CHANGED),
+    evaluators=OPTIONS,
+    supervised=dict(
+        epochs=ranges.POSITIVE, batch_size=whole(1), base_learning_rate=ranges.POSITIVE,
+        momentum=ranges.MOMENTUM, weight_decay=ranges.DECAY, view=CROP_RANGES))
+
+
+def table_of(config: ml_collections.ConfigDict) -> Table:
+  """The ranges of a pretraining's or evaluation's keys, those of its plug-ins' options too."""
+  own = lambda kind, name: getattr(plugins.load(kind, name), 'RANGES', {}) if name else {}
+  options = own('datasets', config.data.dataset)
+  if 'evaluators' in config:
+    return EVALUATION | dict(
+        data=EVALUATION['data'] | dict(options=options),
+        evaluators={name: own('evaluators', name) for name in config.evaluators})
+  return PRETRAINING | dict(
+      data=DATA | dict(options=options),
+      model=model.RANGES | dict(encoder_options=own('encoders', config.model.encoder)),
+      train=PRETRAINING['train'] | dict(
+          objective_options=own('objectives', config.train.objective)),
+      evals=PRETRAINING['evals'] | dict(knn=own('evaluators', 'knn')))
+
+
+def range_of(config: ml_collections.ConfigDict, key: str) -> Range | None:
+  """The range of a key such as 'train.epochs'; None where a plug-in says nothing of it."""
+  found = table_of(config)
+  for part in key.split('.'):
+    found = found.get(part) if isinstance(found, Mapping) else None
+  return None if isinstance(found, Mapping) else found
+
+
+def is_path(config: ml_collections.ConfigDict, key: str) -> bool:
+  """Whether a key such as 'data.options.train' is a path."""
+  found = range_of(config, key)
+  return ranges.PATH in (found, getattr(found, 'first', None))

@@ -1,0 +1,1 @@
+"""Embeddings of folders of images: extraction and search."""

@@ -1,0 +1,139 @@
+"""A folder of images -> their embeddings, in one file, for those who write no code."""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from byol_jax import build, checkpoint, files
+from byol_jax.config import completed_data, plain
+from byol_jax.datasets import image_folder
+from byol_jax.encoder import Encoder, load_encoder
+from byol_jax.errors import InputError
+from byol_jax.evaluation import features
+from byol_jax.evaluation.contract import Features
+from byol_jax.input_pipeline import folders
+from byol_jax.input_pipeline.batches import evaluation_batches
+from byol_jax.input_pipeline.records import Shards
+
+
+class Extracted(NamedTuple):
+  """What was written.
+
+  output: the file.
+  embedded: images in it.
+  size: of an embedding.
+  unreadable: {name: why} of the files that end like images and cannot be read.
+  left_out: a line on the files that are no images by their names; '' where there are none.
+  """
+
+  output: str
+  embedded: int
+  size: int
+  unreadable: Mapping[str, str]
+  left_out: str
+
+
+def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: str | os.PathLike,
+            *, step: int | None = None, batch_size: int = 64) -> Extracted:
+  """Writes the embeddings of all images below a folder.
+
+  The images are resized and cropped as for an evaluation: the middle square that the
+  checkpoint's config says.
+
+  Args:
+    pretrained: workdir of a pretraining run, or of a conversion.
+    images: folder of image files, at any depth.
+    output: an .npz: `names` [N], the paths below the folder in their order; `embeddings`
+      float32 [N, D]; `unreadable`, the names that were skipped, and `reasons`, why; `other_files`
+      [], a count of the files that are no images by their names; `digest`, the sha256 of the
+      online network; `step`.
+    step: of the checkpoint; the newest sound one where None.
+    batch_size: images encoded at once.
+
+  Raises:
+    InputError: no checkpoint, no folder, no readable image, or the file cannot be written.
+  """
+  if not os.fspath(output).endswith('.npz'):
+    raise InputError(f'{output} must end in .npz (--output).')
+  folder = os.path.expanduser(os.fspath(images)).rstrip('/')
+  with _writing(output):
+    files.check_writable(files.folder(output))
+  encoder = load_encoder(pretrained, step)
+  meta = checkpoint.read_meta(pretrained, step)
+  listing, paths, broken = _images(folder)
+  found, skipped = embed(encoder, meta['config']['data'], paths, batch_size)
+  name = lambda path: str(path)[len(folder) + 1:]
+  unreadable = {str(paths[row]): reason for row, reason in skipped.items()} | dict.fromkeys(
+      broken, 'a link to a file that is not there')
+  unreadable = {name(path): unreadable[path] for path in sorted(unreadable)}
+  result = Extracted(os.fspath(output), len(found.sample_id), encoder.embedding_size, unreadable,
+                     listing.left_out())
+  with _writing(output), files.atomic_write(files.folder(output), 'wb') as file:
+    np.savez(file, names=np.array(list(map(name, paths[found.sample_id]))),
+             embeddings=found.embeddings, unreadable=np.array(list(unreadable), str),
+             reasons=np.array(list(unreadable.values()), str),
+             other_files=np.array(sum(listing.others.values())),
+             digest=np.array(meta['digests']['online']), step=np.array(meta['step']))
+  return result
+
+
+def embed(encoder: Encoder, data: Mapping[str, Any], paths: np.ndarray, batch_size: int
+          ) -> tuple[Features, dict[int, str]]:
+  """Embeddings of image files, prepared as for an evaluation.
+
+  Args:
+    encoder: of `evaluate.load_encoder`.
+    data: the `data` section of the checkpoint's config.
+    paths: object [N] of str.
+    batch_size: images encoded at once.
+
+  Returns:
+    The features, whose ids are places in `paths`, and {place: why} of files that cannot be read.
+
+  Raises:
+    InputError: none of them can; says why of the first.
+  """
+  data = plain(completed_data(data))
+  # A batch is filled up to its size, for which few images need no room.
+  batch_size, skipped = min(batch_size, len(paths)), {}
+  files = image_folder.stream(paths, None, 0, Shards(),
+                              exif_orientation=data['options'].get('exif_orientation', True))
+  batches = evaluation_batches(
+      files, image_size=data['image_size'], share=data['center_share'],
+      order=data['center_order'], batch_size=batch_size, shards=Shards(), workers=data['workers'],
+      unreadable=lambda rows: skipped.update((row, files.reason(row)) for row in rows))
+  views = build.center_views(data)
+  try:
+    found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
+                             encoder.variables, batches, batch_size=batch_size,
+                             devices=jax.local_devices())
+  except InputError as error:
+    if skipped:
+      others = len(paths) - 1
+      more = (f', nor can the {others} others' if others > 1 else ', nor can the other one') * (
+          others > 0)
+      raise InputError(f'{files.unreadable(min(skipped))}{more}.') from error
+    raise
+  return found, skipped
+
+
+def _images(folder: str) -> tuple[folders.Listing, np.ndarray, list[str]]:
+  """The files of a folder, the paths of the images, and those that are links to nothing."""
+  if not files.folder(folder).is_dir():
+    raise InputError(f'{folder}: no such folder (--images).')
+  listing = folders.read(folder)
+  paths = listing.paths
+  there = np.array([files.in_object_store(path) or os.path.exists(path) for path in paths])
+  return listing, paths[there], list(map(str, paths[~there]))
+
+
+@contextlib.contextmanager
+def _writing(output: str | os.PathLike) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise InputError(f'{output} cannot be written ({error}); give another --output.') from error

@@ -1,0 +1,102 @@
+"""Normalisation layers of the networks: with the statistics of the batch, or without any."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import math
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from byol_jax.distributed import parallel
+
+# 'batch': BatchNorm over all devices, as in the paper. 'group': GroupNorm, and convolutions with
+# standardized weights, which need no statistics of the batch (Richemond et al. 2020, arXiv
+# 2010.10241: 73.9 instead of 74.3 top-1 on ImageNet).
+NORMALIZATIONS = ('batch', 'group')
+# What BatchNorm of the target network takes: the statistics of the batch, as the reference, or a
+# moving average, with tau, of the online network's averages (EMAN, Cai et al. 2021, arXiv
+# 2101.08482; akin to Momentum^2 Teacher, arXiv 2101.07525).
+TARGET_STATISTICS = ('batch', 'moving_average')
+# Of the channels of each GroupNorm, or as many as divide them.
+GROUPS = 16
+
+
+def make(normalization: str, *, decay: float, epsilon: float) -> Callable[..., hk.Module]:
+  """`make_norm(name, **kwargs)`, which makes a layer `norm(out, is_training)`.
+
+  Args:
+    normalization: one of NORMALIZATIONS.
+    decay: of the running statistics of BatchNorm.
+    epsilon: added to the variance.
+  """
+  def batch_norm(name=None, **kwargs):
+    # Parameters are made outside of any device map, where the axis has no meaning.
+    axis = None if hk.running_init() else parallel.AXIS
+    return hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=decay,
+                        eps=epsilon, cross_replica_axis=axis, name=name, **kwargs)
+
+  def group_norm(name=None, **kwargs):
+    return GroupNorm(epsilon, name=name, **kwargs)
+
+  return dict(batch=batch_norm, group=group_norm)[normalization]
+
+
+class GroupNorm(hk.Module):
+  """Wu and He 2018: mean and variance of one image's positions and of a group of its channels."""
+
+  def __init__(self, epsilon: float, *, scale_init=jnp.ones, name: str | None = None):
+    super().__init__(name=name)
+    self._epsilon, self._scale_init = epsilon, scale_init
+
+  def __call__(self, inputs: jax.Array, is_training: bool) -> jax.Array:
+    """[B, ..., C] -> the same; training and evaluation are alike."""
+    del is_training
+    norm = hk.GroupNorm(math.gcd(GROUPS, inputs.shape[-1]), eps=self._epsilon,
+                        scale_init=self._scale_init, name='norm')
+    return norm(inputs)
+
+
+@contextlib.contextmanager
+def standardized_weights(normalization: str) -> Iterator[None]:
+  """In it convolutions use their weights standardized, if the normalisation is 'group'.
+
+  Qiao et al. 2019: for each output channel, mean 0 and variance 1 / (number of its weights). The
+  parameters themselves stay as they are.
+  """
+  def getter(next_getter, value, context):
+    value = next_getter(value)
+    is_kernel = isinstance(context.module, hk.Conv2D) and context.name == 'w'
+    return standardized(value) if is_kernel else value
+
+  if normalization == 'group':
+    with hk.custom_getter(getter):
+      yield
+  else:
+    yield
+
+
+def standardized(kernel: jax.Array, epsilon: float = 1e-8) -> jax.Array:
+  """A kernel [height, width, in, out] with mean 0 and variance 1 / (height width in) per output."""
+  full = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+  axes, count = (0, 1, 2), math.prod(kernel.shape[:3])
+  variance = jnp.var(full, axis=axes, keepdims=True)
+  centred = full - jnp.mean(full, axis=axes, keepdims=True)
+  return (centred * jax.lax.rsqrt(variance * count + epsilon)).astype(kernel.dtype)
+
+
+def averaged_statistics(target, online, step: jax.Array, tau: jax.Array):
+  """The target's averages of BatchNorm, moved towards the online network's; at first, those.
+
+  Args:
+    target: Haiku state of the target network.
+    online: the same of the online network, after its passes of this step.
+    step: optimizer steps done before, int32 [].
+    tau: decay, as of the parameters. With accumulation it acts for each part of the batch.
+  """
+  rate = 1. - jnp.where(step == 0, 0., tau)
+  # Counters are integers; only the averages are read.
+  return jax.tree.map(
+      lambda old, new: new if jnp.issubdtype(new.dtype, jnp.integer)
+      else old + jnp.asarray(rate, old.dtype) * (new - old),
+      target, jax.lax.stop_gradient(online))

@@ -1,0 +1,104 @@
+"""The encoders that an evaluation judges: the pretrained one and what it is held against."""
+
+from collections.abc import Callable, Mapping
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from byol_jax import build
+from byol_jax.config import plain
+from byol_jax.distributed import parallel
+from byol_jax.errors import InputError
+from byol_jax.evaluation import supervised
+from byol_jax.input_pipeline import loading, prefetch
+from byol_jax.plots import tables
+
+PIXELS = 'pixels'
+ENCODERS = ('pretrained', 'random', 'supervised', PIXELS)
+
+
+class Judged(NamedTuple):
+  """An encoder as `evaluation.contract.Images` has it.
+
+  encode: pure function of (variables, views) -> embeddings [B, D], in evaluation mode.
+  variables: (params, state); nothing for raw pixels.
+  training: batch_norm_decay -> the same in training mode; None for raw pixels.
+  """
+
+  encode: Callable[..., jax.Array]
+  variables: Any
+  training: Callable[[float], Callable[..., Any]] | None
+
+
+def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loading.Loader
+         ) -> dict[str, Judged]:
+  """Every encoder that the config names, in its order.
+
+  Args:
+    config: of an evaluation.
+    trees: `online` and `state` of the pretraining's checkpoint.
+    meta: of the checkpoint.
+    train: the training images.
+
+  Raises:
+    InputError: what the supervised training cannot use.
+  """
+  size, model = train.config['image_size'], meta['config']['model']
+  networks = build.build_model(model, train.data.num_classes)
+  encode = lambda variables, views: networks.encode(*variables, views)
+  training = lambda decay: build.build_model(
+      dict(model, batch_norm_decay=decay), 0).encode_in_training
+  makers = dict(
+      pretrained=lambda: (trees['online'], trees['state']['online']),
+      random=lambda: _untrained(config, networks, train),
+      supervised=lambda: _with_labels(config, networks, train, size))
+  encoders = {}
+  for name in config.encoders:
+    parallel.say(f'preparing {tables.NAMES[name]}')
+    encoders[name] = (Judged(lambda _, views: views.reshape(len(views), -1), (), None)
+                      if name == PIXELS else Judged(encode, makers[name](), training))
+  return encoders
+
+
+def _with_labels(config, networks, loader: loading.Loader, size: int):
+  """Parameters and statistics of the supervised run."""
+  # Lists of identities can leave those of the training images out.
+  if 'labels' not in next(loader.evaluation_batches(1), {'labels': None}):
+    raise InputError("The 'supervised' encoder needs labelled training images, and these have no "
+                     'labels; leave it out of config.encoders.')
+  options = plain(config.supervised)
+  policy = options.pop('view')
+  view = build.build_single_view(policy, config.seed, size)
+  return tuple(supervised.train(
+      networks, view, functools.partial(loader.train_batches, [policy]),
+      loader.data.num_examples, image_size=size, seed=config.seed, devices=jax.local_devices(),
+      **options))
+
+
+def _untrained(config, networks, loader: loading.Loader):
+  """Parameters at initialisation, and BatchNorm statistics of 20 batches of training views.
+
+  Statistics as they are initialised belong to no data, and would make the random encoder
+  a weaker baseline, or by chance a stronger one.
+  """
+  devices, size = jax.local_devices(), loader.config['image_size']
+  params, state = jax.jit(networks.init)(
+      jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
+  policy = plain(config.supervised.view)
+  view = build.build_single_view(policy, config.seed, size)
+
+  def step(carry, batch):
+    params, state = carry
+    return params, networks.apply(params, state, view(batch), True)[1]
+
+  moved = parallel.pmap_step(step, devices)
+  carry = parallel.replicate((params, state), devices)
+  unit = math.lcm(jax.device_count(), loader.config['virtual_shards'])
+  batches = loader.train_batches([policy], seed=config.seed, first_step=0, last_step=20,
+                                 batch_size=-(-config.batch_size // unit) * unit)
+  for batch in prefetch.to_devices(batches, devices):
+    carry = moved(carry, batch)
+  return parallel.fetch(carry)

@@ -1,0 +1,103 @@
+"""What the paper's transfer results are measured in (appendix D.1, Table 10)."""
+
+from collections.abc import Sequence
+
+import chex
+import numpy as np
+
+from byol_jax.errors import InputError
+from byol_jax.evaluation.contract import (
+  ACCURACY,
+  Facts,
+  accuracy,
+  check_classes,
+  label_ranks,
+  mean_per_class,
+)
+from byol_jax.input_pipeline.records import numbered
+
+# By which can be chosen.
+METRICS = ('top1', 'mean_per_class', 'map_voc07')
+# All that `score` returns, as tables call it.
+TITLES = dict(ACCURACY, mean_per_class='mean per class', map_voc07='VOC07 mAP')
+
+
+def score(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, float]:
+  """All metrics that these labels allow, `metric` among them.
+
+  Args:
+    scores: [N, C], finite.
+    labels: int [N] in 0 ... C - 1 for 'top1' and 'mean_per_class'; int [N, C] for
+      'map_voc07', 1 where a class is present, 0 where it is not, -1 where it does not count.
+    metric: one of METRICS.
+
+  Returns:
+    Fractions in [0, 1] under 'top1', 'mean_per_class' and, for more than five classes,
+    'top5'; or under 'map_voc07'.
+
+  Raises:
+    InputError: labels of the other kind.
+  """
+  check_metric(metric, labels.ndim == 2)
+  chex.assert_rank(scores, 2)
+  if labels.ndim == 2:
+    return dict(map_voc07=voc07_mean_average_precision(scores, labels))
+  ranks = label_ranks(scores, labels)
+  return dict(accuracy(ranks, scores.shape[1]), mean_per_class=mean_per_class(ranks, labels))
+
+
+def check(facts: Facts, *, metric: str, **_) -> None:
+  """The `check` of evaluators that choose by a metric and train a classifier of all classes.
+
+  Raises:
+    InputError: a metric for other labels, a class without a training image, or one of several
+      labels that no held-out or test image has.
+  """
+  check_metric(metric, facts.multi_label)
+  if facts.train.labels is not None:
+    check_classes(facts.train.labels, facts.num_classes, facts.class_names)
+  for part in (facts.validation, facts.test):
+    if facts.multi_label and part is not None and part.labels is not None:
+      _check_present(part.labels, facts.class_names)
+
+
+def check_metric(metric: str, several_labels: bool) -> None:
+  """Raises InputError unless images of one or of several labels can be judged by the metric."""
+  if several_labels != (metric == 'map_voc07'):
+    kind = 'several labels per image' if several_labels else 'one label per image'
+    raise InputError(f'metric is {metric!r}, but the data set has {kind}; set metric to '
+                     f'{"map_voc07" if several_labels else "top1 or mean_per_class"}.')
+
+
+def _check_present(labels: np.ndarray, class_names: Sequence[str] = ()) -> None:
+  empty = np.flatnonzero(~(labels > 0).any(axis=0))
+  if len(empty):
+    raise InputError(f'No image of class {numbered(class_names, empty[0])} is among the '
+                     f'{len(labels)}, so that it has no average precision; check the split.')
+
+
+def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+  """Mean over the classes of the 11-point interpolated average precision (VOC2007).
+
+  For each class, the mean over the recalls 0, 0.1, ..., 1 of the highest precision at that
+  recall or above. Images of equal scores keep their order.
+
+  Args:
+    scores: [N, C].
+    labels: int [N, C] in -1, 0, 1.
+
+  Raises:
+    InputError: a class without an image.
+  """
+  chex.assert_equal_shape([scores, labels])
+  _check_present(labels)
+  found = []
+  for of_class, present in zip(scores.T, labels.T):
+    counting = present >= 0
+    ordered = present[counting][np.argsort(-of_class[counting], kind='stable')]
+    hits = np.cumsum(ordered)
+    precision, recall = hits / np.arange(1, len(hits) + 1), hits / hits[-1]
+    # Rounded, since 0.3 is not 3 / 10 of a sum of ones in floating point.
+    reached = [np.round(recall, 9) >= threshold for threshold in np.round(np.arange(11) / 10, 9)]
+    found.append(np.mean([precision[at].max() for at in reached]))
+  return float(np.mean(found))

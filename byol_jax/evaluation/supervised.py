@@ -1,0 +1,59 @@
+"""The same encoder trained with labels: what a table of representations is held against.
+
+Cross-entropy (`fine_tuning.losses`) on randomly cropped and flipped images, SGD with
+Nesterov momentum and a cosine learning rate, as the paper trains its supervised baselines
+(appendix C.1; RandAugment and label smoothing are left out). The result is an encoder, judged
+like every other by the evaluators.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from byol_jax import schedules
+from byol_jax.errors import InputError
+from byol_jax.evaluation import fine_tuning
+from byol_jax.model import Model, encoder_only
+
+
+def train(networks: Model, views: Callable[[Mapping[str, jax.Array]], jax.Array],
+          batches: Callable[..., Iterator[Mapping[str, Any]]], num_examples: int, *,
+          image_size: int, seed: int, epochs: float, batch_size: int, base_learning_rate: float,
+          momentum: float, weight_decay: float, devices: Sequence[jax.Device]
+          ) -> fine_tuning.Weights:
+  """Trains encoder and classifier from random initialisation, as `fine_tuning.train`.
+
+  Args:
+    networks: the model; its projector and predictor take no part.
+    views: batch -> augmented images [B, H, W, 3] in [0, 1].
+    batches: (seed, batch_size, first_step, last_step) -> labelled training batches.
+    num_examples: training images over all hosts.
+    image_size: side of the views in pixels.
+    seed: of the parameters and of the order of the images.
+    epochs: passes over the images.
+    batch_size: images per step over all devices.
+    base_learning_rate: the peak for a batch of 256; then a cosine to 0, no warm-up.
+    momentum: of Nesterov's method.
+    weight_decay: l2 coefficient on all weights but biases and normalisation.
+    devices: of this host.
+
+  Raises:
+    InputError: the training has diverged.
+  """
+  max_steps = max(1, schedules.num_steps(epochs, num_examples, batch_size))
+  params, state = jax.jit(networks.init)(
+      jax.random.key(seed), jnp.zeros((2, image_size, image_size, 3)))
+  start = fine_tuning.Weights(
+      dict(encoder_only(params), classifier=params['classifier']), encoder_only(state))
+  trained = fine_tuning.train(
+      fine_tuning.step_function(networks.encode_in_training, views, momentum=momentum,
+                                devices=devices),
+      start, batches(seed=seed, batch_size=batch_size, first_step=0, last_step=max_steps),
+      learning_rate=base_learning_rate * batch_size / 256, weight_decay=weight_decay,
+      max_steps=max_steps, devices=devices)
+  if trained is None:
+    raise InputError(f'The supervised encoder has diverged; supervised.base_learning_rate is '
+                     f'{base_learning_rate}, give a smaller one.')
+  return trained

@@ -1,0 +1,83 @@
+"""A run goes on, and is evaluated, with the files it was begun with, or says which have changed."""
+
+from etils import epath
+import numpy as np
+
+from byol_jax.distributed import parallel
+from byol_jax.errors import InputError, counted
+from byol_jax.input_pipeline import fingerprint
+from byol_jax.input_pipeline.records import Files
+
+ACTIONS = ('stop', 'accept')
+
+
+def begin(workdir: epath.Path, files: Files, seed: int) -> None:
+  """Keeps the files of a run that begins."""
+  fingerprint.write(workdir, fingerprint.with_checksums(
+      fingerprint.observe(files), seed, files.packed))
+
+
+def resumed(workdir: epath.Path, files: Files, *, seed: int, action: str
+            ) -> tuple[fingerprint.Record | None, bool]:
+  """Compares the files with those that a run was begun with.
+
+  Args:
+    workdir: of the run.
+    files: as the data set has them now.
+    seed: of the run.
+    action: 'accept' goes on with files that have changed.
+
+  Returns:
+    The record to keep from now on, None for that which is there, and whether the files are
+    those of the record or accepted.
+
+  Raises:
+    InputError: they have changed, or the record is damaged.
+  """
+  saved, now = _saved(workdir, action), fingerprint.observe(files)
+  if saved is None:
+    parallel.say(f'{workdir} has no {fingerprint.RECORD} that can be read: the files of the data '
+                 'are recorded now, and what has changed before is not noticed')
+    return fingerprint.with_checksums(now, seed, files.packed), action == 'accept'
+  if any(changes := fingerprint.compare(saved, now)):
+    if action != 'accept':
+      raise InputError(
+          f'The files of the data are not those that the run in {workdir} was begun with: '
+          f'{changes}. Images that were held out could be trained on. Restore the files, give '
+          'another --workdir to start anew, or --config.data.changed_files=accept to go on with '
+          'them.')
+    parallel.say(f'data.changed_files=accept: goes on with other files than before: {changes}')
+    return fingerprint.with_checksums(now, seed, files.packed), True
+  if saved.paths == now.paths and np.array_equal(saved.times, now.times):
+    return None, True
+  parallel.say('the files of the data lie elsewhere than before or have other times; their names '
+               f'and sizes ({counted(len(now.names), "file")}) and the contents of '
+               f'{len(saved.checksums)} of them are the same')
+  return (now._replace(checksums=saved.checksums) if saved.checksums else
+          fingerprint.with_checksums(now, seed, files.packed)), True
+
+
+def check_pretrained(pretrained: epath.Path, files: Files, *, action: str) -> None:
+  """Raises InputError where an evaluation has other files than its encoder was trained on."""
+  saved = _saved(pretrained, action)
+  if saved is None:
+    parallel.say(f'{pretrained} has no {fingerprint.RECORD} that can be read: whether the data '
+                 'have changed since the pretraining is not noticed')
+    return
+  if any(changes := fingerprint.compare(saved, fingerprint.observe(files))):
+    if action != 'accept':
+      raise InputError(
+          f'The files of the data are not those that the encoder of {pretrained} was trained on: '
+          f'{changes}. Images that are held out now could have been trained on. Restore the files, '
+          'or give --config.data.changed_files=accept to evaluate with them.')
+    parallel.say(f'data.changed_files=accept: evaluates with other files than the encoder was '
+                 f'trained on: {changes}')
+
+
+def _saved(workdir: epath.Path, action: str) -> fingerprint.Record | None:
+  try:
+    return fingerprint.read(workdir)
+  except InputError:
+    if action == 'accept':
+      return None
+    raise

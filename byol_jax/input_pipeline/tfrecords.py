@@ -1,0 +1,227 @@
+"""Records of TFRecord files, all of them or chosen ones, in virtual shards.
+
+A virtual shard is a contiguous run of the chosen records. In training, each pass over a
+shard takes the files in an order drawn from the seed, reads several at once and shuffles
+in a buffer; only the files that hold the shard are opened. A record that is not chosen is
+read from the disk where others of its file are, but not parsed or decoded.
+"""
+
+from collections.abc import Callable, Sequence
+import hashlib
+import json
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byol_jax.input_pipeline import local_copies
+from byol_jax.input_pipeline.records import DataError, Shards, Stream, Subset
+
+# Files of a virtual shard that are read side by side in training, so that the
+# buffer holds records of all of them.
+FILES_AT_ONCE = 4
+# Files read side by side for one value of each record.
+SCANNED_AT_ONCE = 16
+
+
+class Slice(NamedTuple):
+  """`take` records of a file after the first `skip`; the first of them has row `first_row`."""
+
+  file: str
+  skip: int
+  take: int
+  first_row: int
+
+
+class Chosen(NamedTuple):
+  """Some of the records of several files.
+
+  slices: all records, their rows ascending.
+  rows: int64 [N], the chosen ones, ascending. The place in it is a record's sample id.
+  """
+
+  slices: Sequence[Slice]
+  rows: np.ndarray
+
+
+def joined(*parts: Sequence[Slice]) -> list[Slice]:
+  """The records of several lists, one after the other, their rows numbered from 0."""
+  result, first_row = [], 0
+  for s in (s for part in parts for s in part):
+    result.append(s._replace(first_row=first_row))
+    first_row += s.take
+  return result
+
+
+def together(parts: Sequence[Chosen]) -> Chosen:
+  """The chosen records of several lists, one after the other."""
+  if len(parts) == 1:
+    return parts[0]
+  starts = np.cumsum([0, *(count(part.slices) for part in parts)])
+  return Chosen(joined(*(part.slices for part in parts)),
+                np.concatenate([part.rows + start for part, start in zip(parts, starts)]))
+
+
+def count(slices: Sequence[Slice]) -> int:
+  """How many records there are."""
+  return sum(s.take for s in slices)
+
+
+def holding(slices: Sequence[Slice], rows: np.ndarray) -> list[Slice]:
+  """What is left of the slices between the first and the last of `rows` in each."""
+  result = []
+  for s in slices:
+    if not len(rows) or s.first_row + s.take <= rows[0] or s.first_row > rows[-1]:
+      continue
+    start, stop = np.searchsorted(rows, (s.first_row, s.first_row + s.take))
+    if start < stop:
+      low, high = int(rows[start]), int(rows[stop - 1]) + 1
+      result.append(Slice(s.file, s.skip + low - s.first_row, high - low, low))
+  return result
+
+
+def check_files(name: str, slices: Sequence[Slice]) -> None:
+  """Raises DataError if a file is not there; `name` is that of the set."""
+  import tensorflow as tf
+
+  files = sorted({s.file for s in slices})
+  present = {f'{folder}/{file.rstrip("/")}' for folder in set(map(os.path.dirname, files))
+             for file in tf.io.gfile.listdir(folder)}
+  missing = [file for file in files if file not in present]
+  if missing:
+    raise DataError(f'{len(missing)} of the {len(files)} files of this split of {name} cannot be '
+                    f'found, the first {missing[0]}; copy what is missing, or prepare the set '
+                    'again.')
+
+
+def column(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
+  """One value of every record, in the order of the rows; no image is decoded.
+
+  Args:
+    slices: of which records.
+    parse: serialized record -> a scalar tensor.
+
+  Raises:
+    DataError: a file cannot be read.
+  """
+  import tensorflow as tf
+
+  files, skips, takes, _ = zip(*slices)
+  table = tf.constant(files), tf.constant(skips, tf.int64), tf.constant(takes, tf.int64)
+  # Blocks as long as the longest slice keep the order. Only values wait in the buffers: they
+  # are parsed within each file.
+  values = tf.data.Dataset.from_tensor_slices(table).interleave(
+      lambda *row: _records(*row).map(parse), cycle_length=SCANNED_AT_ONCE,
+      block_length=max(takes), num_parallel_calls=SCANNED_AT_ONCE, deterministic=True)
+  try:
+    return np.concatenate(list(values.batch(1024).prefetch(2).as_numpy_iterator()))
+  except tf.errors.OpError as error:
+    reason = error.message.splitlines()[0].split('}} ')[-1].split(' [Op:')[0].rstrip('.')
+    raise DataError(f'Reading the labels failed ({type(error).__name__}): {reason}. '
+                    f'{damaged_file(slices)}'.strip()) from error
+
+
+def stream(chosen: Chosen, shards: Shards, *, read: Callable[..., Any], shuffle_buffer: int,
+           cache_dir: str | None, num_classes: int, multi_label: bool, subset: Subset | None,
+           class_names: tuple[str, ...]) -> Stream:
+  """The chosen records as a `Stream`.
+
+  Args:
+    chosen: the records.
+    shards: those that this host owns.
+    read: as in `Stream`; gets the record under `serialized`.
+    shuffle_buffer: encoded records that a virtual shard keeps to draw from.
+    cache_dir: folder on this host into which it copies the files of its shards.
+    num_classes: as in `Stream`, as are the next two.
+    multi_label: several classes for an image.
+    subset: the balanced subset that the records hold.
+    class_names: as in `Stream`.
+  """
+  slices, rows = chosen
+  bounds = [len(rows) * v // shards.total for v in range(shards.total + 1)]
+  per_shard = [holding(slices, rows[slice(*bounds[v:v + 2])]) if v in shards.owned else []
+               for v in range(shards.total)]
+  table = [s for part in per_shard for s in part]
+  if cache_dir:
+    local = local_copies.copies(sorted({s.file for s in table}), cache_dir)
+    table = [s._replace(file=local[s.file]) for s in table]
+
+  def source(sample_id):
+    row = rows[sample_id]
+    s = next(s for s in slices if s.first_row <= row < s.first_row + s.take)
+    return f'record {s.skip + row - s.first_row} of {s.file}'
+
+  records = _sharded(table, np.cumsum([0, *map(len, per_shard)]), _numbered(rows), shuffle_buffer)
+  return Stream(records, read, np.diff(bounds), source, lambda: damaged_file(table), len(rows),
+                num_classes, multi_label, subset,
+                sorted({s.file for s in chosen.slices}), _identity(chosen),
+                class_names=class_names)
+
+
+def _identity(chosen: Chosen) -> str:
+  """A digest of the slices and of the rows chosen of them."""
+  digest = hashlib.sha256(json.dumps(chosen.slices).encode())
+  digest.update(np.asarray(chosen.rows, np.int64).tobytes())
+  return digest.hexdigest()
+
+
+def _sharded(table: Sequence[Slice], first: np.ndarray, numbered, shuffle_buffer: int):
+  """`Stream.records`; `first` holds where in the table each shard begins, and its end."""
+  import tensorflow as tf
+
+  def one_slice(row):
+    column = lambda name, kind=tf.int64: tf.gather(
+        tf.constant([getattr(s, name) for s in table], kind), row)
+    part = _records(column('file', tf.string), column('skip'), column('take'))
+    return numbered(part.enumerate(column('first_row')))
+
+  def records(shard, seed):
+    rows = tf.range(*(tf.gather(tf.constant(first), shard + i) for i in (0, 1)))
+    if seed is None:
+      return tf.data.Dataset.from_tensor_slices(rows).flat_map(one_slice)
+    rows = tf.random.experimental.stateless_shuffle(rows, seed)
+    mixed = tf.data.Dataset.from_tensor_slices(rows).interleave(
+        one_slice, cycle_length=FILES_AT_ONCE)
+    buffer_seed = tf.random.stateless_uniform([], seed, None, None, tf.int64)
+    return mixed.shuffle(shuffle_buffer, seed=buffer_seed, reshuffle_each_iteration=False)
+
+  return records
+
+
+def _numbered(rows: np.ndarray):
+  """Dataset of (row, record) -> the chosen ones with their sample ids."""
+  import tensorflow as tf
+
+  start = int(rows[0])
+  named = lambda number, record: dict(sample_id=tf.cast(number, tf.int32), serialized=record)
+  if rows[-1] - start + 1 == len(rows):
+    return lambda records: records.map(lambda row, record: named(row - start, record))
+  numbers = np.full(rows[-1] - start + 1, -1, np.int32)
+  numbers[rows - start] = np.arange(len(rows))
+  numbers = tf.constant(numbers)
+  return lambda records: records.map(
+      lambda row, record: named(tf.gather(numbers, row - start), record)
+  ).filter(lambda record: record['sample_id'] >= 0)
+
+
+def _records(file, skip, take):
+  """The serialized records of a slice, whose values are tensors."""
+  import tensorflow as tf
+
+  part = tf.data.TFRecordDataset(file, buffer_size=1 << 20).skip(skip).take(take)
+  # A file that was cut off between two records would pass for a shorter one.
+  return part.apply(tf.data.experimental.assert_cardinality(take))
+
+
+def damaged_file(slices: Sequence[Slice]) -> str:
+  """Reads the files one after the other; names the first that fails or is too short."""
+  import tensorflow as tf
+
+  for s in slices:
+    try:
+      found = sum(1 for _ in tf.data.TFRecordDataset(s.file))
+    except tf.errors.OpError as error:
+      return f'{s.file}: {error.message.splitlines()[0].split("}} ")[-1]}'
+    if found < s.skip + s.take:
+      return f'{s.file} has {found} records where {s.skip + s.take} or more belong'
+  return ''

@@ -1,0 +1,1 @@
+"""Loss functions beyond the paper's."""

@@ -1,0 +1,216 @@
+"""Many runs of one config: its `get_hyper` -> points, run, resumed, collected.
+
+A point is a pretraining and the evaluations that its config names. Its folder is
+`<workdir>/points/<digest>`, and the digest is that of the config as far as it decides
+the result: two sweeps in one workdir share the points that they have in common.
+Everything that is known of a point lies in its folder, so that a sweep which is
+killed goes on where it was when the same command is given again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shlex
+import sys
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from byol_jax import build, files
+from byol_jax.config import ADDED_LATER, MAY_CHANGE, as_json, deciding, flat, overridden
+from byol_jax.errors import InputError
+from byol_jax.evaluation import results
+from byol_jax.input_pipeline import locations
+from byol_jax.sweep import hyper
+
+LOG, FAILURE, LOCK, SECONDS = 'log.txt', 'failure.json', 'lock', 'seconds.json'
+
+
+class Stage(NamedTuple):
+  """A command of a point.
+
+  name: 'pretrain', or the name of an evaluation's config.
+  arguments: of the Python interpreter.
+  result: a file that exists when the stage is done.
+  """
+
+  name: str
+  arguments: tuple[str, ...]
+  result: pathlib.Path
+
+
+class Point(NamedTuple):
+  """One run of a sweep.
+
+  overrides: the sweep's, {'seed': 1}.
+  digest: of the config that results.
+  folder: the workdir of its pretraining.
+  stages: in their order.
+  """
+
+  overrides: dict[str, Any]
+  digest: str
+  folder: pathlib.Path
+  stages: tuple[Stage, ...]
+
+
+def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Callable[..., Any], *,
+           config_path: str, overrides: Mapping[str, Any], workdir: str | pathlib.Path
+           ) -> list[Point]:
+  """The points of a sweep.
+
+  Args:
+    get_config: makes the config that the points change.
+    get_hyper: of the config's file; takes the module `hyper`, gives a list of points.
+    config_path: the file of both, with what follows its colon.
+    overrides: of the command line, {'train.epochs': 2.}; they hold for all points.
+    workdir: of the sweep.
+
+  Raises:
+    InputError: an override of a key that the config has not, a point that cannot be run, or no
+      point.
+  """
+  workdir = files.local_path(workdir)
+  found = {}
+  for changes in hyper.checked(get_hyper(hyper), config_path):
+    own = {key.removeprefix('config.'): value for key, value in changes.items()}
+    everything = {**overrides, **own}
+    config = _checked(overridden(get_config(), everything), own)
+    digest = _digest(config, own)
+    folder = workdir / 'points' / digest
+    found.setdefault(digest, Point(own, digest, folder, _stages(
+        config, config_path, everything, folder)))
+  if not found:
+    raise InputError(f'get_hyper of {config_path} gives no point.')
+  return list(found.values())
+
+
+def _checked(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
+             ) -> ml_collections.ConfigDict:
+  """The config of a point, if it can be run; the devices of its run are not known yet."""
+  try:
+    build.check_pretraining(config, devices=1)
+    build.check_data(config.data.to_dict())
+    for path in config.evals.afterwards:
+      _there(path)
+  except InputError as error:
+    raise InputError(f'The point {named(overrides) or "without overrides"} cannot be run: {error}'
+                     ) from error
+  return config
+
+
+def _there(path: str) -> str:
+  """The file of an evaluation's config: from here, or from the clone, whose configs name others so.
+
+  Raises:
+    InputError: there is none.
+  """
+  file, colon, argument = path.partition(':')
+  for folder in (pathlib.Path(), pathlib.Path(__file__).parents[1]):
+    if (folder / file).is_file():
+      return f'{folder / file}{colon}{argument}'
+  raise InputError(f'evals.afterwards names {path}, and there is no such file.')
+
+
+def _digest(config: ml_collections.ConfigDict, swept: Mapping[str, Any]) -> str:
+  """Of the keys that decide the result; logging and where the data lie do not.
+
+  A sweep over places of data is one over data, however.
+  """
+  # Without keys that are as if they did not exist: the points of older sweeps stay theirs.
+  everything = deciding(flat(as_json(config)))
+  keys = locations.left_out(everything)
+  keys |= {key: value for key, value in everything.items() if key in swept and key in keys}
+  keys = {key: value for key, value in keys.items() if not key.startswith(MAY_CHANGE)
+          and ADDED_LATER.get(key, ...) != value}
+  return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _stages(config, config_path: str, overrides: Mapping[str, Any], folder: pathlib.Path
+            ) -> tuple[Stage, ...]:
+  given = [f'--config.{key}={value if isinstance(value, str) else repr(value)}'
+           for key, value in overrides.items()]
+  stages = [Stage('pretrain', ('-m', 'experiments.pretrain', f'--config={config_path}', *given,
+                               f'--workdir={folder}'), folder / 'finished.json')]
+  where = locations.text(config.data.dataset, config.data.options)
+  for path in config.evals.afterwards:
+    name = pathlib.Path(path.split(':')[0]).stem
+    if name in [stage.name for stage in stages]:
+      raise InputError(f'config.evals.afterwards has two configs that are called {name!r}, whose '
+                       'results would be in one folder; put one of them into a file of another '
+                       'name.')
+    stages.append(Stage(name, (
+        '-m', 'experiments.evaluate', f'--config={_there(path)}', f'--checkpoint={folder}',
+        f'--workdir={folder / name}', f'--config.seed={config.seed}',
+        *[f'--config.data.locations={where}'] * bool(where)),
+        folder / name / results.RESULTS))
+  return tuple(stages)
+
+
+def commands(found: Iterable[Point]) -> list[str]:
+  """One line of shell per point, for other schedulers than ours."""
+  lines = []
+  for point in found:
+    parts = [shlex.join((sys.executable, *stage.arguments)) for stage in point.stages]
+    parts.insert(1, shlex.join(('touch', str(point.stages[0].result))))
+    lines.append(' && '.join(parts))
+  return lines
+
+
+def slurm_script(found: Sequence[Point]) -> str:
+  """An array job with a task per point; to be given to sbatch."""
+  cases = '\n'.join(f'  {i}) {line} ;;' for i, line in enumerate(commands(found)))
+  return (f'#!/bin/bash\n#SBATCH --job-name=byol_jax_sweep\n#SBATCH --array=0-{len(found) - 1}\n'
+          '#SBATCH --output=slurm-%A_%a.log\n'
+          '# Add what your cluster wants: --partition, --gres, --time.\n'
+          f'set -e\ncd {shlex.quote(os.getcwd())}\ncase $SLURM_ARRAY_TASK_ID in\n{cases}\nesac\n')
+
+
+def state(point: Point) -> str:
+  """'done', 'running', 'failed', 'interrupted' or 'waiting'."""
+  if all(stage.result.exists() for stage in point.stages):
+    return 'done'
+  if not point.folder.is_dir():
+    return 'waiting'
+  with contextlib.suppress(FileNotFoundError), (point.folder / LOCK).open() as lock:
+    # Shared: of two that look at the same time neither takes the other for a run.
+    if not locked(lock, fcntl.LOCK_SH):
+      return 'running'
+  return 'failed' if (point.folder / FAILURE).exists() else 'interrupted'
+
+
+def seconds_of(folder: pathlib.Path) -> dict[str, float]:
+  """{stage: seconds} of a point, all attempts but those that were killed with the sweep."""
+  path = folder / SECONDS
+  try:
+    return json.loads(path.read_text()) if path.exists() else {}
+  except ValueError as error:
+    raise InputError(f'{path} is damaged ({error}); remove it.') from error
+
+
+def locked(file, kind: int) -> bool:
+  """Whether the lock, fcntl.LOCK_EX or LOCK_SH, is free and now taken."""
+  try:
+    fcntl.flock(file, kind | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  return True
+
+
+def counted(found: Sequence[Point]) -> str:
+  """'1 point', '3 points'."""
+  return f'{len(found)} point{"s" * (len(found) != 1)}'
+
+
+def named(overrides: Mapping[str, Any]) -> str:
+  """Overrides as one line."""
+  return '  '.join(f'{key}={value}' for key, value in overrides.items())
+
+
+def listed(overrides: Mapping[str, Any]) -> dict[str, Any]:
+  """Overrides as JSON gives them back: tuples become lists."""
+  return json.loads(json.dumps(dict(overrides), default=list))

@@ -1,0 +1,61 @@
+"""The table of a sweep: a row per point, with what it logged and how it was judged."""
+
+from collections.abc import Sequence
+import csv
+import json
+import pathlib
+from typing import Any
+
+from byol_jax import files, metric_log
+from byol_jax.evaluation import results
+from byol_jax.plots import titles
+from byol_jax.sweep import points as sweep
+
+SCALARS = ('train/byol_loss', 'train/top1', 'knn/top1', 'collapse/std',
+           'collapse/effective_rank', 'time/images_per_second')
+
+
+def rows(found: Sequence[sweep.Point]) -> list[dict[str, Any]]:
+  """A row per point: state, overrides, last scalars, all metrics of the evaluations.
+
+  A metric is called 'pretrained/knn/top1', a fraction in [0, 1]; where two evaluations of a
+  point have it, that of the second has the name of its evaluation before it.
+
+  Raises:
+    InputError: the results of an evaluation are damaged.
+  """
+  table = []
+  for point in found:
+    row = dict(point=point.digest, state=sweep.state(point), **sweep.listed(point.overrides))
+    records = metric_log.read(point.folder) if point.folder.is_dir() else []
+    row['step'] = records[-1]['step'] if records else 0
+    for name in SCALARS:
+      values = [record[name] for record in records if name in record]
+      row[name] = values[-1] if values else None
+    for stage in point.stages[1:]:
+      if stage.result.exists():
+        for name, value in _metrics(results.read(stage.result.parent)).items():
+          row[f'{stage.name}/{name}' if name in row else name] = value
+    table.append(row | dict(folder=str(point.folder)))
+  return table
+
+
+def _metrics(found: dict[str, Any]) -> dict[str, float]:
+  """{'pretrained/knn/top1': 0.5} of all encoders and evaluators."""
+  return {f'{encoder}/{evaluator}/{metric}': scores[metric]
+          for encoder, row in found['encoders'].items() for evaluator, scores in row.items()
+          for metric in titles.metrics(evaluator, scores)}
+
+
+def write(found: Sequence[sweep.Point], path: pathlib.Path) -> list[dict[str, Any]]:
+  """Writes the table as .json and .csv beside each other; returns it."""
+  table = rows(found)
+  columns = list(dict.fromkeys(name for row in table for name in row))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.atomic_write(path.with_suffix('.json')) as file:
+    json.dump(table, file, indent=2)
+  with files.atomic_write(path.with_suffix('.csv'), newline='') as file:
+    writer = csv.DictWriter(file, columns)
+    writer.writeheader()
+    writer.writerows(table)
+  return table

@@ -1,0 +1,59 @@
+"""The view policy on the device, by itself."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from byol_jax.augment import ops
+from byol_jax.augment.views import random_views
+from experiments.studies.benchmark import random_data, timing
+
+# Operations that a case leaves out, by the keys of a policy.
+LEFT_OUT = dict(blur=('blur',), jitter=('jitter',),
+                colours=('jitter', 'grayscale', 'blur', 'solarize'))
+
+
+def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
+  """Both views of a batch, also without each of the dearer operations, and the blur alone.
+
+  `blur by convolution` is a depthwise convolution with one kernel for each image, the form
+  of the published implementation.
+  """
+  del workdir  # Random images serve.
+  size, policies = config.data.image_size, (config.view1.to_dict(), config.view2.to_dict())
+  batch = jax.device_put(random_data.batch(
+      config.train.batch_size, size, 10, whole=config.data.pipeline != 'tf_data'))
+  views = functools.partial(random_views, seed=config.seed, image_size=size, dtype=jnp.float32)
+  found = [timing.jitted('views', functools.partial(views, policies=policies), batch)]
+  for name, operations in LEFT_OUT.items():
+    less = [dict(policy, **{f'{operation}_probability': 0. for operation in operations})
+            for policy in policies]
+    found.append(timing.jitted(f'views without {name}', functools.partial(
+        views, policies=less), batch))
+  return found + _blurs(config, batch)
+
+
+def _blurs(config, batch) -> list[timing.Case]:
+  pixels = batch['images'] if 'images' in batch else batch['crop1']
+  images = ops.to_planes(pixels.astype(jnp.float32) / 255)
+  sigmas = jnp.linspace(*config.view1.blur_sigma, len(pixels))
+  kernel_size = config.data.image_size / config.view1.blur_divider
+  return [timing.jitted(name, lambda inputs, blur=blur: jax.vmap(
+      lambda image, sigma: blur(image, sigma, kernel_size))(*inputs), (images, sigmas))
+          for name, blur in (('blur', ops.gaussian_blur),
+                             ('blur by convolution', convolution_blur))]
+
+
+def convolution_blur(image: ops.Planes, sigma: jax.Array, kernel_size: float
+                     ) -> ops.Planes:
+  """`augment.gaussian_blur` as two depthwise convolutions."""
+  radius = int(kernel_size / 2)
+  taps = jnp.exp(-jnp.square(jnp.arange(-radius, radius + 1.)) / (2. * jnp.square(sigma)))
+  taps = jnp.tile((taps / jnp.sum(taps))[:, None, None], (1, 1, 3))
+  convolve = functools.partial(
+      jax.lax.conv_general_dilated, window_strides=(1, 1), padding='SAME', feature_group_count=3,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  rows = convolve(ops.from_planes(image)[None], taps[:, None])
+  return ops.to_planes(convolve(rows, taps[None])[0])

@@ -1,0 +1,72 @@
+"""What reading costs a host: images per second of processor time, by its share of the shards."""
+
+from collections.abc import Mapping
+import hashlib
+import time
+from typing import Any
+
+import numpy as np
+
+from byol_jax.config import plain
+from byol_jax.input_pipeline import splits
+from byol_jax.input_pipeline.batches import train_batches
+from byol_jax.input_pipeline.records import DataError, one_host
+
+
+def measure(data: Mapping[str, Any], policies, *, host_count: int, batch_size: int,
+            steps: int, warmup: int) -> dict[str, float]:
+  """Runs the pipeline of the first of `host_count` hosts and times it.
+
+  Args:
+    data: a config's `data` section, with the tf_data pipeline.
+    policies: one for each view.
+    host_count: hosts of the run that is imitated; this one owns 1 / host_count of the
+      virtual shards and of every batch.
+    batch_size: over all hosts.
+    steps: batches that are timed.
+    warmup: batches before them, in which the shuffle buffers fill.
+
+  Returns:
+    hosts, shards (owned), images (timed), and images per second of processor time, over all
+    threads, and of wall clock. Of these the first is that of one core, and other work on the
+    machine disturbs it less.
+  """
+  data = plain(data)
+  shards = one_host(0, host_count, data['virtual_shards'])
+  stream = splits.read(data['dataset'], 'train', purpose='rate', shards=shards,
+                         options=data['options'])
+  # Asked for more than is taken, so that the pipeline is busy to the last timed batch.
+  batches = train_batches(
+      'tf_data', stream, policies=policies, image_size=data['image_size'],
+      resize=data['resize'], seed=0, shards=shards, workers=data['workers'],
+      unreadable=_refuse, batch_size=batch_size, first_step=0, last_step=2 * (warmup + steps) + 4)
+  for _ in range(warmup):
+    next(batches)
+  processor, wall = time.process_time(), time.perf_counter()
+  images = sum(len(next(batches)['sample_id']) for _ in range(steps))
+  processor, wall = time.process_time() - processor, time.perf_counter() - wall
+  return dict(hosts=host_count, shards=len(shards.owned), images=images,
+              per_core_second=images / processor, per_second=images / wall)
+
+
+def _refuse(sample_ids) -> None:
+  raise DataError(f'Samples {sample_ids} cannot be read as images; a rate needs all.')
+
+
+def encoded(data: Mapping[str, Any], sample: int = 1000) -> dict[str, float]:
+  """What is read: the training images, and of `sample` of them mean bytes and how many differ."""
+  data = plain(data)
+  stream = splits.read(data['dataset'], 'train', purpose='rate', options=data['options'])
+  records = stream.records(0, np.array([0, 0])).take(sample).map(
+      lambda record: stream.read(record)['encoded'])
+  files = list(records.as_numpy_iterator())
+  return dict(images=int(stream.num_examples), sample=len(files), distinct=len(set(files)),
+              mean_bytes=float(np.mean([len(file) for file in files])))
+
+
+def digest_rate(size: int = 2 ** 28) -> float:
+  """Bytes per second of processor time of the digest that guards a checkpoint."""
+  block = bytes(size)
+  started = time.process_time()
+  hashlib.sha256(block).digest()
+  return size / (time.process_time() - started)

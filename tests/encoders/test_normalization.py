@@ -1,0 +1,50 @@
+"""Layers without statistics of the batch, against NumPy; averaged statistics of the target."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax.encoders import normalization
+
+EPSILON = 1e-5
+
+
+def group_norm(x, groups):
+  """Mean 0 and variance 1 over the positions of an image and a group of its channels."""
+  grouped = x.reshape(len(x), -1, groups, x.shape[-1] // groups).astype(np.float64)
+  mean = grouped.mean(axis=(1, 3), keepdims=True)
+  variance = grouped.var(axis=(1, 3), keepdims=True)
+  return ((grouped - mean) / np.sqrt(variance + EPSILON)).reshape(x.shape)
+
+
+@pytest.mark.parametrize('shape, groups', [((2, 3, 4, 32), 16), ((2, 64), 16), ((2, 3, 3, 8), 8)])
+def test_group_norm_against_numpy(shape, groups):
+  make = normalization.make('group', decay=.9, epsilon=EPSILON)
+  layer = hk.transform_with_state(lambda x: make('norm')(x, True))
+  x = np.random.default_rng(0).normal(2., 3., size=shape).astype(np.float32)
+  params, state = layer.init(jax.random.key(0), x)
+  assert not state and {array.shape for array in params['norm/norm'].values()} == {shape[-1:]}
+  out, _ = layer.apply(params, state, None, x)
+  np.testing.assert_allclose(out, group_norm(x, groups), atol=1e-5)
+
+
+def test_kernels_are_standardized_for_each_output_channel():
+  kernel = np.random.default_rng(0).normal(1., 5., size=(3, 3, 4, 6)).astype(np.float32)
+  expected = (kernel - kernel.mean((0, 1, 2))) / kernel.std((0, 1, 2)) / np.sqrt(3 * 3 * 4)
+  np.testing.assert_allclose(normalization.standardized(kernel), expected, atol=1e-6)
+  assert normalization.standardized(jnp.zeros((1, 1, 2, 2))).max() == 0
+
+
+def test_averaged_statistics_start_with_the_online_ones_and_move_with_tau():
+  draw = lambda seed: {'norm/~/mean_ema': dict(
+      average=np.random.default_rng(seed).normal(size=3).astype(np.float32),
+      counter=np.int32(seed))}
+  target, online = draw(1), draw(2)
+  first = normalization.averaged_statistics(target, online, jnp.int32(0), jnp.float32(.9))
+  later = normalization.averaged_statistics(target, online, jnp.int32(5), jnp.float32(.9))
+  own, other = (tree['norm/~/mean_ema']['average'] for tree in (target, online))
+  np.testing.assert_allclose(first['norm/~/mean_ema']['average'], other, rtol=1e-6)
+  np.testing.assert_allclose(later['norm/~/mean_ema']['average'], .9 * own + .1 * other,
+                             rtol=1e-5)
