@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import difflib
-from types import MappingProxyType
 from typing import Any
 
 import ml_collections
@@ -24,24 +23,6 @@ MAY_DIFFER = ('data.workers', 'data.locations')
 # What the files of the data come to, if those are known to be the same or are accepted.
 FOLLOWS_FROM_FILES = ('resolved.num_examples', 'resolved.steps_per_epoch', 'resolved.max_steps',
                       'resolved.warmup_steps')
-# Keys that configs saved before them lack, with what the code did then. Digests of a sweep's
-# points leave these out at these values, so that the points of older sweeps stay theirs, ...
-ADDED_LATER = {
-    'model.normalization': 'batch', 'model.initial_scale': 1.0, 'model.small_predictor': [],
-    'train.objective_options': {}, 'train.learning_rate_multipliers.projector': 1.0,
-    'train.learning_rate_multipliers.predictor': 1.0, 'train.target_statistics': 'batch',
-    'train.base_batch_size': 0, 'view_small.count': 0,
-}
-# ... which have had the others as long as there have been sweeps.
-OLDER = MappingProxyType(ADDED_LATER | {
-    'data.center_order': 'crop_first', 'data.center_share': 1., 'data.resize': 'bicubic',
-    'data.unreadable': 'stop', 'data.workers': 0, 'data.options.cache_dir': None,
-    'data.options.held_out_per_class': 0, 'data.options.ignored_label_key': '',
-    'data.options.image_id_key': '', 'data.options.subset_seed': 0,
-    'data.options.subset_share': 1., 'data.options.validation_name': '',
-    'model.encoder_options.rematerialize': False, 'train.accumulation_steps': 1,
-    'train.steps_per_dispatch': 1, 'train.stop_at_step': 0, 'train.target': 'moving_average',
-    'train.tau_schedule': 'cosine'})
 
 
 def overridden(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
@@ -80,13 +61,9 @@ def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return result
 
 
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The flat config of a run, an older one too, with all keys of today that decide something."""
-  return deciding(dict(OLDER) | flat(config))
-
-
-def deciding(keys: Mapping[str, Any]) -> dict[str, Any]:
-  """A flat config without what small views are like, where there are none."""
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The flat config without what small views are like, where there are none."""
+  keys = flat(config)
   return {key: value for key, value in keys.items() if keys['view_small.count']
           or not key.startswith('view_small.') or key == 'view_small.count'}
 
@@ -102,13 +79,6 @@ def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix:
     elif old != new and not (old != old and new != new):  # NaN is not itself
       lines.append(f'{prefix}{key}: {old} -> {new}')
   return lines
-
-
-def completed_data(data: Mapping[str, Any]) -> dict[str, Any]:
-  """A saved `data` section with the keys of OLDER that it lacks; its options as they are."""
-  named = {key.removeprefix('data.'): value for key, value in OLDER.items()
-           if key.startswith('data.') and not key.startswith('data.options.')}
-  return named | dict(data)
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

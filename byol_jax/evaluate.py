@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from byol_jax import build, checkpoint, files, plugins, tensors
-from byol_jax.config import MAY_CHANGE, as_json, completed_data, flat, plain
+from byol_jax.config import MAY_CHANGE, as_json, flat, plain
 from byol_jax.distributed import parallel
 from byol_jax.evaluation import (
   baselines,
@@ -111,7 +111,7 @@ def _about(loaders, content) -> dict[str, Any]:
 
 def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
   """The `data` section of the pretraining, with what the evaluation says otherwise."""
-  data = completed_data(pretraining)
+  data = dict(pretraining)
   own = config.data.to_dict()
   moved = own.pop('locations')
   if not own['dataset']:

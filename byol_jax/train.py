@@ -21,7 +21,7 @@ from byol_jax.config import (
   FOLLOWS_FROM_FILES,
   MAY_CHANGE,
   as_json,
-  completed,
+  deciding,
   differing_keys,
   flat,
   plain,
@@ -172,7 +172,7 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
 
 def _dispatches(job: _Job, first_step: int, last_step: int):
   return dispatches(first_step, last_step, job.resolved.max_steps,
-                                   job.config.train.steps_per_dispatch)
+                    job.config.train.steps_per_dispatch)
 
 
 def _steps(state: byol.TrainState, batches: byol.Batch, recipe: byol.Recipe):
@@ -238,7 +238,7 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
   asking = (dict(batch, stop=np.full(len(batch['sample_id']), bool(job.stop_asked()), np.float32))
             for batch in itertools.chain([first], batches))
   return prefetch.to_devices(asking, devices, resident=resident,
-                                   steps=_dispatches(job, first_step, last_step))
+                             steps=_dispatches(job, first_step, last_step))
 
 
 def _conclude(workdir, loader: loading.Loader) -> None:
@@ -281,8 +281,8 @@ def _check_same_run(job: _Job, step: int) -> None:
   saved = checkpoint.read_meta(job.workdir, step)
   keys, counts = (
       [line for line in lines if not line.startswith(MAY_CHANGE)] for lines in (
-          differing_keys(*(locations.left_out(completed(one['config']))
-                                    for one in (saved, job.meta))),
+          differing_keys(*(locations.left_out(deciding(one['config']))
+                           for one in (saved, job.meta))),
           differing_keys(saved['resolved'], job.meta['resolved'], 'resolved.')))
   record = None
   if not keys and files:

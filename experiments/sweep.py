@@ -19,7 +19,7 @@ from byol_jax.distributed import devices
 from byol_jax.errors import InputError
 from byol_jax.plots import tables
 from byol_jax.sweep import points as sweep
-from byol_jax.sweep import runner
+from byol_jax.sweep import runner, table
 
 flags.DEFINE_integer('parallel', 1, 'Points that run at once.')
 flags.DEFINE_bool('status', False, 'Print the table and run nothing.')
@@ -41,11 +41,11 @@ def main() -> None:
   for evaluation in {stage.arguments[2].removeprefix('--config=') for point in found
                      for stage in point.stages[1:]}:
     config_files.read(evaluation, 'evaluation')
-  table = files.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
-  write = lambda: table.write(found, table)
+  place = files.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
+  write = lambda: table.write(found, place)
   left = [point for point in found if sweep.state(point) != 'done']
   if (arguments.print or arguments.slurm) and not left:
-    raise InputError(f'Nothing is left of {sweep.counted(found)}; the table: {table}.csv')
+    raise InputError(f'Nothing is left of {sweep.counted(found)}; the table: {place}.csv')
   if arguments.print:
     print('\n'.join(sweep.commands(left)))
   elif arguments.slurm:
@@ -57,7 +57,7 @@ def main() -> None:
   else:
     failed = runner.run(found, slots=devices.divided(arguments.parallel), progress=write)
     print(tables.markdown(tables.sweep(write())))
-    print(f'Table: {table}.csv, {table}.json')
+    print(f'Table: {place}.csv, {table}.json')
     if failed:
       sys.exit(f'error: {len(failed)} of {sweep.counted(found)} failed: '
                + ', '.join(point.digest for point in failed))

@@ -70,7 +70,7 @@ def test_a_run_takes_all_of_them(own, tmp_path):
 
 def test_the_data_set_keeps_the_contract(own):
   parts = {split: splits.read('my_project.digits', split, purpose='a test',
-                                options=dict(enlarge=4)) for split in SPLITS}
+                              options=dict(enlarge=4)) for split in SPLITS}
   assert [len(part.images) for part in parts.values()] == [1300, 100, 397, 1400]
   assert parts['train'].images.shape[1:] == (32, 32, 3) and parts['train'].images.max() == 255
   np.testing.assert_array_equal(parts['train'].images[3, ::4, ::4, 0],

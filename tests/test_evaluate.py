@@ -130,7 +130,7 @@ def test_a_subset_encodes_its_own_images_and_no_others_anew(pretrained, tmp_path
 
 
 def test_a_grid_does_not_go_on_with_other_images_of_the_same_path(pretrained, tmp_path,
-                                                                 monkeypatch):
+                                                                  monkeypatch):
   config = image_folder(tmp_path / 'images', 20)
   config.data.virtual_shards = 4
   config.evaluators = dict(semi_supervised=fine_tuning_config().evaluators.semi_supervised)

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from byol_jax import checkpoint, metric_log, monitor, train
-from byol_jax.config import ADDED_LATER, as_json
 from byol_jax.distributed import parallel, preemption, processes
 from byol_jax.encoder import load_encoder
 from byol_jax.errors import InputError
-from byol_jax.input_pipeline.batches import train_batches
+from byol_jax.input_pipeline import loading
 from byol_jax.input_pipeline.records import DataError
 from tests import tiny
 
@@ -226,7 +225,7 @@ def test_sigterm_ends_the_run_with_a_checkpoint_and_it_goes_on(finished, tmp_pat
 @pytest.mark.parametrize('purpose, step', [('training', 6), ('validation', 8)])
 def test_what_came_before_an_image_that_cannot_be_read_is_saved(
     finished, tmp_path, monkeypatch, purpose, step):
-  batches, evaluate_knn = train_batches, train._evaluation
+  batches, evaluate_knn = loading.train_batches, train._evaluation
 
   def broken(*_):
     raise DataError('x.jpg cannot be read as an image.')
@@ -237,7 +236,7 @@ def test_what_came_before_an_image_that_cannot_be_read_is_saved(
     broken()
 
   if purpose == 'training':
-    monkeypatch.setattr(input_pipeline, 'train_batches', until_the_eighth)
+    monkeypatch.setattr(loading, 'train_batches', until_the_eighth)
   else:
     monkeypatch.setattr(train, '_evaluation', lambda *_: broken)
   with pytest.raises(InputError) as error:
@@ -245,7 +244,7 @@ def test_what_came_before_an_image_that_cannot_be_read_is_saved(
   assert str(error.value) == (f'x.jpg cannot be read as an image. The checkpoint of step {step} is '
                               'saved, and the same command goes on from it.')
   assert checkpoint.steps(tmp_path) == [step]
-  monkeypatch.setattr(input_pipeline, 'train_batches', batches)
+  monkeypatch.setattr(loading, 'train_batches', batches)
   monkeypatch.setattr(train, '_evaluation', evaluate_knn)
   assert train.pretrain(tiny.config(), tmp_path).step == 12
   assert digests(tmp_path) == digests(finished[0])
@@ -370,31 +369,6 @@ def test_devices_do_not_change_the_result_beyond_rounding(finished, tmp_path, mo
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
                one.online_params, four.online_params)
 
-
-@pytest.mark.slow
-def test_a_run_of_before_a_key_existed_goes_on(finished, tmp_path, monkeypatch):
-  as_json = as_json
-
-  def of_then(config):
-    older = as_json(config)
-    for path in ADDED_LATER:
-      *sections, key = path.split('.')
-      section = older
-      for name in sections:
-        section = section.get(name, {})
-      section.pop(key, None)
-    del older['view_small'], older['train']['learning_rate_multipliers']
-    return older
-
-  with monkeypatch.context() as patch:
-    patch.setattr(assembly, 'as_json', of_then)
-    train.pretrain(tiny.config(train__stop_at_step=4), tmp_path)
-  assert 'normalization' not in checkpoint.read_meta(tmp_path, 4)['config']['model']
-  with pytest.raises(InputError, match='target_statistics: batch -> moving_average'):
-    train.pretrain(tiny.config(train__target_statistics='moving_average'), tmp_path)
-  train.pretrain(tiny.config(), tmp_path)
-  # Of the arrays; the meta of the two holds other configs no more.
-  assert digests(tmp_path, 12) == digests(finished[0], 12)
 
 
 SMALL = dict(image_size=8, count=2, crop_area=(.1, .3))

@@ -45,11 +45,12 @@ def random_color_jitter(key: jax.Array, image: ops.Planes, *, brightness_delta: 
   by U[1 - delta, 1 + delta].
   """
   order_key, *keys = jax.random.split(key, 5)
+  jitter = (ops.brightness, ops.contrast, ops.saturation, ops.hue)
   deltas = (brightness_delta, contrast_delta, saturation_delta, hue_delta)
   parameters = [crops.uniform(k, centre - delta, centre + delta).astype(image[0].dtype)
                 for k, delta, centre in zip(keys, deltas, (0., 1., 1., 0.))]
   operations = [lambda image, op=op, parameter=parameter: ops.clipped(op(image, parameter))
-                for op, parameter in zip((ops.brightness, ops.contrast, ops.saturation, ops.hue), parameters)]
+                for op, parameter in zip(jitter, parameters)]
   order = jax.random.permutation(order_key, len(operations))
   for index in order:
     image = jax.lax.switch(index, operations, image)
@@ -105,7 +106,7 @@ def sample_keys(seed: int, epoch: jax.Array, sample_id: jax.Array) -> jax.Array:
 
 
 def random_views(batch: Mapping[str, jax.Array], *, seed: int, policies: Sequence[Policy],
-          image_size: int, dtype) -> tuple[jax.Array, ...]:
+                 image_size: int, dtype) -> tuple[jax.Array, ...]:
   """The augmented views of a batch, one for each policy, each [B, size, size, 3] in [0, 1].
 
   Args:

@@ -77,7 +77,7 @@ def load(
                 test_examples=test_examples)
   if split not in SPLITS:
     raise DataError(f'Data set shapes: unknown split {split!r}; the splits are '
-                             f'{", ".join(SPLITS)}.')
+                    f'{", ".join(SPLITS)}.')
   if split == TOGETHER:
     options = dict(counts, image_size=image_size, seed=seed)
     return _together(*(load(part, shards=Shards(), **options)
@@ -92,7 +92,7 @@ def load(
     draws = _uniforms(ids[rows], seed, stream + 1, DRAWS + image_size ** 2)
     images[rows] = _draw(labels[rows], draws, image_size)
   return Split(ids, images, labels, num_examples, len(CLASSES),
-                        class_names=CLASS_NAMES)
+               class_names=CLASS_NAMES)
 
 
 def _together(train, validation, shards):
@@ -102,7 +102,7 @@ def _together(train, validation, shards):
   images, labels = (np.concatenate([getattr(part, name) for part in (train, validation)])[ids]
                     for name in ('images', 'labels'))
   return Split(ids, images, labels, num_examples, len(CLASSES),
-                        class_names=CLASS_NAMES)
+               class_names=CLASS_NAMES)
 
 
 def _labels(ids, seed, stream):

@@ -91,7 +91,7 @@ def load(split: str, *, shards: Shards, name: str, train_split: str, validation_
         tfrecords.count(slices), labels, form.num_classes, held_out, held_out_images,
         held_out_share, held_out_per_class, names)
     rows, subset = splits.of_training(split, np.arange(tfrecords.count(slices)), held, labels,
-                                        form.num_classes, subset_share, subset_seed, names)
+                                      form.num_classes, subset_share, subset_seed, names)
     parts.append(Chosen(slices, rows))
   if validation_split and split in ('validation', TOGETHER):
     part = _all(prepared.slices(holder, validation_split, 'validation'))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from byol_jax import build, checkpoint, files
-from byol_jax.config import completed_data, plain
+from byol_jax.config import plain
 from byol_jax.datasets import image_folder
 from byol_jax.encoder import Encoder, load_encoder
 from byol_jax.errors import InputError
@@ -97,7 +97,7 @@ def embed(encoder: Encoder, data: Mapping[str, Any], paths: np.ndarray, batch_si
   Raises:
     InputError: none of them can; says why of the first.
   """
-  data = plain(completed_data(data))
+  data = plain(data)
   # A batch is filled up to its size, for which few images need no room.
   batch_size, skipped = min(batch_size, len(paths)), {}
   files = image_folder.stream(paths, None, 0, Shards(),

@@ -1,4 +1,52 @@
-"""The contract of evaluators."""
+"""Evaluators: one file each, one contract.
+
+An evaluator judges frozen embeddings. It is a module with three functions::
+
+    fit(train, validation, *, num_classes, **options) -> fitted
+    evaluate(fitted, test) -> dict[str, float]
+    describe(fitted) -> dict
+
+and two constants: `METRICS`, {name: title} of all fractions that its `evaluate` may return,
+where '{}' in both stands for a number ('top1_{}_shots'), and `MAIN_METRIC`, the name that
+stands for the result. Where `describe` returns a 'metric', that one is the main metric of the
+result. `TITLE` is what tables call the evaluator (the name of the module without it), `IN_TABLE`
+names metrics that stand beside the main one in the table of an evaluation.
+
+`train`, `validation` and `test` are `Features`, made by `features.extract`. A module
+with `TRAINS_ON_IMAGES = True` gets `Images` as `train`: the encoder and augmented
+batches of the training images.
+
+A module with `TRAINS_ENCODER = True` changes the encoder, so embeddings can only be
+made when it has been trained: it gets `Images` as `train`, and as `validation` and
+`test` a function of the encoder's variables that returns the split's `Features`. Its
+`fit` gets one keyword more, `grid`, a `grids.Grid`: where the finished points of
+its grid are kept.
+
+A module with `RETRIEVES = True` ranks the images of a gallery, and may not need those for
+training at all: it gets as `train` and `validation` functions without arguments that
+return the Features. Its `fit` gets one keyword more, `roles`, the `retrieval_lists.Roles`
+of the test split (None where the data set has no lists), and its `evaluate` one,
+`keep`, which it calls with what is to be written down, a `retrieval.Result`.
+
+A module can have a function `check(facts, **options)` with the options of its `fit`. It raises
+InputError for what the `Facts` show to be impossible, before an image is encoded.
+
+A module with `REFITS = True` ends with a fit on training and held-out images together. One
+with a function `note(scores)` has a sentence for below the table.
+
+A module with `SEVERAL_LABELS = True` takes images that have several classes each.
+
+`fit` makes every choice, on `validation`: training images held out from
+`train`. `evaluate` chooses nothing, so the caller can read the test split once,
+last. It returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5'
+only where there are more than five classes. 'top1_std' beside 'top1' is its standard deviation
+over draws of the images. The caller puts the module's name
+before the names of the metrics. `describe` returns what a reader of the result
+needs: the protocol in words, the choice made and the counts of images.
+Options come from the configuration; what they can be, the module says in `RANGES`
+(`plugins.function`). A module raises InputError with what is wrong, the numbers, and
+the way out.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -176,8 +176,8 @@ def evaluate(fitted: Fitted, test: Features, *, keep: Callable[[ranking.Result],
       for rows, scores in _scores(fitted, query.embeddings, gallery.embeddings)])
   found = ranking.metrics(ranked, cmc_at=CMC_AT, recall_at=options['recall_at'])
   split = 'train' if options['gallery'] == 'train' else 'test'
-  keep(ranking.Result(ranked, query.sample_id, gallery.sample_id, split, query.labels, gallery.labels,
-              options['pictured']))
+  keep(ranking.Result(ranked, query.sample_id, gallery.sample_id, split, query.labels,
+                      gallery.labels, options['pictured']))
   judged = ranked.matches > 0
   return dict(found, queries=int(judged.sum()), queries_without_match=int((~judged).sum()),
               gallery_images=len(gallery.sample_id),

@@ -126,13 +126,13 @@ def read(folder: str) -> Listing:
 def _folders(top: str, tf) -> Iterator[tuple[str, list[str], bool]]:
   """(path, names of files, hidden by a dot) of a folder and those below it, each once."""
   seen = set()
-  for parent, _, files in tf.io.gfile.walk(top):
+  for parent, _, names in tf.io.gfile.walk(top):
     hidden = any(map(is_hidden, parent[len(top):].split('/')))
     # A link to a folder above would give every image again and again.
     place = hidden, parent if '://' in parent else os.path.realpath(parent)
     if place not in seen:
       seen.add(place)
-      yield parent, files, hidden
+      yield parent, names, hidden
 
 
 def summary(folder: str, labels: np.ndarray | None, names: Sequence[str]) -> str:

@@ -161,7 +161,7 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
     InputError: what the user can mend in the config or the data.
   """
   data = splits.read(config['dataset'], split, purpose=purpose, access_log=_access_log(workdir),
-                       shards=shards(config), options=config['options'])
+                     shards=shards(config), options=config['options'])
   if data.subset and parallel.is_first_process():
     _write_subset(data.subset, workdir)
   if data.summary:
@@ -195,7 +195,7 @@ def _in_memory(config: Mapping[str, Any], split: str) -> Split:
 
   everything = Shards()
   stream = splits.read(config['dataset'], split, purpose='', shards=everything,
-                         options=config['options'])
+                       options=config['options'])
   whole = tf_pipeline.in_memory(stream, shards=everything, workers=config['workers'])
   ids = shards(config).sample_ids(whole.num_examples)
   origin = stream.origin and stream.origin()

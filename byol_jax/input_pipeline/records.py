@@ -1,4 +1,25 @@
-"""The contract of data sets: records of a split, in memory or on disk."""
+"""Data sets: one file each, one contract.
+
+A data set is a module with one function::
+
+    load(split, *, shards, **options) -> Split or Stream
+
+`split` is 'train', 'validation' (held-out training images, on which choices are
+made), 'test', or 'train+validation', the first two together. `shards` says which
+records this host owns; a module reads or makes only those. A `Split` holds its images
+in memory, all of one size; a `Stream` says how to read them from disk, of whatever
+size. Options come from `config.data.options`; what they can be, the module says in `RANGES`
+(`plugins.function`). A module raises `DataError` with what is
+wrong, where, and what to do.
+
+Its constant `LOCATION_OPTIONS`, where there is one, names the options that say only where
+the data lie: the same data in another place are the same run. None, for data that do not
+exist, is another run than a path, unless `load` has a default for the option.
+
+`read` is the one reader of the project: it loads the module by name (or by any
+dotted path) and notes every access to a split in the access log, so that a
+result can show that its test split was read once, last.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax.config import MAY_CHANGE, completed
+from byol_jax.config import MAY_CHANGE, deciding
 from byol_jax.input_pipeline import locations
 from byol_jax.report import diagnosis
 from byol_jax.report.runs import Run
@@ -67,7 +67,7 @@ class Effect(NamedTuple):
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
   """{key: its value in each run} for the config keys in which started runs differ."""
-  configs = [completed(run.config) for run in runs if run.config]
+  configs = [deciding(run.config) for run in runs if run.config]
   keys = sorted({key for config in configs for key in config})
   rows = {key: [config.get(key, ABSENT) for config in configs] for key in keys}
   return {key: values for key, values in rows.items()
@@ -78,12 +78,12 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
   """The started runs by what decides their result except the seed, in their order."""
   runs = [run for run in runs if run.config]
   # A path without a default is all that a config says of which images they are.
-  counting = {key for run in runs for key in locations.left_out(completed(run.config))}
+  counting = {key for run in runs for key in locations.left_out(deciding(run.config))}
   keys = [key for key in differing(runs)
           if key != SEED and key in counting and not key.startswith(MAY_CHANGE)]
   short = {key: key if sum(other.endswith('.' + key.split('.')[-1]) for other in keys) > 1
            else key.split('.')[-1] for key in keys}
-  configs = [completed(run.config) for run in runs]
+  configs = [deciding(run.config) for run in runs]
   found = [{key: config.get(key, ABSENT) for key in keys} for config in configs]
   usual = {key: collections.Counter(shown(values[key]) for values in found).most_common(1)[0][0]
            for key in keys} if len(keys) > FEW else {}

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from byol_jax import checkpoint, files
-from byol_jax.config import completed
+from byol_jax.config import deciding
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline.records import class_name
 from byol_jax.plots import figures, pictures
@@ -160,7 +160,7 @@ def _summary(runs, names) -> Table:
 def _differences(runs, paper) -> Table:
   started = [run for run in runs if run.config]
   if len(started) == 1:
-    theirs, ours = map(completed, (paper, started[0].config))
+    theirs, ours = map(deciding, (paper, started[0].config))
     rows = [[key, compare.shown(theirs.get(key, compare.ABSENT)),
              compare.shown(ours.get(key, compare.ABSENT))]
             for key in sorted({*ours, *theirs})

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from byol_jax import build, files
-from byol_jax.config import ADDED_LATER, MAY_CHANGE, as_json, deciding, flat, overridden
+from byol_jax.config import MAY_CHANGE, as_json, deciding, overridden
 from byol_jax.errors import InputError
 from byol_jax.evaluation import results
 from byol_jax.input_pipeline import locations
@@ -121,12 +121,10 @@ def _digest(config: ml_collections.ConfigDict, swept: Mapping[str, Any]) -> str:
 
   A sweep over places of data is one over data, however.
   """
-  # Without keys that are as if they did not exist: the points of older sweeps stay theirs.
-  everything = deciding(flat(as_json(config)))
+  everything = deciding(as_json(config))
   keys = locations.left_out(everything)
   keys |= {key: value for key, value in everything.items() if key in swept and key in keys}
-  keys = {key: value for key, value in keys.items() if not key.startswith(MAY_CHANGE)
-          and ADDED_LATER.get(key, ...) != value}
+  keys = {key: value for key, value in keys.items() if not key.startswith(MAY_CHANGE)}
   return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
 
 

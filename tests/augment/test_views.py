@@ -237,7 +237,7 @@ def test_extreme_images_stay_finite_and_in_range():
 def two_views():
   def draw(batch, seed):
     return random_views(batch, seed=seed, policies=(EVERYTHING, EVERYTHING), image_size=6,
-                         dtype=jnp.float32)
+                        dtype=jnp.float32)
   return draw
 
 
@@ -260,8 +260,8 @@ def take(batch, rows):
 
 def test_views_do_not_depend_on_the_place_in_the_batch(batched, batch):
   order = np.array([2, 0, 3, 1])
-  for permuted, views in zip(batched(take(batch, order), 0), batched(batch, 0)):
-    np.testing.assert_allclose(permuted, views[order], atol=1e-6)
+  for permuted, pair in zip(batched(take(batch, order), 0), batched(batch, 0)):
+    np.testing.assert_allclose(permuted, pair[order], atol=1e-6)
 
 
 def test_views_do_not_depend_on_the_other_images_or_the_device(two_views, batched, batch):
@@ -269,8 +269,8 @@ def test_views_do_not_depend_on_the_other_images_or_the_device(two_views, batche
   evaluate = parallel.pmap_evaluation(lambda _, b: two_views(b, 0), devices)
   for order in (np.arange(4), np.array([3, 2, 0, 1])):
     alone = evaluate({}, parallel.shard_batch(take(batch, order), devices))
-    for single, views in zip(alone, batched(batch, 0)):
-      np.testing.assert_allclose(single[:, 0], views[order], atol=1e-6)
+    for single, pair in zip(alone, batched(batch, 0)):
+      np.testing.assert_allclose(single[:, 0], pair[order], atol=1e-6)
 
 
 @pytest.mark.parametrize('changes, seed', [
@@ -285,9 +285,9 @@ def test_views_differ_between_epochs_images_and_seeds(batched, batch, changes, s
 def test_the_two_views_of_an_image_are_drawn_apart_and_in_range(batched, batch):
   first, second = batched(batch, 0)
   assert np.all(np.abs(first - second).max(axis=(1, 2, 3)) > 1e-2)
-  for views in (first, second):
-    assert views.shape == (4, 6, 6, 3) and views.dtype == jnp.float32
-    assert views.min() >= 0 and views.max() <= 1
+  for one in (first, second):
+    assert one.shape == (4, 6, 6, 3) and one.dtype == jnp.float32
+    assert one.min() >= 0 and one.max() <= 1
 
 
 def test_ready_crops_are_taken_as_they_are(batch):
@@ -295,7 +295,7 @@ def test_ready_crops_are_taken_as_they_are(batch):
            for n in (1, 2)}
   batch = {name: batch[name] for name in ('sample_id', 'epoch')} | ready
   views = random_views(batch, seed=0, policies=(NOTHING, NOTHING | dict(flip_probability=1)),
-                        image_size=6, dtype=jnp.float32)
+                       image_size=6, dtype=jnp.float32)
   np.testing.assert_allclose(views[0], ready['crop1'] / 255, atol=1e-7)
   np.testing.assert_allclose(views[1], ready['crop2'][:, :, ::-1] / 255, atol=1e-7)
   with pytest.raises(AssertionError):
@@ -304,7 +304,7 @@ def test_ready_crops_are_taken_as_they_are(batch):
 
 def test_small_views_have_their_size_and_leave_the_others_alone(batch):
   draw = lambda *policies: random_views(batch, seed=0, policies=policies, image_size=6,
-                                         dtype=jnp.float32)
+                                        dtype=jnp.float32)
   small = NOTHING | dict(image_size=4, count=2, crop_area=(.1, .2))
   large, many = draw(NOTHING, NOTHING), draw(NOTHING, NOTHING, small, small)
   assert [view.shape for view in many] == [(4, 6, 6, 3)] * 2 + [(4, 4, 4, 3)] * 2

@@ -35,7 +35,7 @@ def load(folder):
   def call(split, shards=Shards(), **changes):
     options = dict(folder=str(folder), unlabelled=False, fold=None, validation_share=.25)
     return splits.read('stl10', split, purpose='a test', shards=shards,
-                         options=options | changes)
+                       options=options | changes)
   return call
 
 

@@ -90,7 +90,7 @@ def reference(split, *, rate, steps, decay=0., bn_decay=.9, batch=BATCH, seed=SE
   average = np.float64(state['encoder_norm']['average'])
   velocities = [np.zeros_like(value) for value in values]
   batches = host_batches(split, seed=seed, batch_size=batch, first_step=0,
-                                        last_step=steps, shards=SHARDS)
+                         last_step=steps, shards=SHARDS)
   for number, one in enumerate(batches):
     inputs = pooled(one['images'] / 255.)
     w, offset, v, b = values

@@ -13,7 +13,7 @@ OPTIONS = dict(num_classes=parts.CLASSES, learning_rates=RATES, weight_decays=DE
                batch_size=parts.BATCH, momentum=parts.MOMENTUM, metric='top1', view=parts.WHOLE,
                seed=parts.SEED)
 TRAIN, TOGETHER, TEST = (parts.make_split(seed, count) for seed, count in ((0, 24), (1, 36),
-                                                                         (2, 90)))
+                                                                           (2, 90)))
 
 
 def fit(folder, with_validation=lambda: parts.make_images(TOGETHER), validation=TEST, **changes):

@@ -99,7 +99,7 @@ def reference(variables, split, rate, *, steps, momentum=.9, views=whole):
   """[D + 1, C]: weights over the bias of one classifier, trained alone in float64."""
   parameters, velocity = np.zeros((7, CLASSES)), 0.
   batches = host_batches(split, seed=TRAINING['seed'], batch_size=BATCH,
-                                        first_step=0, last_step=steps, shards=SHARDS)
+                         first_step=0, last_step=steps, shards=SHARDS)
   for number, batch in enumerate(batches):
     inputs = np.concatenate([embed(variables, views(batch)), np.ones((BATCH, 1))], axis=1)
     errors = softmax(inputs @ parameters, axis=1) - np.eye(CLASSES)[batch['labels']]

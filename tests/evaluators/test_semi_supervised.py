@@ -13,7 +13,7 @@ OPTIONS = dict(num_classes=parts.CLASSES, learning_rates=RATES, epochs=EPOCHS,
                batch_size=parts.BATCH, momentum=parts.MOMENTUM, batch_norm_decay=.7,
                view=parts.WHOLE, seed=parts.SEED, max_steps=0)
 TRAIN, VALIDATION, TEST = (parts.make_split(seed, count) for seed, count in ((0, 24), (1, 60),
-                                                                           (2, 90)))
+                                                                             (2, 90)))
 
 
 def fit(folder, **changes):

@@ -156,7 +156,7 @@ def test_the_device_pipeline_names_the_images_that_memory_gives(devices):
   steps = dict(split=split, shards=one_host(1, 2, TOTAL))
   host = batches(pipeline='device', **steps)
   placed = prefetch.to_devices(iter(host), devices,
-                                     resident=prefetch.resident(split, devices))
+                               resident=prefetch.resident(split, devices))
   for ours, theirs in zip(placed, batches(**steps), strict=True):
     assert ours.keys() == {'sample_id', 'epoch', 'labels', 'row', 'resident'}
     images = jax.vmap(lambda images, row: images[row])(ours['resident'], ours['row'])
@@ -170,7 +170,7 @@ def test_parts_of_a_batch_hold_the_same_images_on_any_hosts_and_devices(hosts, d
   found = [set() for _ in range(parts)]
   for host in np.split(np.arange(batch), hosts):
     order = part_order(len(host), shards=TOTAL // hosts, parts=parts,
-                                      devices=devices)
+                       devices=devices)
     assert sorted(order) == list(range(len(host)))
     # Each device splits its slice into the parts.
     for slice_ in np.split(host[order], devices):

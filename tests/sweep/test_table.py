@@ -91,7 +91,7 @@ def test_every_metric_of_every_evaluator_is_a_column(three, plug_in, tmp_path):
 
 def test_a_metric_of_two_evaluations_is_in_the_table_twice(three):
   row, = table.rows([judged(three[0], one=dict(knn=dict(top1=.5)),
-                                  other=dict(knn=dict(top1=.25)))])
+                            other=dict(knn=dict(top1=.25)))])
   assert measured(row) == {'pretrained/knn/top1': .5, 'other/pretrained/knn/top1': .25}
 
 

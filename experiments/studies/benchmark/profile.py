@@ -139,6 +139,6 @@ def _origins(program: str) -> dict[str, str]:
   for match in INSTRUCTION.finditer(program):
     line = match[0]
     own, called = (re.search(pattern, line) for pattern in (r'op_name="([^"]*)"',
-                                                             r'calls=%?([\w.-]+)'))
+                                                            r'calls=%?([\w.-]+)'))
     origins[match[1]] = own[1] if own else roots.get(called[1], '') if called else ''
   return origins

@@ -198,7 +198,7 @@ def text(found: Sequence[Network], results: Mapping[str, Any]) -> str:
   tables = {name: markdown(table) for name, table in tables.items()}
   each = [dict(name=n.name, input=markdown(input_table(n, per_core)),
                network=markdown(network_table(n))) for n in found]
-  source = (importlib.resources.files('experiments') / 'studies' / 'scaling' / 'scaling.md').read_text()
+  source = (importlib.resources.files('experiments.studies.scaling') / 'scaling.md').read_text()
   environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True,
                                    keep_trailing_newline=True)
   return environment.from_string(source).render(

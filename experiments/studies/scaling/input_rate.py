@@ -34,7 +34,7 @@ def measure(data: Mapping[str, Any], policies, *, host_count: int, batch_size: i
   data = plain(data)
   shards = one_host(0, host_count, data['virtual_shards'])
   stream = splits.read(data['dataset'], 'train', purpose='rate', shards=shards,
-                         options=data['options'])
+                       options=data['options'])
   # Asked for more than is taken, so that the pipeline is busy to the last timed batch.
   batches = train_batches(
       'tf_data', stream, policies=policies, image_size=data['image_size'],

@@ -13,7 +13,7 @@ from byol_jax.input_pipeline.records import Split
 def recipe(config: ml_collections.ConfigDict, num_examples: int, num_classes: int) -> byol.Recipe:
   """The functions of a run on a labelled data set of this size, which is not read."""
   data = Split(np.zeros(0, np.int32), np.zeros((0, 1, 1, 3), np.uint8),
-                        np.zeros(0, np.int32), num_examples, num_classes)
+               np.zeros(0, np.int32), num_examples, num_classes)
   return build.build_recipe(config, build.resolve(config, data))
 
 
