@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
 from byol_jax import model, plugins, ranges, schedules
 from byol_jax.augment import views
@@ -18,7 +19,8 @@ from byol_jax.errors import InputError
 from byol_jax.input_pipeline import locations
 from byol_jax.input_pipeline.batches import check_count
 from byol_jax.input_pipeline.records import Split, Stream
-from byol_jax.optimizers import lars as optimizers
+from byol_jax.losses import variants
+from byol_jax.optimizers.multipliers import with_multipliers
 from byol_jax.train_step import Recipe
 
 
@@ -105,9 +107,8 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
           views.random_views, seed=config.seed, policies=policies(config),
           image_size=config.data.image_size, dtype=dtype)),
       objective=_objective(train),
-      optimizer=optimizers.lars(weight_decay=train.weight_decay, eta=train.eta,
-                                momentum=train.momentum,
-                                multipliers=train.learning_rate_multipliers.to_dict()),
+      loss=variants.choose(train.target, train.target_statistics, config.view_small.count),
+      optimizer=_optimizer(train),
       learning_rate=functools.partial(
           schedules.learning_rate, base_learning_rate=train.base_learning_rate,
           batch_size=train.batch_size, warmup_steps=resolved.warmup_steps,
@@ -116,8 +117,7 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
                             max_steps=resolved.max_steps, schedule=train.tau_schedule,
                             batch_ratio=(train.batch_size / train.base_batch_size
                                          if train.base_batch_size else 1.)),
-      target=train.target, accumulation_steps=train.accumulation_steps,
-      target_statistics=train.target_statistics)
+      accumulation_steps=train.accumulation_steps)
 
 
 def policies(config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
@@ -130,6 +130,12 @@ def _objective(train: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
   options = plain(train.objective_options)
   return functools.partial(
       plugins.function('objectives', train.objective, 'loss', options), **options)
+
+
+def _optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  options = plain(train.optimizer_options)
+  built = plugins.function('optimizers', train.optimizer, 'build', options)(**options)
+  return with_multipliers(built, train.learning_rate_multipliers.to_dict())
 
 
 def center_views(data: Mapping[str, Any]):
@@ -196,6 +202,7 @@ def check_pretraining(config: ml_collections.ConfigDict, devices: int) -> None:
                     plugins.constant('evaluators', 'knn', 'RANGES'))
   plugins.function('encoders', networks['encoder'], 'build', networks['encoder_options'])
   plugins.function('objectives', train['objective'], 'loss', train['objective_options'])
+  plugins.function('optimizers', train['optimizer'], 'build', train['optimizer_options'])
   model.check(*(networks[key] for key in ('projector', 'predictor', 'small_predictor',
                                           'compute_dtype')))
   if train['target_statistics'] != 'batch' and train['target'] != 'moving_average':

@@ -8,11 +8,10 @@ import ml_collections
 
 from byol_jax import model, plugins, ranges, schedules
 from byol_jax.augment.views import CROP_RANGES, RANGES, SMALL_RANGES
-from byol_jax.encoders import normalization
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline.batches import PIPELINES
+from byol_jax.losses import targets
 from byol_jax.ranges import OPTIONS, OneOf, Range, Several, Table, number, whole
-from byol_jax.train_step import TARGETS
 
 # Keys that may change when a run is resumed: they leave the weights alone.
 MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
@@ -122,11 +121,11 @@ PRETRAINING = dict(
     train=dict(
         objective=plugins.Module('objectives'), objective_options=OPTIONS,
         epochs=ranges.POSITIVE, batch_size=whole(1), base_learning_rate=ranges.NOT_NEGATIVE,
-        warmup_epochs=ranges.NOT_NEGATIVE, weight_decay=ranges.DECAY, eta=number(0, 1000, '(]'),
-        momentum=ranges.MOMENTUM,
+        warmup_epochs=ranges.NOT_NEGATIVE,
+        optimizer=plugins.Module('optimizers'), optimizer_options=OPTIONS,
         learning_rate_multipliers=dict(projector=ranges.FACTOR, predictor=ranges.FACTOR),
         base_tau=ranges.SHARE, tau_schedule=OneOf(schedules.TAU_SCHEDULES),
-        target=OneOf(TARGETS), target_statistics=OneOf(normalization.TARGET_STATISTICS),
+        target=OneOf(tuple(targets.TARGETS)), target_statistics=OneOf(tuple(targets.STATISTICS)),
         base_batch_size=whole(0), accumulation_steps=whole(1), steps_per_dispatch=whole(1),
         stop_at_step=whole(0)),
     evals=dict(
@@ -162,7 +161,8 @@ def table_of(config: ml_collections.ConfigDict) -> Table:
       data=DATA | dict(options=options),
       model=model.RANGES | dict(encoder_options=own('encoders', config.model.encoder)),
       train=PRETRAINING['train'] | dict(
-          objective_options=own('objectives', config.train.objective)),
+          objective_options=own('objectives', config.train.objective),
+          optimizer_options=own('optimizers', config.train.optimizer)),
       evals=PRETRAINING['evals'] | dict(knn=own('evaluators', 'knn')))
 
 

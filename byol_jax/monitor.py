@@ -29,7 +29,8 @@ COLLAPSED = (
     'below {smallest_rank}). The network gives nearly the same output for every image, which '
     'makes the loss small and the representation useless. Try, one at a time: a lower '
     'train.base_learning_rate, a train.base_tau closer to 1, a longer train.warmup_epochs, the '
-    "paper's train.weight_decay; and check that the predictor and BatchNorm are in place.")
+    "paper's train.optimizer_options.weight_decay; and check that the predictor and BatchNorm are "
+    'in place.')
 
 
 class NonFiniteLoss(RuntimeError):

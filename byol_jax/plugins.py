@@ -1,4 +1,4 @@
-"""Parts found by name: a new encoder, data set, objective or evaluator is one file."""
+"""Parts found by name: a new encoder, data set, objective, optimizer or evaluator is one file."""
 
 from collections.abc import Callable, Mapping
 import importlib
@@ -15,7 +15,8 @@ from byol_jax.errors import InputError
 PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes', 'grid', 'roles', 'keep')
 # Where a config has the options of each kind.
 SECTIONS = dict(datasets='data.options', encoders='model.encoder_options',
-                evaluators='evaluators.{name}', objectives='train.objective_options')
+                evaluators='evaluators.{name}', objectives='train.objective_options',
+                optimizers='train.optimizer_options')
 
 
 class Module(NamedTuple):

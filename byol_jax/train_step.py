@@ -11,7 +11,7 @@ three of its updates to ten digits in float64.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -20,18 +20,11 @@ import optax
 
 from byol_jax import metrics
 from byol_jax.distributed import loops, parallel
-from byol_jax.encoders import normalization
-from byol_jax.losses import multi_crop
-from byol_jax.model import Model, Params
-from byol_jax.optimizers import lars as optimizers
+from byol_jax.model import Model, Outputs, Params
 
 Batch = Mapping[str, jax.Array]
 Scalars = dict[str, jax.Array]
 Schedule = Callable[[jax.Array], jax.Array]
-
-# What the predictions regress: the projections of the moving average (the paper's
-# method), of the online network itself, or the latter with gradients flowing into them.
-TARGETS = ('moving_average', 'stop_gradient', 'none')
 
 
 class TrainState(NamedTuple):
@@ -59,26 +52,22 @@ class Recipe(NamedTuple):
   model: the networks.
   views: batch -> the augmented views, each [B, H, W, 3] in [0, 1]: two, then any small ones.
   objective: (online, target) pairs of `model.Outputs` -> loss [B].
+  loss: as `loss_fn`, the paper's; others are in `losses`.
   optimizer: gradients -> momentum, without the learning rate.
   learning_rate: step -> learning rate.
   tau: step -> decay of the target parameters.
-  target: one of TARGETS. With the last two nothing reads the target parameters,
-    which follow nevertheless (Table 19: 'sg' and theta).
   accumulation_steps: parts of a batch that go through the networks one after another,
     for batches that do not fit; 1 for none.
-  target_statistics: what BatchNorm of the target network takes, one of
-    `normalization.TARGET_STATISTICS`.
   """
 
   model: Model
   views: Callable[[Batch], tuple[jax.Array, ...]]
   objective: Callable[..., jax.Array]
+  loss: Callable[..., Any]
   optimizer: optax.GradientTransformation
   learning_rate: Schedule
   tau: Schedule
-  target: str
   accumulation_steps: int = 1
-  target_statistics: str = 'batch'
 
 
 def init_state(key: jax.Array, images: jax.Array, recipe: Recipe) -> TrainState:
@@ -99,61 +88,51 @@ def init_state(key: jax.Array, images: jax.Array, recipe: Recipe) -> TrainState:
 
 def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ...],
             labels: jax.Array | None, recipe: Recipe):
-  """The loss of a batch: the objective plus the online classifier's.
+  """The loss of a batch: BYOL's, and the online classifier's (paper, section 3.1).
 
   Args:
     online_params: theta, with respect to which gradients are taken.
     state: everything else.
-    views: two arrays [B, H, W, 3] in [0, 1], and any small ones.
+    views: two arrays [B, H, W, 3] in [0, 1].
     labels: int32 [B]; None for unlabelled data, which has no classifier.
     recipe: the parts of the run.
 
   Returns:
     The loss, and (online_state, target_state, scalars).
   """
-  online_state, target_state = state.online_state, state.target_state
-  online, target = [], []
+  view1, view2 = views
+  network = recipe.model.apply
   # Each view is a forward pass of its own: BatchNorm sees one view at a time.
-  for view in views[:2]:
-    outputs, online_state = recipe.model.apply(online_params, online_state, view, True)
-    online.append(outputs)
-  if recipe.target == 'moving_average':
-    # The target too runs on the statistics of the batch. The scope names it in profiles.
-    of_batch = recipe.target_statistics == 'batch'
-    if not of_batch:
-      target_state = normalization.averaged_statistics(
-          target_state, online_state, state.step, recipe.tau(state.step))
-    with jax.named_scope('target'):
-      for view in views[:2]:
-        outputs, target_state = recipe.model.apply(
-            state.target_params, target_state, view, of_batch)
-        target.append(outputs)
-  else:
-    target = online
-  if recipe.target != 'none':
-    target = jax.lax.stop_gradient(target)
+  online1, online_state = network(online_params, state.online_state, view1, True)
+  online2, online_state = network(online_params, online_state, view2, True)
+  # The target too runs on the statistics of the batch. The scope names it in profiles.
+  with jax.named_scope('target'):
+    target1, target_state = network(state.target_params, state.target_state, view1, True)
+    target2, target_state = network(state.target_params, target_state, view2, True)
+  target = jax.lax.stop_gradient((target1, target2))
+  byol_loss = jnp.mean(recipe.objective((online1, online2), target))
+  loss, scalars = with_classifier(byol_loss, online1, labels)
+  return loss, (online_state, target_state, scalars)
 
-  byol_loss = jnp.mean(recipe.objective(online, target))
-  if views[2:]:
-    byol_loss = multi_crop.with_small_views(
-        byol_loss, views[2:], target, online_params, online_state, recipe)
+
+def with_classifier(byol_loss: jax.Array, online1: Outputs, labels: jax.Array | None
+                    ) -> tuple[jax.Array, Scalars]:
+  """Adds the online classifier's cross-entropy on view 1, which does not teach the encoder.
+
+  Returns:
+    The sum, and the scalars of the step, of which the moments of the projections are arrays.
+  """
   scalars = dict(byol_loss=byol_loss, projections=metrics.moments(
-      jax.lax.stop_gradient(online[0].projection)))
-  loss = byol_loss
-  if labels is not None:
-    classifier_loss, accuracies = _classify(online[0].logits, labels)
-    loss = loss + classifier_loss
-    scalars |= dict(classifier_loss=classifier_loss, **accuracies)
-  return loss, (online_state, target_state, dict(loss=loss, **scalars))
-
-
-def _classify(logits: jax.Array, labels: jax.Array):
-  """The online classifier's cross-entropy and accuracies on view 1."""
+      jax.lax.stop_gradient(online1.projection)))
+  if labels is None:
+    return byol_loss, dict(loss=byol_loss, **scalars)
+  logits = online1.logits
   chex.assert_equal_shape_prefix([logits, labels], 1)
-  cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  cross_entropy = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
   accuracies = {f'top{k}': jnp.mean(metrics.top_k_correct(logits, labels, k), dtype=jnp.float32)
                 for k in (1, 5) if k < logits.shape[-1]}
-  return jnp.mean(cross_entropy), accuracies
+  loss = byol_loss + cross_entropy
+  return loss, dict(loss=loss, **scalars, classifier_loss=cross_entropy, **accuracies)
 
 
 def compute_gradients(state: TrainState, batch: Batch, recipe: Recipe):
@@ -165,7 +144,7 @@ def compute_gradients(state: TrainState, batch: Batch, recipe: Recipe):
   def of_part(states, part):
     online_state, target_state = states
     views = recipe.views(part)
-    gradients, (*states, scalars) = jax.grad(loss_fn, has_aux=True)(
+    gradients, (*states, scalars) = jax.grad(recipe.loss, has_aux=True)(
         state.online_params, state._replace(online_state=online_state, target_state=target_state),
         views, part.get('labels'), recipe)
     return (gradients, scalars), tuple(states)
@@ -183,6 +162,11 @@ def ema_update(target_params: Params, online_params: Params, tau: jax.Array) -> 
       target_params, online_params)
 
 
+def apply_momentum(params: Params, momentum: Params, learning_rate: jax.Array) -> Params:
+  """params - learning_rate * momentum, in the dtype of the parameters."""
+  return jax.tree.map(lambda p, m: p - jnp.asarray(learning_rate, p.dtype) * m, params, momentum)
+
+
 def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState, Scalars]:
   """One step of BYOL; runs on every device under `parallel.pmap_step`.
 
@@ -198,8 +182,10 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainSt
   gradients, online_state, target_state, scalars = compute_gradients(state, batch, recipe)
   learning_rate, tau = recipe.learning_rate(state.step), recipe.tau(state.step)
 
-  momentum, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.online_params)
-  online_params = optimizers.apply(state.online_params, momentum, learning_rate)
+  # Optimizers whose momentum depends on the learning rate take it; it is applied below.
+  momentum, opt_state = optax.with_extra_args_support(recipe.optimizer).update(
+      gradients, state.opt_state, state.online_params, learning_rate=learning_rate)
+  online_params = apply_momentum(state.online_params, momentum, learning_rate)
   target_params = ema_update(state.target_params, online_params, tau)
 
   new_state = TrainState(state.step + 1, online_params, target_params, online_state,

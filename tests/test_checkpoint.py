@@ -16,7 +16,7 @@ from byol_jax import checkpoint, tensors
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline import file_kinds
-from byol_jax.optimizers import lars as optimizers
+from byol_jax.optimizers import lars
 from byol_jax.train_step import TrainState
 
 META = dict(config=dict(seed=1), resolved=dict(num_classes=3))
@@ -29,7 +29,7 @@ def make_state(step, width=5):
                   'projector/linear': {'w': rng.normal(size=(4, width)).astype(np.float32),
                                        'b': np.zeros(width, np.float32)}}
   params = tree()
-  opt_state = optimizers.lars(weight_decay=0., eta=1e-3, momentum=.9).init(params)
+  opt_state = lars.build(weight_decay=0., eta=1e-3, momentum=.9).init(params)
   statistics = lambda: {'encoder/~/norm/~/mean_ema': {
       'counter': np.int32(step), 'average': rng.normal(size=3).astype(np.float32)}}
   return TrainState(np.int32(step), params, tree(), statistics(), statistics(),

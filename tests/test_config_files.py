@@ -60,8 +60,8 @@ def test_wrong_kinds_and_paths(path, kind, message):
     (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n  del config.data\n'
      '  return config', 'FILE is no config of a pretraining: it lacks key data. experiments/'),
     (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n'
-     '  del config.train.eta\n  config.train.mine = 1\n  return config',
-     'FILE is no config of a pretraining: it lacks key train.eta and has the unknown key '
+     '  del config.train.base_tau\n  config.train.mine = 1\n  return config',
+     'FILE is no config of a pretraining: it lacks key train.base_tau and has the unknown key '
      'train.mine.')])
 def test_own_configs_that_are_none(tmp_path, text, message):
   path = put(tmp_path, text)

@@ -1,9 +1,6 @@
 """Every config resolves, is locked, and is documented where its keys are defined."""
 
-import functools
 import importlib
-import json
-import operator
 import pathlib
 
 import jax
@@ -14,13 +11,9 @@ import pytest
 from byol_jax import build
 from byol_jax import train_step as byol
 from byol_jax.config import (
-  ADDED_LATER,
-  OLDER,
   as_json,
-  completed,
-  completed_data,
+  deciding,
   differing_keys,
-  flat,
   overridden,
 )
 from byol_jax.errors import InputError
@@ -87,7 +80,7 @@ def test_imagenet_presets_are_the_papers_and_the_references(epochs, steps, rate,
   resolved = build.resolve(config, split)
   assert (resolved.max_steps, resolved.warmup_steps) == (steps, 3_127)
   assert resolved.peak_learning_rate == pytest.approx(rate)
-  assert (config.train.weight_decay, config.train.base_tau) == (decay, tau)
+  assert (config.train.optimizer_options.weight_decay, config.train.base_tau) == (decay, tau)
 
 
 def test_arguments_after_the_colon_reach_the_config():
@@ -156,25 +149,6 @@ def test_smoke_is_two_points_and_a_few_steps(module, name):
     module.get_config('smoke')
 
 
-def test_what_older_runs_lack_differs_only_where_it_is_another_than_then():
-  current = as_json(default.get_config())
-  current['data']['options'] = as_json(default.tfds_options())
-  keys = flat(current)
-  assert set(OLDER) <= set(keys)
-  saved = json.loads(json.dumps(current))
-  for key in OLDER:
-    *sections, name = key.split('.')
-    del functools.reduce(operator.getitem, sections, saved)[name]
-  del saved['train']['learning_rate_multipliers']  # Emptied.
-  differing = lambda: differing_keys(*map(completed, (saved, current)))
-  assert differing() == ['data.center_order: crop_first -> resize_first',
-                         'data.center_share: 1.0 -> 0.875']
-  current['train']['target'] = 'stop_gradient'
-  assert 'train.target: moving_average -> stop_gradient' in differing()
-  assert completed_data(saved['data'])['resize'] == 'bicubic'
-  assert 'subset_share' not in completed_data(saved['data'])['options']
-
-
 def test_differing_keys_are_named_with_both_values():
   saved, current = dict(a=dict(b=1, c=(1, 2)), d=3), dict(a=dict(b=2, c=(1, 2)), e=4)
   assert differing_keys(saved, current) == [
@@ -183,31 +157,11 @@ def test_differing_keys_are_named_with_both_values():
   assert differing_keys(dict(a=nan, b=1.), dict(a=nan, b=nan)) == ['b: 1.0 -> nan']
 
 
-def test_keys_of_today_that_do_nothing_make_no_other_run():
+def test_what_small_views_are_like_decides_only_where_there_are_some():
   config = as_json(load('default'))
-  older = {key: value for key, value in config.items() if key != 'view_small'}
-  older['train'] = {key: value for key, value in config['train'].items()
-                    if f'train.{key}' not in ADDED_LATER
-                    and key != 'learning_rate_multipliers'}
-  older['model'] = {key: value for key, value in config['model'].items()
-                    if f'model.{key}' not in ADDED_LATER}
-  assert len(older['train']) < len(config['train']) and len(older['model']) < len(config['model'])
-  differing = lambda one: differing_keys(*map(completed, (older, one)))
-  assert differing(config) == []
+  differing = lambda one: differing_keys(*map(deciding, (config, one)))
   assert differing(config | dict(view_small=config['view_small'] | dict(image_size=7))) == []
-  assert differing(config | dict(train=config['train'] | dict(base_batch_size=256))) == [
-      'train.base_batch_size: 0 -> 256']
-  sections = [one['model'] for one in (config, older)]
-  sections = [dict(one, encoder_options=dict(one['encoder_options'], depth=10), projector=[8, 4],
-                   predictor=[8, 4]) for one in sections]
-  shapes = [jax.eval_shape(build.build_model(one, 10).init, jax.random.key(0),
-                           jnp.zeros((2, 16, 16, 3))) for one in sections]
-  assert shapes[0] == shapes[1]
-
-
-def test_every_key_that_was_added_later_has_its_value_in_the_defaults():
-  keys = flat(as_json(load('default')))
-  assert {key: keys[key] for key in ADDED_LATER} == ADDED_LATER
+  assert differing(config | dict(view_small=config['view_small'] | dict(count=2))) != []
 
 
 @pytest.mark.parametrize('change, message', [

@@ -22,7 +22,7 @@ from byol_jax.augment import ops
 from byol_jax.augment.views import random_view
 from byol_jax.distributed import parallel
 from byol_jax.objectives import byol as objective
-from byol_jax.optimizers import lars as optimizers
+from byol_jax.optimizers import lars
 from experiments.configs import default
 from tests.planes import on_planes
 
@@ -77,12 +77,12 @@ def test_schedules(preset):
 
 def test_lars_with_a_changing_learning_rate():
   values = golden('lars')
-  optimizer = optimizers.lars(**json.loads(str(values['config'])))
+  optimizer = lars.build(**json.loads(str(values['config'])))
   params = haiku_tree(values, 'params0')
   opt_state = optimizer.init(params)
   for i, learning_rate in enumerate(values['learning_rates']):
     momentum, opt_state = optimizer.update(haiku_tree(values, f'grads{i}'), opt_state, params)
-    params = optimizers.apply(params, momentum, learning_rate)
+    params = byol.apply_momentum(params, momentum, learning_rate)
     assert_trees_close(params, haiku_tree(values, f'params{i + 1}'), 1e-5, 1e-6)
 
 
@@ -165,13 +165,12 @@ def golden_recipe(config, batch_size, dtype):
       compute_dtype=dtype, image_mean=ops.IMAGENET_MEAN, image_std=ops.IMAGENET_STD)
   return byol.Recipe(
       networks, lambda batch: (batch['view1'], batch['view2']), objective.loss,
-      optimizers.lars(**optimizer),
+      byol.loss_fn, lars.build(**optimizer),
       lambda step: schedules.learning_rate(
           step, base_learning_rate=schedule['base_learning_rate'], batch_size=batch_size,
           warmup_steps=schedule['warmup_steps'], max_steps=config['max_steps']),
       lambda step: schedules.tau(step, base_tau=config['base_target_ema'],
-                                 max_steps=config['max_steps'], schedule='cosine'),
-      'moving_average')
+                                 max_steps=config['max_steps'], schedule='cosine'))
 
 
 def golden_state(values, recipe, dtype):

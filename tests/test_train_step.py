@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
@@ -15,9 +16,11 @@ from byol_jax.augment import ops
 from byol_jax.augment.views import random_views
 from byol_jax.distributed import parallel
 from byol_jax.input_pipeline.order import part_order
+from byol_jax.losses import targets, variants
 from byol_jax.objectives import byol as objective
 from byol_jax.objectives import closed_form, infonce
-from byol_jax.optimizers import lars as optimizers
+from byol_jax.optimizers import lars
+from byol_jax.optimizers.multipliers import with_multipliers
 from experiments.configs import default, imagenet_r50
 from experiments.studies.scaling import shapes
 
@@ -43,12 +46,12 @@ def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_ave
       random_views, seed=0, policies=[config.view1.to_dict(), config.view2.to_dict(), *small],
       image_size=IMAGE_SIZE, dtype=dtype)
   return byol.Recipe(
-      networks, views, objective.loss,
-      optimizers.lars(weight_decay=1e-4, eta=1e-2, momentum=.9),
+      networks, views, objective.loss, variants.choose(target, 'batch', small_views),
+      lars.build(weight_decay=1e-4, eta=1e-2, momentum=.9),
       functools.partial(
           schedules.learning_rate, base_learning_rate=3.2, batch_size=BATCH_SIZE,
           warmup_steps=1, max_steps=40),
-      functools.partial(schedules.tau, base_tau=.9, max_steps=40, schedule='cosine'), target,
+      functools.partial(schedules.tau, base_tau=.9, max_steps=40, schedule='cosine'),
       accumulation_steps)
 
 
@@ -350,6 +353,17 @@ def test_labels_do_not_move_the_encoder():
   assert_close(results[0], results[1], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('labelled', [True, False])
+def test_the_variant_of_the_papers_choices_is_the_papers_loss(labelled):
+  recipe = make_recipe(num_classes=CLASSES if labelled else 0)
+  state, batch = initial_state(recipe), make_batch(0, labelled)
+  variant_loss = functools.partial(variants.loss_fn, target_of=targets.moving_average)
+  step = lambda loss: mapped_step(recipe._replace(loss=loss), jax.devices()[:1])(
+      parallel.replicate(state, jax.devices()[:1]),
+      parallel.shard_batch(batch, jax.devices()[:1]))
+  chex.assert_trees_all_equal(step(byol.loss_fn), step(variant_loss))
+
+
 @functools.cache
 def variant(name, compute_dtype='float64'):
   """Recipes that have every option between them; the first has small views and their predictor."""
@@ -358,10 +372,11 @@ def variant(name, compute_dtype='float64'):
                          normalization='group', initial_scale=2.)
     return recipe._replace(
         objective=functools.partial(infonce.loss, beta=.5, temperature=.3, normalization='l2'),
-        optimizer=optimizers.lars(weight_decay=1e-4, eta=1e-2, momentum=.9,
-                                  multipliers=dict(predictor=10.)))
+        optimizer=with_multipliers(lars.build(weight_decay=1e-4, eta=1e-2, momentum=.9),
+                                   dict(predictor=10.)))
   recipe = make_recipe(compute_dtype, predictor=())
-  return recipe._replace(objective=closed_form.loss, target_statistics='moving_average')
+  return recipe._replace(objective=closed_form.loss, loss=variants.choose(
+      'moving_average', 'moving_average', 0))
 
 
 @pytest.mark.slow

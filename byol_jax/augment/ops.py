@@ -117,4 +117,5 @@ def normalize(images: jax.Array, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> jax.Ar
 
 
 def clipped(image: Planes) -> Planes:
+  """Values below 0 become 0, above 1 they become 1."""
   return tuple(jnp.clip(plane, 0., 1.) for plane in image)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import contextvars
 import math
 
 import haiku as hk
@@ -9,18 +10,17 @@ import jax
 import jax.numpy as jnp
 
 # Whether small convolutions become products; `no_products` says when not.
-_products = True
+_PRODUCTS = contextvars.ContextVar('products', default=True)
 
 
 @contextlib.contextmanager
 def no_products() -> Iterator[None]:
   """In it no convolution becomes a product, which multiplies the padding too: to count work."""
-  global _products
-  before, _products = _products, False
+  token = _PRODUCTS.set(False)
   try:
     yield
   finally:
-    _products = before
+    _PRODUCTS.reset(token)
 
 
 class Conv2D(hk.Conv2D):
@@ -41,7 +41,7 @@ class Conv2D(hk.Conv2D):
         inputs.shape[1:3], self.kernel_shape, self.stride, self.padding)
     height, width = ((size + sum(pad) - kernel) // stride + 1 for size, pad, kernel, stride in zip(
         inputs.shape[1:3], pads, self.kernel_shape, self.stride))
-    if not _products or height * width >= rows * columns:
+    if not _PRODUCTS.get() or height * width >= rows * columns:
       return super().__call__(inputs)
     shape = (rows, columns, inputs.shape[-1], self.output_channels)
     w = hk.get_parameter('w', shape, inputs.dtype,

@@ -14,10 +14,6 @@ from byol_jax.distributed import parallel
 # standardized weights, which need no statistics of the batch (Richemond et al. 2020, arXiv
 # 2010.10241: 73.9 instead of 74.3 top-1 on ImageNet).
 NORMALIZATIONS = ('batch', 'group')
-# What BatchNorm of the target network takes: the statistics of the batch, as the reference, or a
-# moving average, with tau, of the online network's averages (EMAN, Cai et al. 2021, arXiv
-# 2101.08482; akin to Momentum^2 Teacher, arXiv 2101.07525).
-TARGET_STATISTICS = ('batch', 'moving_average')
 # Of the channels of each GroupNorm, or as many as divide them.
 GROUPS = 16
 
@@ -83,20 +79,3 @@ def standardized(kernel: jax.Array, epsilon: float = 1e-8) -> jax.Array:
   variance = jnp.var(full, axis=axes, keepdims=True)
   centred = full - jnp.mean(full, axis=axes, keepdims=True)
   return (centred * jax.lax.rsqrt(variance * count + epsilon)).astype(kernel.dtype)
-
-
-def averaged_statistics(target, online, step: jax.Array, tau: jax.Array):
-  """The target's averages of BatchNorm, moved towards the online network's; at first, those.
-
-  Args:
-    target: Haiku state of the target network.
-    online: the same of the online network, after its passes of this step.
-    step: optimizer steps done before, int32 [].
-    tau: decay, as of the parameters. With accumulation it acts for each part of the batch.
-  """
-  rate = 1. - jnp.where(step == 0, 0., tau)
-  # Counters are integers; only the averages are read.
-  return jax.tree.map(
-      lambda old, new: new if jnp.issubdtype(new.dtype, jnp.integer)
-      else old + jnp.asarray(rate, old.dtype) * (new - old),
-      target, jax.lax.stop_gradient(online))

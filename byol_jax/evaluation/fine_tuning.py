@@ -28,7 +28,8 @@ from byol_jax.augment.views import crop_and_flip
 from byol_jax.distributed import parallel
 from byol_jax.evaluation.contract import Images
 from byol_jax.input_pipeline import prefetch
-from byol_jax.optimizers import lars as optimizers
+from byol_jax.optimizers.lars import is_adapted
+from byol_jax.train_step import apply_momentum
 
 CLASSIFIER = 'classifier'
 # A speed is told from this many steps, after as many in which programs are still compiled.
@@ -165,10 +166,10 @@ def _step(carry: _Carry, batch: Mapping[str, jax.Array], *, encode, views, optim
   loss, gradients = parallel.mean_over_devices((loss, gradients))
   gradients = jax.tree.map(
       lambda g, p, decayed: g + carry.weight_decay.astype(p.dtype) * p if decayed else g,
-      gradients, params, optimizers.is_adapted(params))
+      gradients, params, is_adapted(params))
   updates, trace = optimizer.update(gradients, optax.TraceState(carry.velocity))
   rate = carry.learning_rate / 2 * (1 + jnp.cos(jnp.pi * carry.step / carry.max_steps))
-  weights = Weights(optimizers.apply(params, updates, rate), state)
+  weights = Weights(apply_momentum(params, updates, rate), state)
   return carry._replace(step=carry.step + 1, weights=weights, velocity=trace.trace), loss
 
 

@@ -5,11 +5,19 @@ it: the two differ whenever the learning rate changes, in warm-up and cosine dec
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import jax
-import jax.numpy as jnp
 import optax
+
+from byol_jax import ranges
+
+OPTIONS = dict(
+    weight_decay=1.5e-6,  # l2 (section 3.3); a number in [0, 100]
+    eta=1e-3,  # trust coefficient (appendix J); a number in (0, 1000]
+    momentum=0.9,  # (appendix J); a number in [0, 1)
+)
+RANGES = dict(weight_decay=ranges.DECAY, eta=ranges.number(0, 1000, '(]'),
+              momentum=ranges.MOMENTUM)
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 
@@ -23,8 +31,7 @@ def is_adapted(params: Params) -> Params:
           for module, values in params.items()}
 
 
-def lars(*, weight_decay: float, eta: float, momentum: float,
-         multipliers: Mapping[str, float] = MappingProxyType({})) -> optax.GradientTransformation:
+def build(*, weight_decay: float, eta: float, momentum: float) -> optax.GradientTransformation:
   """LARS (You et al. 2017) up to, and without, the learning rate.
 
   The update of an adapted weight p with gradient g is
@@ -38,27 +45,8 @@ def lars(*, weight_decay: float, eta: float, momentum: float,
     weight_decay: l2 coefficient, added to the gradient.
     eta: trust coefficient.
     momentum: decay of the momentum buffer, in [0, 1).
-    multipliers: of the learning rate in the heads, {'predictor': 10.} (Tables 21 and 22), which
-      is that of the predictor for small views too; of other modules it is 1. The buffers are
-      those without multipliers.
   """
-  stages = [
+  return optax.chain(
       optax.add_decayed_weights(weight_decay, mask=is_adapted),
       optax.masked(optax.scale_by_trust_ratio(trust_coefficient=eta), is_adapted),
-      optax.trace(decay=momentum)]
-  if any(factor != 1 for factor in multipliers.values()):
-    stages.append(optax.stateless(lambda updates, _: _multiplied(updates, multipliers)))
-  return optax.chain(*stages)
-
-
-def _multiplied(updates: Params, multipliers: Mapping[str, float]) -> Params:
-  factors = {module: multipliers.get(module.split('/')[0].removesuffix('_small'), 1.)
-             for module in updates}
-  return {module: {name: array if factors[module] == 1 else factors[module] * array
-                   for name, array in arrays.items()} for module, arrays in updates.items()}
-
-
-def apply(params: Params, momentum: Params, learning_rate: jax.Array) -> Params:
-  """params - learning_rate * momentum, in the dtype of the parameters."""
-  return jax.tree.map(lambda p, m: p - jnp.asarray(learning_rate, p.dtype) * m,
-                      params, momentum)
+      optax.trace(decay=momentum))

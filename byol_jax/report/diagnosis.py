@@ -42,8 +42,8 @@ NORMAL = (
      'collapsed may look well for some epochs, and ends like a random encoder, above chance.'),
     ('If it has collapsed', 'Try, one at a time: a lower train.base_learning_rate; a longer '
      'train.warmup_epochs; train.base_tau closer to 1, such as 0.99 or 0.996; the '
-     "paper's train.weight_decay of 1.5e-6. See that the predictor is there, that "
-     'train.target is moving_average and that BatchNorm is in the heads.'),
+     "paper's train.optimizer_options.weight_decay of 1.5e-6. See that the predictor is there, "
+     'that train.target is moving_average and that BatchNorm is in the heads.'),
 )
 
 

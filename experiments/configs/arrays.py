@@ -34,6 +34,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.image_size = 32
   config.data.center_share = 1.0  # small images are seen whole
   config.model.encoder_options.update(depth=18, stem='small', first_projection=False)
-  config.train.update(epochs=300.0, batch_size=256, base_learning_rate=0.3, base_tau=0.99,
-                      weight_decay=1e-6)
+  config.train.update(epochs=300.0, batch_size=256, base_learning_rate=0.3, base_tau=0.99)
+  config.train.optimizer_options.weight_decay = 1e-6
   return config.lock()

@@ -44,8 +44,8 @@ def get_config(arguments='') -> ml_collections.ConfigDict:
 
 def _gpu(config) -> None:
   config.model.encoder_options.update(depth=18, stem='small')
-  config.train.update(epochs=1000.0, batch_size=256, base_learning_rate=1.0, weight_decay=1e-5,
-                      base_tau=0.99, eta=0.02)
+  config.train.update(epochs=1000.0, batch_size=256, base_learning_rate=1.0, base_tau=0.99)
+  config.train.optimizer_options.update(weight_decay=1e-5, eta=0.02)
 
 
 def _cpu(config) -> None:
@@ -55,6 +55,7 @@ def _cpu(config) -> None:
   for view in (config.view1, config.view2):
     view.crop_area = (0.2, 1.0)
   config.train.update(epochs=30.0, batch_size=128, base_learning_rate=1.0, warmup_epochs=1.0,
-                      weight_decay=1e-6, base_tau=0.99, eta=1e-2)
+                      base_tau=0.99)
+  config.train.optimizer_options.update(weight_decay=1e-6, eta=1e-2)
   config.evals.every_epochs = 5.0
   config.checkpoint.every_epochs = 5.0

@@ -14,6 +14,7 @@ finite, and whole numbers fit in 32 bits.
 import ml_collections
 
 from byol_jax.errors import InputError
+from byol_jax.optimizers import lars
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -296,9 +297,8 @@ def _train() -> ml_collections.ConfigDict:
       base_learning_rate=0.2,  # per 256 images (section 3.3); a number of 0 or more
       # Linear from 0, shorter than the run (section 3.3); a number of 0 or more
       warmup_epochs=10.0,
-      weight_decay=1.5e-6,  # l2, in LARS (section 3.3); a number in [0, 100]
-      eta=1e-3,  # trust coefficient of LARS (appendix J); a number in (0, 1000]
-      momentum=0.9,  # (appendix J); a number in [0, 1)
+      optimizer='lars',  # a module of byol_jax/optimizers or a dotted path
+      optimizer_options=dict(lars.OPTIONS),
       # Of the learning rate in the heads (Tables 21 and 22); encoder and classifier have 1.
       learning_rate_multipliers=dict(
           projector=1.0,  # a number in [0, 1000]

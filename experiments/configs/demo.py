@@ -37,7 +37,8 @@ def get_config() -> ml_collections.ConfigDict:
   for view in (config.view1, config.view2):
     view.crop_area = (0.5, 1.0)
   config.train.update(epochs=6.0, batch_size=64, base_learning_rate=1.0, warmup_epochs=1.0,
-                      weight_decay=1e-6, base_tau=0.99, eta=1e-2)
+                      base_tau=0.99)
+  config.train.optimizer_options.update(weight_decay=1e-6, eta=1e-2)
   config.evals.every_epochs = 3.0
   config.evals.knn.k = 20
   config.log.every_steps = 50

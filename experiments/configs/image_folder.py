@@ -23,6 +23,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.update(dataset='image_folder', options=default.image_folder_options(),
                      pipeline='tf_data', virtual_shards=16)
   config.data.options.labels = 'none'
-  config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99,
-                      weight_decay=1e-6)
+  config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99)
+  config.train.optimizer_options.weight_decay = 1e-6
   return config.lock()

@@ -43,8 +43,8 @@ def get_config(arguments='') -> ml_collections.ConfigDict:
   config.data.update(dataset='tfds', options=default.tfds_options(), pipeline='tf_data',
                      virtual_shards=64)
   config.model.encoder_options.update(depth=given['depth'], width=given['width'])
-  config.train.update(epochs=float(given['epochs']), base_learning_rate=learning_rate,
-                      weight_decay=weight_decay, base_tau=tau)
+  config.train.update(epochs=float(given['epochs']), base_learning_rate=learning_rate, base_tau=tau)
+  config.train.optimizer_options.weight_decay = weight_decay
   # 1.3 million images to encode each time; the probe in the log is free.
   config.evals.every_epochs = 0.0
   config.checkpoint.every_epochs = 5.0

@@ -22,7 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
                      image_size=128, virtual_shards=16)
   config.data.options.name = 'imagenette/160px-v2'
   config.model.encoder_options.depth = 18
-  config.train.update(batch_size=256, base_learning_rate=2.0, weight_decay=1e-6)
+  config.train.update(batch_size=256, base_learning_rate=2.0)
+  config.train.optimizer_options.weight_decay = 1e-6
   config.evals.every_epochs = 20.0
   config.checkpoint.every_epochs = 20.0
   return config.lock()

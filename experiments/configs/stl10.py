@@ -22,6 +22,6 @@ def get_config() -> ml_collections.ConfigDict:
   config = default.get_config().unlock()
   config.data.update(dataset='stl10', options=default.stl10_options(), image_size=96)
   config.model.encoder_options.depth = 18
-  config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99,
-                      weight_decay=1e-6)
+  config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99)
+  config.train.optimizer_options.weight_decay = 1e-6
   return config.lock()

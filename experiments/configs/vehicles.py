@@ -28,6 +28,6 @@ def get_config(text='') -> ml_collections.ConfigDict:
                              train=(given['train'] or None) if own else None)
   for view in (config.view1, config.view2):
     view.crop_area = (0.25, 1.0)
-  config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99,
-                      weight_decay=1e-6)
+  config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99)
+  config.train.optimizer_options.weight_decay = 1e-6
   return config.lock()

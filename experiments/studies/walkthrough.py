@@ -118,7 +118,8 @@ def numbers(found: Trace, config: ml_collections.ConfigDict, tensor: tuple[str, 
       tree[module][name].astype(np.float64) for tree in (
           found.state.online_params, found.state.target_params, found.gradients,
           found.new_state.online_params, found.new_state.target_params))
-  decayed = gradient + config.train.weight_decay * theta
+  optimizer = config.train.optimizer_options
+  decayed = gradient + optimizer.weight_decay * theta
   return dict(
       step=int(found.state.step), batch_size=len(found.losses),
       sample_id=int(found.batch['sample_id'][ROW]),
@@ -133,8 +134,7 @@ def numbers(found: Trace, config: ml_collections.ConfigDict, tensor: tuple[str, 
       others=float(np.delete(cosines[ROW], ROW).mean()), loss=float(found.losses[ROW]),
       batch_loss=float(found.losses.mean()), tensor='/'.join(tensor), shape=list(theta.shape),
       theta_length=length(theta), gradient_length=length(gradient),
-      ratio=config.train.eta * length(theta) / length(decayed), eta=config.train.eta,
-      weight_decay=config.train.weight_decay, momentum=config.train.momentum,
+      ratio=optimizer.eta * length(theta) / length(decayed), **optimizer,
       learning_rate=float(found.scalars['learning_rate']), tau=float(found.scalars['tau']),
       moved=length(moved - theta), theta=[float(x.flat[0]) for x in (theta, moved)],
       xi=[float(x.flat[0]) for x in (xi, followed)],

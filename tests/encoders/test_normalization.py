@@ -35,16 +35,3 @@ def test_kernels_are_standardized_for_each_output_channel():
   expected = (kernel - kernel.mean((0, 1, 2))) / kernel.std((0, 1, 2)) / np.sqrt(3 * 3 * 4)
   np.testing.assert_allclose(normalization.standardized(kernel), expected, atol=1e-6)
   assert normalization.standardized(jnp.zeros((1, 1, 2, 2))).max() == 0
-
-
-def test_averaged_statistics_start_with_the_online_ones_and_move_with_tau():
-  draw = lambda seed: {'norm/~/mean_ema': dict(
-      average=np.random.default_rng(seed).normal(size=3).astype(np.float32),
-      counter=np.int32(seed))}
-  target, online = draw(1), draw(2)
-  first = normalization.averaged_statistics(target, online, jnp.int32(0), jnp.float32(.9))
-  later = normalization.averaged_statistics(target, online, jnp.int32(5), jnp.float32(.9))
-  own, other = (tree['norm/~/mean_ema']['average'] for tree in (target, online))
-  np.testing.assert_allclose(first['norm/~/mean_ema']['average'], other, rtol=1e-6)
-  np.testing.assert_allclose(later['norm/~/mean_ema']['average'], .9 * own + .1 * other,
-                             rtol=1e-5)

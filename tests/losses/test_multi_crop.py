@@ -10,7 +10,8 @@ from byol_jax.input_pipeline import preprocess
 from byol_jax.losses import multi_crop
 from byol_jax.model import Outputs
 from byol_jax.objectives import byol
-from byol_jax.optimizers import lars as optimizers
+from byol_jax.optimizers import lars
+from byol_jax.optimizers.multipliers import with_multipliers
 
 
 def test_the_loss_is_the_mean_over_large_and_small_views():
@@ -30,8 +31,8 @@ def test_the_loss_is_the_mean_over_large_and_small_views():
 
 
 def test_the_second_predictor_has_the_learning_rate_of_the_first():
-  optimizer = optimizers.lars(weight_decay=0., eta=1., momentum=0.,
-                              multipliers=dict(predictor=10.))
+  optimizer = with_multipliers(lars.build(weight_decay=0., eta=1., momentum=0.),
+                               dict(predictor=10.))
   params = {name: {'b': np.ones(2, np.float32)} for name in ('predictor_small/linear',
                                                              'predictor/linear', 'projector')}
   updates, _ = optimizer.update(params, optimizer.init(params), params)

@@ -5,7 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax.optimizers import lars as optimizers
+from byol_jax.optimizers import lars
+from byol_jax.optimizers.multipliers import with_multipliers
+from byol_jax.train_step import apply_momentum
 
 OPTIONS = dict(weight_decay=.1, eta=.02, momentum=.9)
 SHAPES = {
@@ -56,12 +58,12 @@ def reference(learning_rates):
 def optax_lars(learning_rate):
   return optax.lars(
       learning_rate, weight_decay=OPTIONS['weight_decay'], momentum=OPTIONS['momentum'],
-      trust_coefficient=OPTIONS['eta'], weight_decay_mask=optimizers.is_adapted,
-      trust_ratio_mask=optimizers.is_adapted)
+      trust_coefficient=OPTIONS['eta'], weight_decay_mask=lars.is_adapted,
+      trust_ratio_mask=lars.is_adapted)
 
 
 def test_weights_are_adapted_and_biases_and_norms_are_not():
-  mask = optimizers.is_adapted(draw(0))
+  mask = lars.is_adapted(draw(0))
   chex.assert_trees_all_equal_structs(mask, draw(0))
   assert {(m, n) for m, values in mask.items() for n, value in values.items() if value} == ADAPTED
 
@@ -69,7 +71,7 @@ def test_weights_are_adapted_and_biases_and_norms_are_not():
 @pytest.mark.parametrize('learning_rates', [[.5] * 5, [0., .3, .6, .4, .1]],
                          ids=['constant', 'changing'])
 def test_several_steps_against_numpy(learning_rates):
-  actual = run(optimizers.lars(**OPTIONS), learning_rates, optimizers.apply)
+  actual = run(lars.build(**OPTIONS), learning_rates, apply_momentum)
   chex.assert_trees_all_close(actual, reference(learning_rates), rtol=1e-4, atol=1e-5)
 
 
@@ -77,7 +79,7 @@ def test_equals_optax_lars_while_the_learning_rate_is_constant():
   rates = [.5] * 5
   theirs = run(optax_lars(.5), rates, lambda params, updates, _: optax.apply_updates(
       params, updates))
-  ours = run(optimizers.lars(**OPTIONS), rates, optimizers.apply)
+  ours = run(lars.build(**OPTIONS), rates, apply_momentum)
   chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -85,7 +87,7 @@ def test_differs_from_optax_lars_once_the_learning_rate_changes():
   rates = [.5, .5, .1]
   theirs = run(optax_lars(lambda step: jnp.asarray(rates)[step]), rates,
                lambda params, updates, _: optax.apply_updates(params, updates))
-  ours = run(optimizers.lars(**OPTIONS), rates, optimizers.apply)
+  ours = run(lars.build(**OPTIONS), rates, apply_momentum)
   difference = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ours, theirs)
   assert min(jax.tree.leaves(difference)) > 1e-3
 
@@ -93,7 +95,7 @@ def test_differs_from_optax_lars_once_the_learning_rate_changes():
 @pytest.mark.parametrize('weight, gradient', [
     ([0., 0.], [3., -4.]), ([1., 2.], [0., 0.]), ([0., 0.], [0., 0.])])
 def test_the_trust_ratio_is_one_where_a_norm_is_zero(weight, gradient):
-  optimizer = optimizers.lars(weight_decay=0., eta=1e-3, momentum=.9)
+  optimizer = lars.build(weight_decay=0., eta=1e-3, momentum=.9)
   params, gradients = ({'linear': {'w': jnp.array(value)}} for value in (weight, gradient))
   momentum, _ = optimizer.update(gradients, optimizer.init(params), params)
   np.testing.assert_array_equal(momentum['linear']['w'], gradient)
@@ -103,15 +105,15 @@ def test_the_trust_ratio_is_one_where_a_norm_is_zero(weight, gradient):
 def test_apply_subtracts_in_the_dtype_of_the_parameters(dtype):
   params = {'linear': {'w': jnp.array([1., -2.], dtype)}}
   momentum = {'linear': {'w': jnp.array([4., 8.], dtype)}}
-  updated = optimizers.apply(params, momentum, jnp.float32(.25))['linear']['w']
+  updated = apply_momentum(params, momentum, jnp.float32(.25))['linear']['w']
   assert updated.dtype == dtype
   np.testing.assert_array_equal(updated, [0., -4.])
 
 
 def test_multipliers_are_of_the_learning_rate_in_their_heads():
   rates, factors = [.5, .3, .4], dict(projector=.5, predictor=10.)
-  once = run(optimizers.lars(**OPTIONS), rates[:1], optimizers.apply)
-  often = run(optimizers.lars(**OPTIONS, multipliers=factors), rates[:1], optimizers.apply)
+  once = run(lars.build(**OPTIONS), rates[:1], apply_momentum)
+  often = run(with_multipliers(lars.build(**OPTIONS), factors), rates[:1], apply_momentum)
   for module, arrays in draw(0).items():
     for name, before in arrays.items():
       np.testing.assert_allclose(
@@ -122,14 +124,14 @@ def test_multipliers_are_of_the_learning_rate_in_their_heads():
 
 def test_multipliers_of_one_change_no_bit_and_no_state():
   rates = [.5, .3, .4]
-  plain = run(optimizers.lars(**OPTIONS), rates, optimizers.apply)
-  ones = run(optimizers.lars(**OPTIONS, multipliers=dict(projector=1., predictor=1.)), rates,
-             optimizers.apply)
-  half = run(optimizers.lars(**OPTIONS, multipliers=dict(predictor=.5)), rates, optimizers.apply)
+  plain = run(lars.build(**OPTIONS), rates, apply_momentum)
+  ones = run(with_multipliers(lars.build(**OPTIONS), dict(projector=1., predictor=1.)), rates,
+             apply_momentum)
+  half = run(with_multipliers(lars.build(**OPTIONS), dict(predictor=.5)), rates, apply_momentum)
   chex.assert_trees_all_equal(ones, plain)
   for module in SHAPES:
     if not module.startswith('predictor'):
       chex.assert_trees_all_equal(half[module], plain[module])
-  optimizer = optimizers.lars(**OPTIONS, multipliers=dict(predictor=.5))
+  optimizer = with_multipliers(lars.build(**OPTIONS), dict(predictor=.5))
   chex.assert_trees_all_equal(optax.tree.get(optimizer.init(draw(0)), 'trace'),
-                              optax.tree.get(optimizers.lars(**OPTIONS).init(draw(0)), 'trace'))
+                              optax.tree.get(lars.build(**OPTIONS).init(draw(0)), 'trace'))

@@ -27,8 +27,10 @@ def test_settings_are_runs_that_differ_in_the_seed_only(six):
 
 def test_of_many_keys_only_unusual_values_are_named(make_run):
   found = compare.settings([
-      make_run('usual'), make_run('tau', train__base_tau=.5), make_run('rate', train__momentum=.7),
-      make_run('both', train__weight_decay=.1, train__eta=.2)])
+      make_run('usual'), make_run('tau', train__base_tau=.5),
+      make_run('rate', train__optimizer_options__momentum=.7),
+      make_run('both', train__optimizer_options__weight_decay=.1,
+               train__optimizer_options__eta=.2)])
   assert [setting.name for setting in found] == [
       'the most frequent values', 'base_tau=0.5', 'momentum=0.7', 'eta=0.2  weight_decay=0.1']
 

@@ -89,9 +89,9 @@ def test_a_point_that_occurs_twice_is_run_once(tmp_path):
      "config.seed is 'x'; it can be a whole number of 0 or more"),
     (lambda hyper: hyper.sweep('config.train.epochs', [10 ** 400]), 'it can be a number above 0'),
     (lambda hyper: hyper.product([hyper.sweep('config.seed', [3]),
-                                  hyper.sweep('config.train.momentum', [.9, 1.5])]),
-     r'The point seed=3  train.momentum=1.5 cannot be run: train.momentum is 1.5; it can be a '
-     r'number in \[0, 1\)\.'),
+                                  hyper.sweep('config.train.base_tau', [.9, 1.5])]),
+     r'The point seed=3  train.base_tau=1.5 cannot be run: train.base_tau is 1.5; it can be a '
+     r'number in \[0, 1\]\.'),
     (lambda hyper: hyper.sweep('config.data.options.train_examples', [0]),
      'The point data.options.train_examples=0 cannot be run: data.options.train_examples is 0'),
     (lambda hyper: hyper.sweep('config.evals.afterwards', [('no/such.py:x',)]),
@@ -151,7 +151,8 @@ def test_each_slot_has_its_devices(three):
 def test_a_run_that_outlives_its_sweep_is_not_started_twice(three, capfd):
   """The child holds the lock after its parent was killed."""
   point = with_code(three[0], 'print("up", flush=True); sys.stdin.read(); result.write_text("")')
-  code = ('import sys; from tests.sweep import test_points as t; from byol_jax.sweep import runner\\n'
+  code = ('import sys\nfrom byol_jax.sweep import runner\n'
+          'from tests.sweep import test_points as t\n'
           f'p = [q for q in t.points({str(point.folder.parents[1])!r}) '
           f'if q.digest == {point.digest!r}][0]\n'
           'runner.run('

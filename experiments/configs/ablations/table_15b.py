@@ -21,8 +21,8 @@ PUBLISHED = {1e-6: '72.5', 1e-7: '72.1', 5e-7: '72.6', 5e-6: '71.0 +- 0.3', 1e-5
 
 
 def rows(config) -> list[Row]:
-  return base.proportional(config.train.weight_decay, 1e-6, PUBLISHED,
-                           'config.train.weight_decay', 'weight decay')
+  return base.proportional(config.train.optimizer_options.weight_decay, 1e-6, PUBLISHED,
+                           'config.train.optimizer_options.weight_decay', 'weight decay')
 
 
 get_hyper = base.sweep_of(get_config, rows)

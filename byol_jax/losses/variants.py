@@ -1,0 +1,54 @@
+"""The loss with another target than the paper's, or with small views."""
+
+from collections.abc import Callable
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from byol_jax import train_step
+from byol_jax.losses import multi_crop, targets
+from byol_jax.model import Params
+from byol_jax.train_step import Recipe, TrainState
+
+
+def choose(target: str, statistics: str, small_views: int) -> Callable:
+  """The loss function of a run: the paper's, or a variant.
+
+  Args:
+    target: one of `targets.TARGETS`.
+    statistics: of BatchNorm in the moving average, one of `targets.STATISTICS`.
+    small_views: how many there are of each image.
+  """
+  target_of = targets.named(target, statistics)
+  if target_of is targets.moving_average and not small_views:
+    return train_step.loss_fn
+  return functools.partial(loss_fn, target_of=target_of)
+
+
+def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ...],
+            labels: jax.Array | None, recipe: Recipe, *, target_of: Callable):
+  """`train_step.loss_fn` with a choice of the target, and with small views after the two.
+
+  Args:
+    online_params: theta, with respect to which gradients are taken.
+    state: everything else.
+    views: two arrays [B, H, W, 3] in [0, 1], and any number of small ones [B, h, w, 3].
+    labels: int32 [B]; None for unlabelled data, which has no classifier.
+    recipe: the parts of the run.
+    target_of: one of `targets`.
+
+  Returns:
+    The loss, and (online_state, target_state, scalars).
+  """
+  large, small = views[:2], views[2:]
+  online1, online_state = recipe.model.apply(online_params, state.online_state, large[0], True)
+  online2, online_state = recipe.model.apply(online_params, online_state, large[1], True)
+  online = online1, online2
+  target, target_state = target_of(online, online_state, large, state, recipe)
+  byol_loss = jnp.mean(recipe.objective(online, target))
+  if small:
+    byol_loss = multi_crop.with_small_views(
+        byol_loss, small, target, online_params, online_state, recipe)
+  loss, scalars = train_step.with_classifier(byol_loss, online1, labels)
+  return loss, (online_state, target_state, scalars)
