@@ -2,7 +2,7 @@
 
 A checkpoint of step N is the folder `<workdir>/checkpoints/N` with four trees,
 `online`, `target`, `state` (BatchNorm statistics of both networks) and `optimizer`
-(momentum), and `meta`: config, resolved values, shapes, and a sha256 of each tree.
+(its state), and `meta`: config, resolved values, shapes, and a sha256 of each tree.
 Orbax writes it in the background and commits it, by a rename or in an object store by
 the file COMMITTED: what `steps` lists is whole. Altered bytes load without an error in
 Orbax, hence the digests: every restore compares them. A checkpoint that is damaged is
@@ -26,7 +26,6 @@ from typing import Any
 
 from etils import epath
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -62,7 +61,7 @@ def trees_of(state: TrainState) -> dict[str, tensors.Tree]:
   """The four trees of a state, as nested dicts of arrays."""
   return dict(online=state.online_params, target=state.target_params,
               state=dict(online=state.online_state, target=state.target_state),
-              optimizer=optax.tree.get(state.opt_state, 'trace'))
+              optimizer=tensors.nested(state.opt_state))
 
 
 @contextlib.contextmanager
@@ -145,8 +144,7 @@ def steps(workdir: str | os.PathLike) -> list[int]:
 
 
 def _is_checkpoint(path: epath.Path) -> bool:
-  name = path.name
-  if not (name.isascii() and name.isdigit() and str(int(name)) == name):
+  if not (path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name):
     return False
   return not files.in_object_store(path) or (path / COMMITTED).exists()
 
@@ -234,7 +232,7 @@ def restore(workdir: str | os.PathLike, like: TrainState, step: int | None = Non
   return TrainState(
       step=np.int32(meta['step']), online_params=trees['online'], target_params=trees['target'],
       online_state=trees['state']['online'], target_state=trees['state']['target'],
-      opt_state=optax.tree.set(like.opt_state, trace=trees['optimizer'])), meta
+      opt_state=tensors.filled(like.opt_state, trees['optimizer'])), meta
 
 
 def _folder(workdir):

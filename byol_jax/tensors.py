@@ -38,6 +38,28 @@ def check(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> No
                      f'{len(differing)} tensors differ:\n  {shown}{more}')
 
 
+def nested(tree: Any) -> dict[str, Any]:
+  """Any pytree of arrays as nested dicts; fields of tuples are called by name or by place."""
+  result: dict[str, Any] = {}
+  for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    inside, (*parts, last) = result, _names(path)
+    for part in parts:
+      inside = inside.setdefault(part, {})
+    inside[last] = leaf
+  return result
+
+
+def filled(like: Any, values: Tree) -> Any:
+  """The pytree of which `values` are what `nested` gives; `like` says what it consists of."""
+  found = flat(values)
+  return jax.tree_util.tree_map_with_path(lambda path, _: found['/'.join(_names(path))], like)
+
+
+def _names(path) -> list[str]:
+  """{key} of a dict, .name of a named tuple, [place] of a tuple: as plain text."""
+  return [jax.tree_util.keystr((key,), simple=True) for key in path]
+
+
 def flat(tree: Tree) -> dict[str, np.ndarray]:
   """{path: array} of nested dicts, the path's parts joined by slashes."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)

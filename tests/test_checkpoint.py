@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import checkpoint, tensors
+from byol_jax import checkpoint, files, tensors
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline import file_kinds
@@ -170,8 +170,8 @@ def test_other_names_are_no_checkpoints(saved, name):
 
 
 def test_in_an_object_store_a_checkpoint_is_one_when_it_is_committed(saved, monkeypatch):
-  monkeypatch.setattr(parallel, 'in_object_store', lambda path: True)
-  monkeypatch.setattr(parallel, 'folder', epath.Path)
+  monkeypatch.setattr(files, 'in_object_store', lambda path: True)
+  monkeypatch.setattr(files, 'folder', epath.Path)
   assert checkpoint.steps(saved) == [1, 2]
   (saved / 'checkpoints' / '2' / checkpoint.COMMITTED).unlink()
   assert checkpoint.steps(saved) == [1]

@@ -15,6 +15,7 @@ from byol_jax import evaluate, plugins, train
 from byol_jax.config import EVALUATION, PRETRAINING, range_of, table_of
 from byol_jax.errors import InputError
 from byol_jax.evaluation import checks
+from byol_jax.objectives import infonce
 from byol_jax.ranges import OPTIONS
 from experiments.configs import arrays, default, demo
 from experiments.configs.eval import default as eval_default
@@ -24,8 +25,10 @@ EVALUATORS = ('linear', 'linear_features', 'knn', 'knn_grid', 'few_shot', 'linea
               'semi_supervised', 'fine_tuned_transfer', 'retrieval')
 PLUGINS = [('datasets', name) for name in plugins.known('datasets')] + [
     ('encoders', 'resnet'), ('objectives', 'byol'), ('objectives', 'infonce'),
-    ('objectives', 'closed_form'), *(('evaluators', name) for name in EVALUATORS)]
-FUNCTIONS = dict(datasets='load', encoders='build', objectives='loss', evaluators='fit')
+    ('objectives', 'closed_form'), ('optimizers', 'lars'),
+    *(('evaluators', name) for name in EVALUATORS)]
+FUNCTIONS = dict(datasets='load', encoders='build', objectives='loss', evaluators='fit',
+                 optimizers='build')
 # For whole numbers, numbers, words, texts and tuples alike; each key has most of them.
 VALUES = (-1, 0, 1.5, 32.5, math.nan, -math.inf, 2 ** 63, 10 ** 400, True, None, '', 'wrong',
           'no.module', (), (0.,), (32.5, 16), (.9, .1), (.5, .5, math.nan), ('x', 'x'), ('',),
@@ -40,16 +43,18 @@ def some(table, *keys):
   return {key: table[key] for key in keys}
 
 
-# Functions that introduce keys, and the table of their ranges.
+# Functions and modules that introduce keys, and the table of their ranges.
 SOURCES = [
     (default.get_config, some(PRETRAINING, 'seed', 'log', 'checkpoint')),
     (default._data, PRETRAINING['data']),
-    (default._model, PRETRAINING['model'] | dict(encoder_options=own('encoders', 'resnet'))),
+    (default._model, PRETRAINING['model']),
     (default._view, PRETRAINING['view1']),
     (default._small_view, some(PRETRAINING['view_small'], 'count', 'image_size', 'crop_area')),
     (default._train, PRETRAINING['train']),
     (default._evals, PRETRAINING['evals']),
-    (default.infonce_options, own('objectives', 'infonce')),
+    *((plugins.load(kind, name), own(kind, name)) for kind, name in (
+        ('encoders', 'resnet'), ('objectives', 'infonce'), ('objectives', 'closed_form'),
+        ('optimizers', 'lars'))),
     (arrays.get_config, dict(data=dict(options=own('datasets', 'arrays')))),
     (demo.get_config, dict(data=dict(options=own('datasets', 'shapes')))),
     *((getattr(default, f'{name}_options'), own('datasets', name))
@@ -70,9 +75,16 @@ def flat(table, prefix=''):
       yield f'{prefix}{key}', value
 
 
-def comments(function):
-  """{key: comment} of the dicts in a function: behind the value, or the lines above the key."""
-  source = inspect.getsource(function)
+def source_of(place):
+  """The text of a function, or of OPTIONS in a module."""
+  text = inspect.getsource(place)
+  return text if inspect.isfunction(place) else re.search(r'^OPTIONS = .*?\n(?=\S*RANGES)', text,
+                                                          re.M | re.S)[0]
+
+
+def comments(place):
+  """{key: comment} of the dicts in a place: behind the value, or the lines above the key."""
+  source = source_of(place)
   lines = ['', *source.splitlines()]
   said = {token.start[0]: token.string[1:].strip()
           for token in tokenize.generate_tokens(io.StringIO(source).readline)
@@ -101,11 +113,11 @@ def comments(function):
   return dict(walk(ast.parse(source), ''))
 
 
-@pytest.mark.parametrize('function, table', SOURCES, ids=lambda x: getattr(x, '__qualname__', ''))
-def test_the_comment_of_a_key_ends_in_its_range(function, table):
+@pytest.mark.parametrize('place, table', SOURCES, ids=lambda x: getattr(x, '__name__', ''))
+def test_the_comment_of_a_key_ends_in_its_range(place, table):
   expected = {key: str(allowed) for key, allowed in flat(table)
               if allowed is not OPTIONS and key not in UNSET and not key.startswith('view.')}
-  found = comments(function)
+  found = comments(place)
   assert {key: found.get(key, 'no comment').split('; ')[-1] for key in expected} == expected
 
 
@@ -152,7 +164,7 @@ def changed(config, key, value):
 PRETRAININGS = dict(
     shapes=tiny.config(),
     infonce=tiny.config(train__objective='infonce',
-                        train__objective_options=default.infonce_options()),
+                        train__objective_options=infonce.OPTIONS),
     **{name: tiny.config(data__dataset=name,
                          data__options=getattr(default, f'{name}_options')())
        for name in ('tfds', 'stl10', 'image_folder', 'retrieval')},
@@ -164,7 +176,7 @@ NONSENSE = {
     'model.batch_norm_decay': .99999999999, 'model.batch_norm_epsilon': 1e300,
     'model.image_std': (1., 1e-300, 1.), 'model.image_mean': (0., 0., 1e300),
     'model.initial_scale': 1e-300, 'model.encoder_options.width': 1e6,
-    'train.weight_decay': 1e300, 'train.eta': 1e300,
+    'train.optimizer_options.weight_decay': 1e300, 'train.optimizer_options.eta': 1e300,
     'train.learning_rate_multipliers.predictor': 1e300,
     'train.objective_options.temperature': 1e-300, 'train.objective_options.beta': 1e300}
 EVALUATIONS = dict(

@@ -38,6 +38,23 @@ ARCHITECTURES = {
 STEMS = {'imagenet': (7, 2, True), 'medium': (3, 2, False), 'small': (3, 1, False)}
 PADDINGS = ('SAME', 'torch')
 
+OPTIONS = dict(
+    # Layers (section 3.3: 50 to 200; 'tiny' has 8 channels, for tests);
+    # 10, 18, 34, 50, 101, 152, 200 or 'tiny'
+    depth=50,
+    width=1.0,  # multiplies all channels (section 3.3: 1 to 4); a number in (0, 64]
+    version=1,  # ResNet v1 or v2 (section 3.3: v1); 1 or 2
+    # 7x7 stride 2 and a pool ('imagenet'), 3x3 stride 2 ('medium') or 3x3 stride 1
+    # ('small'), no pool; 'imagenet', 'medium' or 'small'
+    stem='imagenet',
+    padding='SAME',  # 'SAME' (reference), or as torchvision; 'SAME' or 'torch'
+    first_projection=True,  # projection shortcut in group 0 (reference); True or False
+    # The paper used scale 1 (reference README); True or False
+    zero_init_last_scale=False,
+    # Keep the outputs of blocks only, and compute the rest again on the way back: less
+    # memory for more time; True or False
+    rematerialize=False,
+)
 RANGES = dict(
     depth=ranges.OneOf((*(key for key in ARCHITECTURES if key != 'tiny'), 'tiny')),
     width=ranges.number(0, 64, '(]'), version=ranges.OneOf((1, 2)), stem=ranges.OneOf(tuple(STEMS)),

@@ -7,6 +7,7 @@ from byol_jax import ranges
 from byol_jax.distributed import parallel
 from byol_jax.objectives import byol
 
+OPTIONS = dict(ridge=1e-3)  # times the mean diagonal of the Gram matrix; a number above 0
 RANGES = dict(ridge=ranges.POSITIVE)
 _HIGHEST = jax.lax.Precision.HIGHEST
 

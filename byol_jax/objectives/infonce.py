@@ -10,6 +10,13 @@ from byol_jax.objectives import byol
 
 # Of predictions and projections, before they are compared (Table 20).
 NORMALIZATIONS = ('l2', 'layer_norm', 'batch_norm', 'none')
+OPTIONS = dict(
+    beta=0.0,  # weight of the repulsion: 0 BYOL, 1 SimCLR (section 5); a number in [0, 1000]
+    temperature=0.1,  # alpha (section 5, Table 18); a number in [0.0001, 1000]
+    # Of what is compared (section 3.1: 'l2'; Table 20);
+    # 'l2', 'layer_norm', 'batch_norm' or 'none'
+    normalization='l2',
+)
 RANGES = dict(beta=ranges.FACTOR, temperature=ranges.SCALE,
               normalization=ranges.OneOf(NORMALIZATIONS))
 

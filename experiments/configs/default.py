@@ -13,6 +13,7 @@ finite, and whole numbers fit in 32 bits.
 
 import ml_collections
 
+from byol_jax.encoders import resnet
 from byol_jax.errors import InputError
 from byol_jax.optimizers import lars
 
@@ -210,23 +211,7 @@ def _data() -> ml_collections.ConfigDict:
 def _model() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
       encoder='resnet',  # a module of byol_jax/encoders or a dotted path
-      encoder_options=dict(
-          # Layers (section 3.3: 50 to 200; 'tiny' has 8 channels, for tests);
-          # 10, 18, 34, 50, 101, 152, 200 or 'tiny'
-          depth=50,
-          width=1.0,  # multiplies all channels (section 3.3: 1 to 4); a number in (0, 64]
-          version=1,  # ResNet v1 or v2 (section 3.3: v1); 1 or 2
-          # 7x7 stride 2 and a pool ('imagenet'), 3x3 stride 2 ('medium') or 3x3 stride 1
-          # ('small'), no pool; 'imagenet', 'medium' or 'small'
-          stem='imagenet',
-          padding='SAME',  # 'SAME' (reference), or as torchvision; 'SAME' or 'torch'
-          first_projection=True,  # projection shortcut in group 0 (reference); True or False
-          # The paper used scale 1 (reference README); True or False
-          zero_init_last_scale=False,
-          # Keep the outputs of blocks only, and compute the rest again on the way back: less
-          # memory for more time; True or False
-          rematerialize=False,
-      ),
+      encoder_options=dict(resnet.OPTIONS),
       # Layer sizes (section 3.3); one or more whole numbers of 1 or more
       projector=(4096, 256),
       # Layer sizes (section 3.3), () for none (Table 5b); any number of whole numbers of 1 or more
@@ -333,17 +318,6 @@ def _train() -> ml_collections.ConfigDict:
       # schedules are those of all epochs, and the same command with 0 goes on;
       # a whole number of 0 or more
       stop_at_step=0,
-  ))
-
-
-def infonce_options() -> ml_collections.ConfigDict:
-  """Of byol_jax/objectives/infonce.py: the objectives between BYOL's and SimCLR's (Eq. 8)."""
-  return ml_collections.ConfigDict(dict(
-      beta=0.0,  # weight of the repulsion: 0 BYOL, 1 SimCLR (section 5); a number in [0, 1000]
-      temperature=0.1,  # alpha (section 5, Table 18); a number in [0.0001, 1000]
-      # Of what is compared (section 3.1: 'l2'; Table 20);
-      # 'l2', 'layer_norm', 'batch_norm' or 'none'
-      normalization='l2',
   ))
 
 

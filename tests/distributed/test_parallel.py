@@ -114,7 +114,7 @@ def test_an_object_store_that_does_not_answer_is_one_line(monkeypatch):
     def exists(self):
       raise tf.errors.FailedPreconditionError(None, None, f'No host\n\t at {self}')
 
-  monkeypatch.setattr(parallel, 'folder', Path)
+  monkeypatch.setattr(files, 'folder', Path)
   with pytest.raises(InputError) as error:
     files.writable_folder('gs://bucket/run')
   assert str(error.value) == ('The workdir gs://bucket/run cannot be used: No host at '

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from byol_jax.errors import InputError
-from experiments.configs import cifar10, default, demo, imagenet_r50
+from byol_jax.objectives import infonce
+from experiments.configs import cifar10, demo, imagenet_r50
 
 SEEDS = (0, 1, 2)  # the paper's number (section 5)
 SCALES = ('imagenet', 'cifar10', 'demo')
@@ -67,7 +68,8 @@ def get_config(scale: str = '') -> ml_collections.ConfigDict:
 def with_infonce(scale: str = '') -> ml_collections.ConfigDict:
   """The same, with the objective whose beta and temperature can be changed; beta is 0."""
   config = get_config(scale).unlock()
-  config.train.update(objective='infonce', objective_options=default.infonce_options())
+  config.train.objective = 'infonce'
+  config.train.objective_options = ml_collections.ConfigDict(infonce.OPTIONS)
   return config.lock()
 
 
