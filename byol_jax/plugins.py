@@ -1,18 +1,22 @@
 """Parts found by name: a new encoder, data set, objective, optimizer or evaluator is one file."""
 
+import ast
 from collections.abc import Callable, Mapping
 import importlib
 import importlib.util
 import inspect
-import pkgutil
+import pathlib
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
 
-# Arguments of the contracts' functions that are not options of a config.
-PASSED_BY_THE_CODE = ('shards', 'batch_norm', 'num_classes', 'grid', 'roles', 'keep')
+# The function that makes a module a plug-in of its kind.
+FUNCTIONS = dict(datasets='load', encoders='build', evaluators='fit', objectives='loss',
+                 optimizers='build')
+# Keyword arguments of these functions that are not options of a config.
+PASSED_BY_THE_CODE = ('shards', 'batch_norm')
 # Where a config has the options of each kind.
 SECTIONS = dict(datasets='data.options', encoders='model.encoder_options',
                 evaluators='evaluators.{name}', objectives='train.objective_options',
@@ -41,7 +45,7 @@ def load(kind: str, name: str) -> ModuleType:
   """Imports `byol_jax.<kind>.<name>`, or the module at a dotted path.
 
   Args:
-    kind: a package of byol_jax: 'datasets', 'encoders', 'evaluators', 'objectives'.
+    kind: a package of byol_jax, one of FUNCTIONS: 'datasets', 'encoders', ...
     name: a module of that package, or any importable dotted path.
 
   Raises:
@@ -54,9 +58,14 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 def known(kind: str) -> list[str]:
-  """The modules of a kind that byol_jax has, by name."""
-  package = importlib.import_module(f'byol_jax.{kind}')
-  return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+  """The plug-ins of a kind that byol_jax has, by name: modules with the function of its contract.
+
+  They are read and not imported, so that a list of data sets needs no TensorFlow.
+  """
+  folder = pathlib.Path(__file__).parent / kind
+  return sorted(path.stem for path in folder.glob('*.py') if any(
+      isinstance(node, ast.FunctionDef) and node.name == FUNCTIONS[kind]
+      for node in ast.parse(path.read_text()).body))
 
 
 def _path(kind: str, name: str) -> str:
@@ -140,5 +149,5 @@ def constant(kind: str, name: str, constant_name: str) -> Any:
 
 
 def has(evaluator: str, flag: str) -> bool:
-  """Whether an evaluator's module sets a flag of the contract, such as 'TRAINS_ENCODER'."""
+  """Whether an evaluator's module sets a constant of the contract, such as 'TRAINS_ENCODER'."""
   return getattr(load('evaluators', evaluator), flag, False)

@@ -28,7 +28,7 @@ from byol_jax.config import (
 )
 from byol_jax.distributed import loops, parallel, preemption, processes
 from byol_jax.errors import InputError, counted
-from byol_jax.evaluation import features
+from byol_jax.evaluation import contract, features
 from byol_jax.evaluators import knn
 from byol_jax.input_pipeline import changed_files, fingerprint, loading, locations, prefetch
 from byol_jax.input_pipeline.order import dispatches, part_order
@@ -264,9 +264,10 @@ def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, flo
         features.extract(encode, variables, part.evaluation_batches(config.evals.batch_size),
                          batch_size=config.evals.batch_size, devices=devices)
         for part in (train, validation))
-    fitted = knn.fit(bank, queries, num_classes=train.data.num_classes,
-                     **config.evals.knn.to_dict())
-    return {f'knn/{name}': value for name, value in knn.evaluate(fitted, queries).items()}
+    fitting, scoring = contract.of_features(
+        train.data.num_classes, train=bank, validation=queries, test=queries)
+    scores = knn.evaluate(knn.fit(fitting, **config.evals.knn.to_dict()), scoring)
+    return {f'knn/{name}': value for name, value in scores.items()}
 
   return evaluate
 

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import build, train
+from byol_jax import build, evaluate, train
 from byol_jax import train_step as byol
 from byol_jax.errors import InputError
+from byol_jax.evaluation import contract
 from byol_jax.input_pipeline import splits
 from byol_jax.input_pipeline.records import SPLITS, Shards
 from byol_jax.model import Outputs
+from experiments.configs.eval import default as eval_default
 from tests import digits
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'extending.md'
@@ -31,13 +33,10 @@ def own(tmp_path_factory):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(block)
     paths.append(path)
-  sys.path.insert(0, str(folder / 'byol_jax' / 'evaluators'))
   sys.path.insert(0, str(folder))
-  # The evaluator is to lie in the package, which a test leaves alone.
-  names = {path.stem: path.stem if 'byol_jax' in path.parts else '.'.join(
-      path.relative_to(folder).with_suffix('').parts) for path in paths}
+  names = {path.stem: '.'.join(path.relative_to(folder).with_suffix('').parts) for path in paths}
   yield {stem: importlib.import_module(name) for stem, name in names.items()}
-  del sys.path[:2]
+  sys.path.remove(str(folder))
   for name in (*names.values(), 'my_project'):
     sys.modules.pop(name, None)
 
@@ -66,6 +65,17 @@ def test_a_run_takes_all_of_them(own, tmp_path):
   state = train.pretrain(config, tmp_path)
   assert state.step == 2
   assert all(np.isfinite(array).all() for array in jax.tree.leaves(state.online_params))
+  evaluation = eval_default.get_config().unlock()
+  evaluation.encoders = ('pretrained', 'pixels')
+  evaluation.evaluators['my_project.class_means'] = dict()
+  found = evaluate.evaluate(evaluation.lock(), tmp_path, tmp_path / 'evaluation')
+  assert found['images'] == dict(train=1300, validation=100, test=397)
+  top1 = {name: row['my_project.class_means']['top1'] for name, row in found['encoders'].items()}
+  assert top1['pixels'] > .85 and top1['pretrained'] > .2
+  assert (tmp_path / 'evaluation' / 'results.md').read_text().startswith(
+      '| encoder | class means top-1 |\n| --- | --- |\n'
+      f'| BYOL, frozen | {100 * top1["pretrained"]:.1f} |\n'
+      f'| raw pixels | {100 * top1["pixels"]:.1f} |\n')
 
 
 def test_the_data_set_keeps_the_contract(own):
@@ -114,8 +124,9 @@ def test_the_optimizer_decays_weights_alone(own):
 def test_the_evaluator_tells_digits_apart(own):
   train_part, validation, test = digits.split(1200, 1300)
   evaluator = own['class_means']
-  fitted = evaluator.fit(train_part, validation, num_classes=10)
-  scores = evaluator.evaluate(fitted, test)
+  fitting, scoring = contract.of_features(10, train=train_part, validation=validation, test=test)
+  fitted = evaluator.fit(fitting)
+  scores = evaluator.evaluate(fitted, scoring)
   distances = np.linalg.norm(test.embeddings[:, None] - fitted[None], axis=-1)
   assert scores['top1'] == np.mean(distances.argmin(axis=1) == test.labels) > .85
   assert evaluator.describe(fitted)['num_classes'] == 10

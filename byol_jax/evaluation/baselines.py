@@ -1,9 +1,9 @@
-"""The encoders that an evaluation judges: the pretrained one and what it is held against."""
+"""The encoders of an evaluation: the pretrained one and those that it is compared with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from byol_jax.config import plain
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.evaluation import supervised
+from byol_jax.evaluation.contract import FrozenEncoder
 from byol_jax.input_pipeline import loading, prefetch
 from byol_jax.plots import tables
 
@@ -20,21 +21,8 @@ PIXELS = 'pixels'
 ENCODERS = ('pretrained', 'random', 'supervised', PIXELS)
 
 
-class Judged(NamedTuple):
-  """An encoder as `evaluation.contract.Images` has it.
-
-  encode: pure function of (variables, views) -> embeddings [B, D], in evaluation mode.
-  variables: (params, state); nothing for raw pixels.
-  training: batch_norm_decay -> the same in training mode; None for raw pixels.
-  """
-
-  encode: Callable[..., jax.Array]
-  variables: Any
-  training: Callable[[float], Callable[..., Any]] | None
-
-
 def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loading.Loader
-         ) -> dict[str, Judged]:
+         ) -> dict[str, FrozenEncoder]:
   """Every encoder that the config names, in its order.
 
   Args:
@@ -58,8 +46,8 @@ def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loadi
   encoders = {}
   for name in config.encoders:
     parallel.say(f'preparing {tables.NAMES[name]}')
-    encoders[name] = (Judged(lambda _, views: views.reshape(len(views), -1), (), None)
-                      if name == PIXELS else Judged(encode, makers[name](), training))
+    encoders[name] = (FrozenEncoder(lambda _, views: views.reshape(len(views), -1), ())
+                      if name == PIXELS else FrozenEncoder(encode, makers[name](), training))
   return encoders
 
 

@@ -36,8 +36,10 @@ def check_labels(config, train: loading.Loader, name: str) -> None:
                      'eval/retrieval.py:veri.')
   for evaluator in config.evaluators if train.data.multi_label else ():
     if not plugins.has(evaluator, 'SEVERAL_LABELS'):
+      able = [other for other in plugins.known('evaluators')
+              if plugins.has(other, 'SEVERAL_LABELS')]
       raise InputError(f'The images of {name!r} have several labels each, which evaluator '
-                       f'{evaluator} does not take; linear_transfer and fine_tuned_transfer do.')
+                       f'{evaluator} does not take; {" and ".join(able)} do.')
 
 
 def before_encoding(config, model: Mapping[str, Any], train: loading.Loader,
@@ -78,8 +80,7 @@ def _facts(config, model: Mapping[str, Any], train: loading.Loader, validation: 
     return min(3 * size ** 2 if name == baselines.PIXELS else own for name in config.encoders)
 
   return Facts(train.known(), validation.known(), None, train.data.num_classes,
-               train.data.multi_label, train.config['virtual_shards'], embedding_size, roles,
-               train.data.class_names)
+               train.data.multi_label, embedding_size, roles, train.data.class_names)
 
 
 def _check(config, facts: Facts) -> None:
@@ -93,7 +94,8 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
   """Checks all that can be known of an evaluation from its config alone.
 
   Raises:
-    InputError: a value out of its range, values that cannot be together, or nothing to judge.
+    InputError: a value out of its range, values that cannot be together, or nothing to
+      evaluate.
   """
   values = config.to_dict()
   ranges.check('', values, EVALUATION)
@@ -104,7 +106,7 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
     for function in ('evaluate', 'describe'):
       plugins.function('evaluators', name, function)
     titles.check(name)
-    if _is(name, 'TRAINS_ENCODER') and 'pixels' in values['encoders']:
+    if plugins.has(name, 'TRAINS_ENCODER') and 'pixels' in values['encoders']:
       raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
                        "'pixels' out of config.encoders.")
   if values['data']['dataset']:
@@ -114,14 +116,8 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
 def check_batches(config: ml_collections.ConfigDict, virtual_shards: int) -> None:
   """Raises InputError for a batch of an evaluation's training that cannot be divided."""
   batches = {f'evaluators.{name}.batch_size': options.batch_size
-             for name, options in config.evaluators.items()
-             if _is(name, 'TRAINS_ENCODER') or _is(name, 'TRAINS_ON_IMAGES')}
+             for name, options in config.evaluators.items() if 'batch_size' in options}
   if 'supervised' in config.encoders:
     batches['supervised.batch_size'] = config.supervised.batch_size
   for name, batch_size in batches.items():
     parallel.check_batch_size(batch_size, virtual_shards, name)
-
-
-def _is(evaluator: str, what: str) -> bool:
-  """Whether an evaluator's module says so."""
-  return getattr(plugins.load('evaluators', evaluator), what, False)

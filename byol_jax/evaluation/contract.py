@@ -1,51 +1,44 @@
 """Evaluators: one file each, one contract.
 
-An evaluator judges frozen embeddings. It is a module with three functions::
+An evaluator says how good an encoder is. It is a module with three functions::
 
-    fit(train, validation, *, num_classes, **options) -> fitted
-    evaluate(fitted, test) -> dict[str, float]
+    fit(context, **options) -> fitted
+    evaluate(fitted, context) -> dict[str, float]
     describe(fitted) -> dict
 
-and two constants: `METRICS`, {name: title} of all fractions that its `evaluate` may return,
-where '{}' in both stands for a number ('top1_{}_shots'), and `MAIN_METRIC`, the name that
-stands for the result. Where `describe` returns a 'metric', that one is the main metric of the
-result. `TITLE` is what tables call the evaluator (the name of the module without it), `IN_TABLE`
-names metrics that stand beside the main one in the table of an evaluation.
+`fit` makes every choice. Its context is a `FitContext`, which has training and held-out images
+and no others: asking it for the test split raises. `evaluate` chooses nothing. Its context is
+an `EvalContext`, which has the test images alone. It is made when all evaluators have been
+fitted, so that the test split is read once, last. Whatever a context offers is read, encoded or
+opened only when it is asked for.
 
-`train`, `validation` and `test` are `Features`, made by `features.extract`. A module
-with `TRAINS_ON_IMAGES = True` gets `Images` as `train`: the encoder and augmented
-batches of the training images.
+There is one exception. An evaluator that ranks listed images must know at `fit` which images
+of the test split are queries and which camera took them. `FitContext.roles` says that, without
+the identities and without an image.
 
-A module with `TRAINS_ENCODER = True` changes the encoder, so embeddings can only be
-made when it has been trained: it gets `Images` as `train`, and as `validation` and
-`test` a function of the encoder's variables that returns the split's `Features`. Its
-`fit` gets one keyword more, `grid`, a `grids.Grid`: where the finished points of
-its grid are kept.
+`evaluate` returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5' only where
+there are more than five classes. 'top1_std' beside 'top1' is its standard deviation over draws
+of the images. `describe` returns what a reader of the result needs: the protocol in words, the
+choice made and the counts of images.
 
-A module with `RETRIEVES = True` ranks the images of a gallery, and may not need those for
-training at all: it gets as `train` and `validation` functions without arguments that
-return the Features. Its `fit` gets one keyword more, `roles`, the `retrieval_lists.Roles`
-of the test split (None where the data set has no lists), and its `evaluate` one,
-`keep`, which it calls with what is to be written down, a `retrieval.Result`.
-
-A module can have a function `check(facts, **options)` with the options of its `fit`. It raises
-InputError for what the `Facts` show to be impossible, before an image is encoded.
-
-A module with `REFITS = True` ends with a fit on training and held-out images together. One
-with a function `note(scores)` has a sentence for below the table.
-
-A module with `SEVERAL_LABELS = True` takes images that have several classes each.
-
-`fit` makes every choice, on `validation`: training images held out from
-`train`. `evaluate` chooses nothing, so the caller can read the test split once,
-last. It returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5'
-only where there are more than five classes. 'top1_std' beside 'top1' is its standard deviation
-over draws of the images. The caller puts the module's name
-before the names of the metrics. `describe` returns what a reader of the result
-needs: the protocol in words, the choice made and the counts of images.
-Options come from the configuration; what they can be, the module says in `RANGES`
-(`plugins.function`). A module raises InputError with what is wrong, the numbers, and
+Options come from the configuration, and the module says in `RANGES` what they can be
+(`plugins.function`). An option `batch_size` is the number of images in a training step over all
+devices. A function `check(facts, **options)` with the options of `fit` can raise InputError for
+what the `Facts` show to be impossible, before an image is encoded. A function `note(scores)`
+can return a sentence for below the table. Every InputError says what is wrong, the numbers, and
 the way out.
+
+Constants describe the module to tables and checks. None changes what its functions get.
+
+- `METRICS`: {name: title} of all fractions that `evaluate` may return, where '{}' in both stands
+  for a number ('top1_{}_shots').
+- `MAIN_METRIC`: the metric that stands for the result, unless `describe` returns a 'metric'.
+- `TITLE`: what tables call the evaluator; without it, the name of the module.
+- `IN_TABLE`: metrics that stand beside the main one in the table of an evaluation.
+- `SEVERAL_LABELS = True`: images may have several classes each.
+- `TRAINS_ENCODER = True`: what is evaluated is the encoder after more training.
+- `REFITS = True`: the last fit is on training and held-out images together.
+- `RETRIEVES = True`: a gallery is ranked for each query, and nothing is chosen.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,10 +48,12 @@ import chex
 import numpy as np
 
 from byol_jax.errors import InputError
+from byol_jax.evaluation.grids import Grid
 from byol_jax.input_pipeline.records import Known, numbered
+from byol_jax.input_pipeline.retrieval_lists import Roles
 
-# METRICS of an evaluator that returns what `accuracy` does.
-ACCURACY = dict(top1='top-1', top5='top-5')
+# The splits that each context has.
+FIT_SPLITS, EVAL_SPLITS = ('train', 'validation'), ('test',)
 
 
 class Features(NamedTuple):
@@ -66,8 +61,7 @@ class Features(NamedTuple):
 
   embeddings: float32 [N, D].
   labels: int32 [N] in 0 ... num_classes - 1, or None for unlabelled images; int32
-    [N, num_classes] where an image has several classes: 1 present, 0 absent, -1 not to be
-    judged.
+    [N, num_classes] where an image has several classes: 1 present, 0 absent, -1 does not count.
   sample_id: int32 [N], the ids of the images in their split.
   """
 
@@ -76,34 +70,96 @@ class Features(NamedTuple):
   sample_id: np.ndarray
 
 
-class Images(NamedTuple):
-  """Training images in front of a frozen encoder, for evaluators that augment them.
+class FrozenEncoder(NamedTuple):
+  """An encoder as it is when the evaluation begins.
 
-  encode: pure function of (variables, views [B, H, W, 3] in [0, 1]) -> embeddings
-    [B, D], in evaluation mode.
-  variables: the parameters and state of the encoder.
-  batches: (policies, seed, batch_size, first_step, last_step) -> labelled batches, as
-    `augment.views.crop_and_flip` takes them; all but the first by keyword.
-  num_examples: training images over all hosts.
-  image_size: side of the views in pixels.
-  virtual_shards: must divide a batch.
-  with_validation: () -> the same of training and held-out images together.
-  training: batch_norm_decay -> pure function of (params, state, views) -> (embeddings
-    [B, D], state), in training mode; for evaluators that train the encoder, whose
-    `variables` are (params, state). None where there is nothing to train.
-  labels: () -> int32 [N], or [N, C] of several classes, of all hosts' images in the order of
-    their ids; likewise.
+  encode: pure function of (variables, views [B, H, W, 3] in [0, 1]) -> embeddings [B, D], in
+    evaluation mode.
+  variables: (params, state); () for raw pixels.
+  training: batch_norm_decay -> pure function of (params, state, views) -> (embeddings [B, D],
+    state), in training mode. None for raw pixels, which have nothing to train.
   """
 
   encode: Callable[..., chex.Array]
   variables: chex.ArrayTree
+  training: Callable[[float], Callable[..., tuple[chex.Array, chex.ArrayTree]]] | None = None
+
+
+class Images(NamedTuple):
+  """Training images in front of an encoder, for evaluators that augment them.
+
+  encoder: the encoder.
+  batches: (policies, seed, batch_size, first_step, last_step) -> labelled batches, as
+    `augment.views.crop_and_flip` takes them; all but the first by keyword.
+  num_examples: training images over all hosts.
+  image_size: side of the views in pixels.
+  labels: () -> int32 [N], or [N, C] of several classes, of all hosts' images in the order of
+    their ids.
+  with_validation: () -> Images of the training and held-out images together. None for those.
+  """
+
+  encoder: FrozenEncoder
   batches: Callable[..., Iterator[Mapping[str, np.ndarray]]]
   num_examples: int
   image_size: int
-  virtual_shards: int
-  with_validation: Callable[[], 'Images']
-  training: Callable[[float], Callable[..., tuple[chex.Array, chex.ArrayTree]]] | None = None
-  labels: Callable[[], np.ndarray] | None = None
+  labels: Callable[[], np.ndarray]
+  with_validation: Callable[[], 'Images'] | None = None
+
+
+class FitContext(NamedTuple):
+  """What `fit` can ask for: training and held-out images.
+
+  num_classes: classes in the data set.
+  features: (split, variables=None) -> the Features of 'train' or 'validation'. Those of the
+    encoder as it is are made once for all evaluators; with `variables` the split is encoded
+    anew. Raises ValueError for another split.
+  images: the training images in front of the encoder.
+  grid: () -> where the finished points of the evaluator's grid are kept.
+  roles: which images of the test split are queries; `label` is None. None where the data set
+    has no lists.
+  """
+
+  num_classes: int
+  features: Callable[..., Features]
+  images: Images | None = None
+  grid: Callable[[], Grid] | None = None
+  roles: Roles | None = None
+
+
+class EvalContext(NamedTuple):
+  """What `evaluate` can ask for: the test images.
+
+  features: as in `FitContext`, of 'test' alone.
+  keep: writes down a `ranking.Result`.
+  """
+
+  features: Callable[..., Features]
+  keep: Callable[[Any], None] | None = None
+
+
+def restricted(features: Callable[..., Features], splits: Sequence[str]
+               ) -> Callable[..., Features]:
+  """The function `features` of a context, which raises ValueError for other than these splits."""
+  def of_split(split: str, variables: chex.ArrayTree | None = None) -> Features:
+    if split not in splits:
+      raise ValueError(
+          f'This context has features of {" and ".join(splits)}, not of {split!r}. `fit` sees '
+          'training and held-out images only, and `evaluate` the test images only: correct the '
+          'evaluator.')
+    return features(split, variables)
+  return of_split
+
+
+def of_features(num_classes: int, **features: Features) -> tuple[FitContext, EvalContext]:
+  """The contexts where all that an evaluator needs are features that were made before.
+
+  Args:
+    num_classes: classes in the data set.
+    **features: by split: train, validation, test.
+  """
+  of_split = lambda split, variables: features[split]
+  return (FitContext(num_classes, restricted(of_split, FIT_SPLITS)),
+          EvalContext(restricted(of_split, EVAL_SPLITS)))
 
 
 class Facts(NamedTuple):
@@ -114,10 +170,9 @@ class Facts(NamedTuple):
   test: the test images; None as long as something is to be chosen.
   num_classes: classes in the data set.
   multi_label: whether an image has several classes.
-  virtual_shards: must divide a batch of training images.
   embedding_size: () -> numbers in an embedding of the encoder that has the fewest.
-  roles: the `retrieval_lists.Roles` of the test split; None where the data set has no lists.
-  class_names: of the classes, for messages; () where they have none.
+  roles: the roles of the test split; None where the data set has no lists.
+  class_names: names of the classes, for messages; () where they have none.
   """
 
   train: Known
@@ -125,9 +180,8 @@ class Facts(NamedTuple):
   test: Known | None
   num_classes: int
   multi_label: bool
-  virtual_shards: int
   embedding_size: Callable[[], int]
-  roles: Any = None
+  roles: Roles | None = None
   class_names: Sequence[str] = ()
 
 
@@ -193,49 +247,3 @@ def check_classes(labels: np.ndarray, num_classes: int, class_names: Sequence[st
     raise InputError(f'{len(missing)} of {num_classes} classes have none of the {len(labels)} '
                      f'training images: {named}. Take more training images, the same number of '
                      'each class, or correct num_classes.')
-
-
-def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """How many classes are ranked above the true one; 0 is a correct prediction.
-
-  Classes are ranked by descending score; of equal scores the lower class wins.
-  Scores that are not a number make no prediction correct.
-
-  Args:
-    scores: float [N, C].
-    labels: int [N] in 0 ... C - 1.
-
-  Returns:
-    int [N] in 0 ... C - 1; C where the score of the true class is not a number.
-  """
-  chex.assert_shape(labels, scores.shape[:1])
-  true_score = np.take_along_axis(scores, labels[:, None], axis=1)
-  behind_at_ties = np.arange(scores.shape[1]) >= labels[:, None]
-  not_above = (scores < true_score) | ((scores == true_score) & behind_at_ties)
-  return scores.shape[1] - np.count_nonzero(not_above, axis=1)
-
-
-def accuracy(ranks: np.ndarray, num_classes: int) -> dict[str, float]:
-  """Top-1 and, for more than five classes, top-5 accuracy.
-
-  Args:
-    ranks: int [N] from `label_ranks`.
-    num_classes: classes in the data set.
-
-  Returns:
-    Fractions in [0, 1] under 'top1' and 'top5'.
-  """
-  chex.assert_rank(ranks, 1)
-  sizes = (1, 5) if num_classes > 5 else (1,)
-  return {f'top{size}': float(np.mean(ranks < size)) for size in sizes}
-
-
-def mean_per_class(ranks: np.ndarray, labels: np.ndarray) -> float:
-  """The mean of the top-1 accuracies of the classes that occur in `labels`, in [0, 1].
-
-  Args:
-    ranks: int [N] from `label_ranks`.
-    labels: int [N], the true classes.
-  """
-  chex.assert_equal_shape([ranks, labels])
-  return float(np.mean([np.mean(ranks[labels == label] < 1) for label in np.unique(labels)]))

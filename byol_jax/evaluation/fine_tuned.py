@@ -8,7 +8,13 @@ import numpy as np
 
 from byol_jax.errors import InputError
 from byol_jax.evaluation import fine_tuning, grids, scoring
-from byol_jax.evaluation.contract import Features, Images, check_classes, check_features
+from byol_jax.evaluation.contract import (
+  EvalContext,
+  Features,
+  FitContext,
+  check_classes,
+  check_features,
+)
 from byol_jax.evaluation.fine_tuning import CLASSIFIER, Weights
 
 
@@ -50,51 +56,51 @@ def scores(weights: Weights | None, embed: Callable[[Any], Features], metric: st
                        metric)
 
 
-def evaluate(fitted: Fitted, test: Callable[[Any], Features]) -> dict[str, float]:
+def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
   """`scores` of the chosen weights on the test images.
 
   Args:
     fitted: from the `fit` of an evaluator.
-    test: the encoder's variables -> features of the test images.
+    context: features of the test images.
 
   Raises:
     InputError: unusable test images.
   """
-  features = test(tuple(fitted.weights))
+  features = context.features('test', tuple(fitted.weights))
   metric = fitted.options['metric']
   check_features('test', features, fitted.num_classes, multi_label=metric == 'map_voc07')
   return scores(fitted.weights, lambda _: features, metric)
 
 
-def check(name: str, images: Images, *, num_classes: int, metric: str) -> None:
-  """Checks what can be known before the first step.
+def check(name: str, context: FitContext, metric: str) -> None:
+  """Checks what can be known of the training images before the first step.
 
   Args:
     name: of the evaluator, for messages.
-    images: the training images.
-    num_classes: C, each of which must have training images.
+    context: of its `fit`.
     metric: by which the best is chosen.
 
   Raises:
     InputError: an encoder that has nothing to train, a metric for other labels, or classes
       without training images.
   """
-  if images.training is None:
+  if context.images.encoder.training is None:
     raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
                      "'pixels' out of config.encoders.")
-  labels = images.labels()
+  labels = context.images.labels()
   scoring.check_metric(metric, labels.ndim == 2)
-  check_classes(labels, num_classes)
+  check_classes(labels, context.num_classes)
 
 
-def checked_validation(images: Images, validation: Callable[[Any], Features], num_classes: int,
-                       metric: str) -> tuple[int, str]:
+def checked_validation(context: FitContext, metric: str) -> tuple[int, str]:
   """How many held-out images there are, and a digest of their labels.
 
   Raises:
     InputError: unusable images; said before hours of training, not after.
   """
-  features = validation(tuple(fine_tuning.with_new_classifier(images, num_classes)))
+  num_classes = context.num_classes
+  start = fine_tuning.with_new_classifier(context.images, num_classes)
+  features = context.features('validation', tuple(start))
   check_features('validation', features, num_classes, multi_label=metric == 'map_voc07')
   # Where there is no average precision of a class, this says so.
   scoring.score(np.zeros((len(features.labels), num_classes)), features.labels, metric)

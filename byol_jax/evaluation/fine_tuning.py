@@ -62,8 +62,8 @@ class _Carry(NamedTuple):
 
 def with_new_classifier(images: Images, num_classes: int) -> Weights:
   """The images' encoder, its running averages `continued`, and a classifier of zeros."""
-  params, state = images.variables
-  dimension = jax.eval_shape(images.encode, images.variables, jnp.zeros(
+  params, state = images.encoder.variables
+  dimension = jax.eval_shape(images.encoder.encode, images.encoder.variables, jnp.zeros(
       (1, images.image_size, images.image_size, 3))).shape[-1]
   classifier = dict(w=np.zeros((dimension, num_classes), np.float32),
                     b=np.zeros(num_classes, np.float32))
@@ -193,7 +193,7 @@ def runner(images: Images, *, num_classes: int, batch_norm_decay: float, batch_s
   devices = jax.local_devices()
   views = functools.partial(crop_and_flip, seed=seed, policy=view,
                             image_size=images.image_size)
-  step_fn = step_function(images.training(batch_norm_decay), views, momentum=momentum,
+  step_fn = step_function(images.encoder.training(batch_norm_decay), views, momentum=momentum,
                           devices=devices)
   start = with_new_classifier(images, num_classes)
 

@@ -1,6 +1,6 @@
 """The grid of a fine-tuning: its points are trained one after another, and kept as they finish.
 
-A point is written to a file of JSON lines when it has been judged, under a digest of all
+A point is written to a file of JSON lines when it has been evaluated, under a digest of all
 that its score depends on. The same evaluation started again takes these scores and trains
 what is left; a point with another option, encoder or data is another one. Weights are not
 kept on disk: where those of the chosen point are gone, it is trained once more.
@@ -39,11 +39,11 @@ class Grid(NamedTuple):
 
 
 class Candidate(NamedTuple):
-  """A point that was judged.
+  """A point that was evaluated.
 
   point: its values by name.
   validation: fractions in [0, 1] by metric; None where the training has diverged.
-  seconds: of training and judging.
+  seconds: of training and evaluating.
   """
 
   point: Point

@@ -63,12 +63,12 @@ def examples(result: Result) -> dict[str, list[int]]:
 
   Best and worst by average precision, of equals those of lower row.
   """
-  judged = np.flatnonzero(result.ranked.matches > 0)
-  score = result.ranked.average_precision[judged]
-  best = judged[np.argsort(-score, kind='stable')][:result.pictured]
-  worst = judged[np.argsort(score, kind='stable')]
+  counted = np.flatnonzero(result.ranked.matches > 0)
+  score = result.ranked.average_precision[counted]
+  best = counted[np.argsort(-score, kind='stable')][:result.pictured]
+  worst = counted[np.argsort(score, kind='stable')]
   worst = worst[~np.isin(worst, best)][:result.pictured]
-  others = np.setdiff1d(judged, [*best, *worst])
+  others = np.setdiff1d(counted, [*best, *worst])
   spread = others[np.linspace(0, len(others) - 1, min(result.pictured, len(others))).astype(int)]
   return {kind: rows.tolist() for kind, rows in (
       ('evenly chosen', spread), ('best', best), ('worst', worst))}
@@ -82,13 +82,13 @@ def _lines(result: Result, roles: Roles | None, classes: Sequence[str]
   name = lambda number: int(number) if roles is None else roles.names[number]
   for row, number in enumerate(result.query):
     places = [place for place in ranked.nearest[row] if place >= 0]
-    judged = bool(ranked.matches[row])
+    counted = bool(ranked.matches[row])
     yield dict(
         query=name(number), identity=identity(result.identity[row]),
         camera=None if roles is None else roles.cameras[number] or None,
         matches=int(ranked.matches[row]),
-        average_precision=round(float(ranked.average_precision[row]), 6) if judged else None,
-        first_match=int(ranked.first[row]) if judged else None,
+        average_precision=round(float(ranked.average_precision[row]), 6) if counted else None,
+        first_match=int(ranked.first[row]) if counted else None,
         nearest=[name(result.gallery[place]) for place in places],
         nearest_identity=[identity(result.gallery_identity[place]) for place in places],
         right=ranked.right[row, :len(places)].tolist(),

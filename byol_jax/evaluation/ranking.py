@@ -141,9 +141,9 @@ def matches(queries: Entries, gallery: Entries) -> np.ndarray:
   return found
 
 
-def judge(scores: np.ndarray, queries: Entries, gallery: Entries, *, depth: int,
-          recall_at: Sequence[int]) -> Ranked:
-  """Judges the order of the gallery for each query.
+def rank(scores: np.ndarray, queries: Entries, gallery: Entries, *, depth: int,
+         recall_at: Sequence[int]) -> Ranked:
+  """Measures the order of the gallery for each query.
 
   Args:
     scores: float [Q, G], higher is nearer; of rounded similarities.
@@ -153,7 +153,7 @@ def judge(scores: np.ndarray, queries: Entries, gallery: Entries, *, depth: int,
     recall_at: K depths, each at least 1.
   """
   chex.assert_shape(scores, (len(queries.identity), len(gallery.identity)))
-  rows = [_judge(row, *query, gallery, depth, np.asarray(recall_at))
+  rows = [_rank(row, *query, gallery, depth, np.asarray(recall_at))
           for row, query in zip(scores, zip(*queries))]
   return Ranked(*map(np.stack, zip(*rows)))
 
@@ -170,15 +170,15 @@ def metrics(ranked: Ranked, *, cmc_at: Sequence[int], recall_at: Sequence[int]
   Raises:
     InputError: no query has a match.
   """
-  judged = ranked.matches > 0
-  if not judged.any():
-    raise InputError(f'None of the {len(judged)} queries has a match in the gallery: no image of '
+  counted = ranked.matches > 0
+  if not counted.any():
+    raise InputError(f'None of the {len(counted)} queries has a match in the gallery: no image of '
                      'its identity that is of another camera and not the query itself. Check '
                      'identities and cameras.')
-  found = dict(map=float(np.mean(ranked.average_precision[judged])))
-  found |= {f'rank{k}': float(np.mean(ranked.first[judged] <= k)) for k in cmc_at}
+  found = dict(map=float(np.mean(ranked.average_precision[counted])))
+  found |= {f'rank{k}': float(np.mean(ranked.first[counted] <= k)) for k in cmc_at}
   return found | {f'recall_{k}': float(np.mean(values))
-                  for k, values in zip(recall_at, ranked.recall[judged].T)}
+                  for k, values in zip(recall_at, ranked.recall[counted].T)}
 
 
 def fit_whitening(embeddings: np.ndarray, dimensions: int) -> Whitening:
@@ -243,7 +243,7 @@ def _cosine(queries: chex.Array, gallery: chex.Array) -> chex.Array:
   return jnp.round(similarity / STEP) * STEP
 
 
-def _judge(scores, identity, camera, image, gallery: Entries, depth: int, recall_at):
+def _rank(scores, identity, camera, image, gallery: Entries, depth: int, recall_at):
   """The fields of `Ranked` for one query."""
   same = gallery.identity == identity
   left_out = gallery.image == image

@@ -116,7 +116,7 @@ def read_seeds(workdirs: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
 
 def _networks(found: Mapping[str, Any]) -> tuple[Any, ...]:
   """What tells the networks of an evaluation from those of another one."""
-  # Without the pretrained one the others are what is judged.
+  # Without the pretrained one the others are what is evaluated.
   own = None if 'pretrained' in found['encoders'] else found.get('config', {}).get('seed')
   return found['digest'], own
 
@@ -144,7 +144,7 @@ def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, 
     earlier = read(workdir)
   except InputError:
     earlier = {}
-  if _judged(earlier) == _judged(results):
+  if _evaluated(earlier) == _evaluated(results):
     return dict(results, encoders={name: {**earlier['encoders'][name], **row}
                                    for name, row in results['encoders'].items()})
   others = (workdir / f'results_{number}.json' for number in itertools.count())
@@ -153,7 +153,7 @@ def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, 
   return dict(results)
 
 
-def _judged(found: Mapping[str, Any]) -> list[Any]:
+def _evaluated(found: Mapping[str, Any]) -> list[Any]:
   """What results are of: the encoders and the images, whatever the evaluators."""
   encoders, config = list(found.get('encoders', {})), found.get('config', {})
   # The other encoders do not depend on these.

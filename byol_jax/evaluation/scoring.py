@@ -1,4 +1,7 @@
-"""What the paper's transfer results are measured in (appendix D.1, Table 10)."""
+"""Metrics of classifiers: accuracy, and what the paper's transfer results are measured in.
+
+The latter are those of appendix D.1, Table 10.
+"""
 
 from collections.abc import Sequence
 
@@ -6,16 +9,11 @@ import chex
 import numpy as np
 
 from byol_jax.errors import InputError
-from byol_jax.evaluation.contract import (
-  ACCURACY,
-  Facts,
-  accuracy,
-  check_classes,
-  label_ranks,
-  mean_per_class,
-)
+from byol_jax.evaluation.contract import Facts, check_classes
 from byol_jax.input_pipeline.records import numbered
 
+# METRICS of an evaluator that returns what `accuracy` does.
+ACCURACY = dict(top1='top-1', top5='top-5')
 # By which can be chosen.
 METRICS = ('top1', 'mean_per_class', 'map_voc07')
 # All that `score` returns, as tables call it.
@@ -62,7 +60,7 @@ def check(facts: Facts, *, metric: str, **_) -> None:
 
 
 def check_metric(metric: str, several_labels: bool) -> None:
-  """Raises InputError unless images of one or of several labels can be judged by the metric."""
+  """Raises InputError unless the metric is one of images with one, or with several, labels."""
   if several_labels != (metric == 'map_voc07'):
     kind = 'several labels per image' if several_labels else 'one label per image'
     raise InputError(f'metric is {metric!r}, but the data set has {kind}; set metric to '
@@ -101,3 +99,49 @@ def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> floa
     reached = [np.round(recall, 9) >= threshold for threshold in np.round(np.arange(11) / 10, 9)]
     found.append(np.mean([precision[at].max() for at in reached]))
   return float(np.mean(found))
+
+
+def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """How many classes are ranked above the true one; 0 is a correct prediction.
+
+  Classes are ranked by descending score; of equal scores the lower class wins.
+  Scores that are not a number make no prediction correct.
+
+  Args:
+    scores: float [N, C].
+    labels: int [N] in 0 ... C - 1.
+
+  Returns:
+    int [N] in 0 ... C - 1; C where the score of the true class is not a number.
+  """
+  chex.assert_shape(labels, scores.shape[:1])
+  true_score = np.take_along_axis(scores, labels[:, None], axis=1)
+  behind_at_ties = np.arange(scores.shape[1]) >= labels[:, None]
+  not_above = (scores < true_score) | ((scores == true_score) & behind_at_ties)
+  return scores.shape[1] - np.count_nonzero(not_above, axis=1)
+
+
+def accuracy(ranks: np.ndarray, num_classes: int) -> dict[str, float]:
+  """Top-1 and, for more than five classes, top-5 accuracy.
+
+  Args:
+    ranks: int [N] from `label_ranks`.
+    num_classes: classes in the data set.
+
+  Returns:
+    Fractions in [0, 1] under 'top1' and 'top5'.
+  """
+  chex.assert_rank(ranks, 1)
+  sizes = (1, 5) if num_classes > 5 else (1,)
+  return {f'top{size}': float(np.mean(ranks < size)) for size in sizes}
+
+
+def mean_per_class(ranks: np.ndarray, labels: np.ndarray) -> float:
+  """The mean of the top-1 accuracies of the classes that occur in `labels`, in [0, 1].
+
+  Args:
+    ranks: int [N] from `label_ranks`.
+    labels: int [N], the true classes.
+  """
+  chex.assert_equal_shape([ranks, labels])
+  return float(np.mean([np.mean(ranks[labels == label] < 1) for label in np.unique(labels)]))

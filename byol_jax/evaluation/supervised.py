@@ -1,9 +1,9 @@
-"""The same encoder trained with labels: what a table of representations is held against.
+"""The same encoder trained with labels, with which a table compares representations.
 
 Cross-entropy (`fine_tuning.losses`) on randomly cropped and flipped images, SGD with
 Nesterov momentum and a cosine learning rate, as the paper trains its supervised baselines
-(appendix C.1; RandAugment and label smoothing are left out). The result is an encoder, judged
-like every other by the evaluators.
+(appendix C.1; RandAugment and label smoothing are left out). The result is an encoder, evaluated
+like every other.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -18,7 +18,8 @@ import numpy as np
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluation.contract import Facts, Features, accuracy, check_features, label_ranks
+from byol_jax.evaluation.contract import EvalContext, Facts, Features, FitContext, check_features
+from byol_jax.evaluation.scoring import accuracy, label_ranks
 from byol_jax.input_pipeline.order import permutation
 from byol_jax.input_pipeline.records import numbered
 
@@ -61,14 +62,13 @@ class Fitted(NamedTuple):
   validation_images: int
 
 
-def fit(train: Features, validation: Features, *, num_classes: int, shots: Sequence[int],
-        draws: int, l2_values: Sequence[float], seed: int) -> Fitted:
+def fit(context: FitContext, *, shots: Sequence[int], draws: int, l2_values: Sequence[float],
+        seed: int) -> Fitted:
   """Fits `draws` classifiers for each number of images per class.
 
   Args:
-    train: N labelled images, embeddings [N, D], of which the few are drawn.
-    validation: M labelled images, which choose l2.
-    num_classes: classes in the data set.
+    context: labelled features [N, D] of the training images, of which the few are drawn, and of
+      the held-out images, which choose l2.
     shots: images per class; 5, 10 and 25 are usual.
     draws: of the images; each is its own choice by (seed, draw, class). More shots of the
       same draw contain fewer.
@@ -78,6 +78,8 @@ def fit(train: Features, validation: Features, *, num_classes: int, shots: Seque
   Raises:
     InputError: a class with fewer images.
   """
+  num_classes = context.num_classes
+  train, validation = context.features('train'), context.features('validation')
   for name, part in (('train', train), ('validation', validation)):
     check_features(name, part, num_classes)
   _check_shots(train.labels, num_classes, shots)
@@ -108,11 +110,13 @@ def _check_shots(labels: np.ndarray, num_classes: int, shots: Sequence[int],
                      f'training images, fewer than the {max(shots)} shots; give fewer shots.')
 
 
-def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
-  """Mean top-1 on `test` over the draws: 'top1_5_shots', ...
+def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
+  """Mean top-1 on the test images over the draws, in [0, 1]: 'top1_5_shots', ...
 
-  Embeddings [M, D], labelled.
+  Raises:
+    InputError: unusable test features.
   """
+  test = context.features('test')
   check_features('test', test, fitted.num_classes)
   scores = {}
   for draw in fitted.draws:

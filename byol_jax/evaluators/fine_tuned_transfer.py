@@ -5,14 +5,15 @@ weight decay are chosen on its held-out images; with the choice both are trained
 on training and held-out images together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+import functools
 from typing import Any
 
 from byol_jax import ranges
 from byol_jax.augment.views import CROP_RANGES
 from byol_jax.errors import InputError
 from byol_jax.evaluation import fine_tuned, fine_tuning, grids, scoring
-from byol_jax.evaluation.contract import Features, Images
+from byol_jax.evaluation.contract import FitContext, Images
 
 TITLE, METRICS, MAIN_METRIC = 'fine-tuned (D.3)', scoring.TITLES, 'top1'
 IN_TABLE = ('top1',)
@@ -49,17 +50,14 @@ def batch_norm_decay(num_examples: int, batch_size: int) -> float:
   return max(1 - 10 * batch_size / num_examples, 0.9)
 
 
-def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: int,
-        grid: grids.Grid, learning_rates: Sequence[float], weight_decays: Sequence[float],
+def fit(context: FitContext, *, learning_rates: Sequence[float], weight_decays: Sequence[float],
         steps: int, batch_size: int, momentum: float, metric: str, view: Mapping[str, Any],
         seed: int) -> fine_tuned.Fitted:
-  """Fine-tunes with every pair of the grid, and once more with the best on `validation`.
+  """Fine-tunes with every pair of the grid, and once more with the best on held-out images.
 
   Args:
-    train: labelled images in front of the encoder; `with_validation` for the last run.
-    validation: variables -> features of the images that choose.
-    num_classes: classes in the data set, each of which must have training images.
-    grid: where finished points are kept.
+    context: labelled training images in front of the encoder, features of the held-out images,
+      which choose, and the grid. Each class must have training images.
     learning_rates: peaks for a batch of 256 images.
     weight_decays: 0 or more; the l2 coefficient is the weight decay / the learning rate.
     steps: of every run.
@@ -71,11 +69,13 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
     seed: of the order of the images and the augmentation.
 
   Raises:
-    InputError: classes without training images, unusable
-      validation images, or all points have diverged.
+    InputError: classes without training images, unusable held-out images, or all points have
+      diverged.
   """
-  fine_tuned.check('fine_tuned_transfer', train, num_classes=num_classes, metric=metric)
-  count, labels = fine_tuned.checked_validation(train, validation, num_classes, metric)
+  fine_tuned.check('fine_tuned_transfer', context, metric)
+  count, labels = fine_tuned.checked_validation(context, metric)
+  train, num_classes = context.images, context.num_classes
+  validation = functools.partial(context.features, 'validation')
   options = dict(batch_size=batch_size, momentum=momentum, view=dict(view), seed=seed)
   run = _runner(train, num_classes, steps, options)
 
@@ -86,9 +86,10 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
   points = [dict(learning_rate=rate, weight_decay=decay) for rate in learning_rates
             for decay in weight_decays]
   found = grids.search(
-      grid.having(options=dict(options, steps=steps), validation=labels,
-                  train_images=train.num_examples), points, train_point,
-      steps=[steps] * len(points), steps_after=steps, metric=metric, keep_weights=False)
+      context.grid().having(options=dict(options, steps=steps), validation=labels,
+                            train_images=train.num_examples),
+      points, train_point, steps=[steps] * len(points), steps_after=steps, metric=metric,
+      keep_weights=False)
   weights, images = _refit(train, points[found.chosen], num_classes, steps, options)
   return fine_tuned.Fitted(
       weights, found.candidates, found.chosen, num_classes,

@@ -21,14 +21,8 @@ import numpy as np
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluation.contract import (
-  ACCURACY,
-  Facts,
-  Features,
-  accuracy,
-  check_features,
-  label_ranks,
-)
+from byol_jax.evaluation.contract import EvalContext, Facts, Features, FitContext, check_features
+from byol_jax.evaluation.scoring import ACCURACY, accuracy, label_ranks
 
 TITLE, METRICS, MAIN_METRIC = 'kNN', ACCURACY, 'top1'
 RANGES = dict(k=ranges.whole(1), temperature=ranges.POSITIVE, query_chunk=ranges.whole(1),
@@ -62,14 +56,13 @@ class Nearest(NamedTuple):
   labels: chex.Array
 
 
-def fit(train: Features, validation: Features, *, num_classes: int, k: int, temperature: float,
-        query_chunk: int = 1024, bank_chunk: int = 16384) -> Fitted:
+def fit(context: FitContext, *, k: int, temperature: float, query_chunk: int = 1024,
+        bank_chunk: int = 16384) -> Fitted:
   """Keeps the training images as the bank of neighbours.
 
   Args:
-    train: the bank, embeddings float32 [N, D], labelled.
-    validation: only counted; there is nothing to choose.
-    num_classes: classes in the data set.
+    context: labelled features float32 [N, D] of the training images, which are the bank. Those
+      of the held-out images are only counted; there is nothing to choose.
     k: neighbours that vote, 1 ... N.
     temperature: of the votes, > 0.
     query_chunk: queries on the device at a time.
@@ -79,10 +72,11 @@ def fit(train: Features, validation: Features, *, num_classes: int, k: int, temp
   Raises:
     InputError: fewer training images than neighbours, or unusable training features.
   """
-  check_features('train', train, num_classes)
+  train = context.features('train')
+  check_features('train', train, context.num_classes)
   _check_count(k, len(train.embeddings))
-  return Fitted(train, len(validation.embeddings), num_classes, k, temperature, query_chunk,
-                bank_chunk)
+  return Fitted(train, len(context.features('validation').embeddings), context.num_classes, k,
+                temperature, query_chunk, bank_chunk)
 
 
 def check(facts: Facts, *, k: int, **_) -> None:
@@ -96,8 +90,8 @@ def _check_count(k: int, images: int) -> None:
                      f'{images}, or give more images.')
 
 
-def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
-  """Accuracy of the neighbours' votes on `test`.
+def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
+  """Accuracy of the neighbours' votes on the test images.
 
   Ties are broken the same way every time: of equally similar training images
   the one of lower id is the neighbour, of classes with equal votes the lower
@@ -105,7 +99,7 @@ def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
 
   Args:
     fitted: from `fit`.
-    test: M labelled queries, embeddings float32 [M, D].
+    context: labelled features float32 [M, D] of the test images, which are the queries.
 
   Returns:
     Fractions in [0, 1] under 'top1' and, for more than five classes, 'top5'.
@@ -113,17 +107,17 @@ def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
   Raises:
     InputError: unusable test features.
   """
-  return evaluate_all([fitted], test)[0]
+  return evaluate_all([fitted], context.features('test'))[0]
 
 
-def evaluate_all(fitted: Sequence[Fitted], test: Features) -> list[dict[str, float]]:
-  """`evaluate` for several k and temperatures of one bank, by one search."""
+def evaluate_all(fitted: Sequence[Fitted], queries: Features) -> list[dict[str, float]]:
+  """`evaluate` on any queries, for several k and temperatures of one bank, by one search."""
   widest = max(fitted, key=lambda one: one.k)
-  check_features('test', test, widest.num_classes)
-  chex.assert_equal_shape_suffix([widest.train.embeddings, test.embeddings], 1)
-  labels = np.array_split(test.labels, range(widest.query_chunk, len(test.labels),
-                                             widest.query_chunk))
-  searched = _search(widest, test)
+  check_features('test', queries, widest.num_classes)
+  chex.assert_equal_shape_suffix([widest.train.embeddings, queries.embeddings], 1)
+  labels = np.array_split(queries.labels, range(widest.query_chunk, len(queries.labels),
+                                                widest.query_chunk))
+  searched = _search(widest, queries)
 
   def ranks(one: Fitted) -> np.ndarray:
     return np.concatenate([

@@ -7,7 +7,8 @@ import numpy as np
 
 from byol_jax import ranges
 from byol_jax.errors import InputError
-from byol_jax.evaluation.contract import ACCURACY, Facts, Features, check_features
+from byol_jax.evaluation.contract import EvalContext, Facts, FitContext, check_features
+from byol_jax.evaluation.scoring import ACCURACY
 from byol_jax.evaluators import knn
 
 TITLE, METRICS, MAIN_METRIC = 'kNN, chosen', ACCURACY, 'top1'
@@ -26,27 +27,25 @@ class Fitted(NamedTuple):
   candidates: tuple[tuple[int, float, float], ...]
 
 
-def fit(train: Features, validation: Features, *, num_classes: int, k_values: Sequence[int],
-        temperatures: Sequence[float]) -> Fitted:
+def fit(context: FitContext, *, k_values: Sequence[int], temperatures: Sequence[float]
+        ) -> Fitted:
   """Chooses among all pairs of `k_values` and `temperatures`.
 
   Args:
-    train: the bank, embeddings float32 [N, D], labelled.
-    validation: M labelled images, which choose.
-    num_classes: classes in the data set.
+    context: labelled features float32 [N, D] of the training images, which are the bank, and of
+      the held-out images, which choose.
     k_values: neighbours that vote; those above N are left out.
     temperatures: of the votes, > 0.
 
   Raises:
     InputError: fewer training images than each of `k_values`, or unusable features.
   """
-  check_features('validation', validation, num_classes)
-  count = len(train.embeddings)
-  possible = _possible(k_values, count)
+  train, validation = context.features('train'), context.features('validation')
+  check_features('validation', validation, context.num_classes)
+  possible = _possible(k_values, len(train.embeddings))
   pairs = [(k, temperature) for k in possible for temperature in temperatures]
   # The bank is looked through once; it may be large.
-  first = knn.fit(train, validation, num_classes=num_classes, k=possible[0],
-                  temperature=temperatures[0])
+  first = knn.fit(context, k=possible[0], temperature=temperatures[0])
   options = [first._replace(k=k, temperature=temperature) for k, temperature in pairs]
   scores = knn.evaluate_all(options, validation)
   top1 = [score['top1'] for score in scores]
@@ -68,9 +67,9 @@ def _possible(k_values: Sequence[int], images: int) -> list[int]:
   return possible
 
 
-def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
+def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
   """`knn.evaluate` with the options chosen."""
-  return knn.evaluate(fitted.chosen, test)
+  return knn.evaluate(fitted.chosen, context)
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:

@@ -24,19 +24,12 @@ from byol_jax import ranges
 from byol_jax.augment.views import CROP_RANGES, crop_and_flip
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
-from byol_jax.evaluation.contract import (
-  ACCURACY,
-  Features,
-  Images,
-  accuracy,
-  check_features,
-  label_ranks,
-)
+from byol_jax.evaluation.contract import EvalContext, Features, FitContext, Images, check_features
+from byol_jax.evaluation.scoring import ACCURACY, accuracy, label_ranks
 from byol_jax.input_pipeline import prefetch
 
 TITLE, METRICS, MAIN_METRIC = 'linear (C.1)', ACCURACY, 'top1'
 IN_TABLE = ('top5',)
-TRAINS_ON_IMAGES = True
 RANGES = dict(
     learning_rates=ranges.GRID, epochs=ranges.POSITIVE, batch_size=ranges.whole(1),
     momentum=ranges.MOMENTUM, view=CROP_RANGES, seed=ranges.SEED, refit=ranges.FLAG)
@@ -75,15 +68,13 @@ class Fitted(NamedTuple):
   validation_images: int
 
 
-def fit(train: Images, validation: Features, *, num_classes: int,
-        learning_rates: Sequence[float], epochs: float, batch_size: int, momentum: float,
-        view: Mapping[str, Any], seed: int, refit: bool) -> Fitted:
-  """Trains one classifier per learning rate, keeps the best on `validation`.
+def fit(context: FitContext, *, learning_rates: Sequence[float], epochs: float, batch_size: int,
+        momentum: float, view: Mapping[str, Any], seed: int, refit: bool) -> Fitted:
+  """Trains one classifier per learning rate, keeps the best on held-out images.
 
   Args:
-    train: labelled images in front of the encoder.
-    validation: M labelled images, which choose the learning rate.
-    num_classes: classes in the data set.
+    context: labelled training images in front of the encoder, and labelled features of the
+      held-out images, which choose the learning rate.
     learning_rates: peaks for a batch of 256 images; {0.4, 0.3, 0.2, 0.1, 0.05} in the
       paper.
     epochs: passes over the training images; 80 in the paper.
@@ -96,27 +87,32 @@ def fit(train: Images, validation: Features, *, num_classes: int,
   Raises:
     InputError: unusable features, or all classifiers have diverged.
   """
+  validation, num_classes = context.features('validation'), context.num_classes
   check_features('validation', validation, num_classes)
   options = dict(epochs=epochs, batch_size=batch_size, momentum=momentum, view=view, seed=seed)
-  classifiers = _train(train, learning_rates, num_classes, **options)
+  images = context.images
+  classifiers = _train(images, learning_rates, num_classes, **options)
   scores = [_accuracy(_only(classifiers, i), validation) for i in range(len(learning_rates))]
   if not any(np.isfinite(_only(classifiers, i).weights).all() for i in range(len(scores))):
     raise InputError(f'All classifiers of the linear evaluation have diverged; give smaller '
                      f'learning_rates than {tuple(learning_rates)}.')
   chosen = int(np.argmax([score['top1'] for score in scores]))
   classifier = _only(classifiers, chosen)
-  images = train.num_examples
   if refit:
-    both = train.with_validation()
-    classifier = _train(both, learning_rates[chosen:chosen + 1], num_classes, **options)
-    images = both.num_examples
+    images = images.with_validation()
+    classifier = _train(images, learning_rates[chosen:chosen + 1], num_classes, **options)
   return Fitted(classifier, tuple(zip(learning_rates, scores)), chosen,
-                dict(options, learning_rates=tuple(learning_rates), refit=refit), images,
-                len(validation.labels))
+                dict(options, learning_rates=tuple(learning_rates), refit=refit),
+                images.num_examples, len(validation.labels))
 
 
-def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
-  """Accuracy in [0, 1] on `test`: 'top1' and, for more than five classes, 'top5'."""
+def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
+  """Accuracy in [0, 1] on the test images: 'top1' and, for more than five classes, 'top5'.
+
+  Raises:
+    InputError: unusable test features.
+  """
+  test = context.features('test')
   check_features('test', test, fitted.classifier.bias.shape[-1])
   return _accuracy(fitted.classifier, test)
 
@@ -143,16 +139,17 @@ def _train(images: Images, learning_rates: Sequence[float], num_classes: int, *,
   max_steps = max(1, int(epochs * images.num_examples // batch_size))
   views = functools.partial(crop_and_flip, seed=seed, policy=view,
                             image_size=images.image_size)
-  dimension = jax.eval_shape(images.encode, images.variables, jnp.zeros(
+  encoder = images.encoder
+  dimension = jax.eval_shape(encoder.encode, encoder.variables, jnp.zeros(
       (1, images.image_size, images.image_size, 3))).shape[-1]
   count = len(learning_rates)
   start = Classifiers(jnp.zeros((count, dimension, num_classes)), jnp.zeros((count, num_classes)))
   optimizer = optax.trace(decay=momentum, nesterov=True)
   carry = parallel.replicate(
-      (jnp.zeros((), jnp.int32), start, optimizer.init(start), images.variables), devices)
+      (jnp.zeros((), jnp.int32), start, optimizer.init(start), encoder.variables), devices)
   schedule = optax.cosine_decay_schedule(batch_size / 256, max_steps)
   step_fn = parallel.pmap_step(functools.partial(
-      _step, encode=images.encode, views=views, optimizer=optimizer,
+      _step, encode=encoder.encode, views=views, optimizer=optimizer,
       learning_rates=jnp.array(learning_rates), schedule=schedule), devices)
   batches = images.batches([view], seed=seed, batch_size=batch_size, first_step=0,
                            last_step=max_steps)

@@ -18,15 +18,9 @@ import numpy as np
 from byol_jax import ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluation import logistic_regression
-from byol_jax.evaluation.contract import (
-  ACCURACY,
-  Facts,
-  Features,
-  accuracy,
-  check_features,
-  label_ranks,
-)
+from byol_jax.evaluation.contract import EvalContext, Facts, Features, FitContext, check_features
 from byol_jax.evaluation.logistic_regression import Parameters
+from byol_jax.evaluation.scoring import ACCURACY, accuracy, label_ranks
 from byol_jax.input_pipeline.records import numbered
 
 TITLE, METRICS, MAIN_METRIC = 'linear on features', ACCURACY, 'top1'
@@ -66,16 +60,15 @@ class Fitted(NamedTuple):
   validation_images: int
 
 
-def fit(train: Features, validation: Features, *, num_classes: int, l2_values: Sequence[float],
-        tolerance: float, max_iterations: int) -> Fitted:
-  """Fits one classifier per l2 on `train`, keeps the best on `validation`.
+def fit(context: FitContext, *, l2_values: Sequence[float], tolerance: float, max_iterations: int
+        ) -> Fitted:
+  """Fits one classifier per l2 on training images, keeps the best on held-out images.
 
   From the strongest l2 to the weakest, each fit starts at the solution before.
 
   Args:
-    train: N labelled images, embeddings float32 [N, D].
-    validation: M labelled images, which choose l2 and are not trained on.
-    num_classes: classes in the data set.
+    context: labelled features float32 [N, D] of the training images and [M, D] of the held-out
+      images, which choose l2 and are not trained on.
     l2_values: strengths of the penalty to try, each > 0, in any order.
     tolerance: of `logistic_regression.Solution.gap`, at which a fit ends; > 0.
     max_iterations: or after this many steps of L-BFGS.
@@ -83,6 +76,8 @@ def fit(train: Features, validation: Features, *, num_classes: int, l2_values: S
   Raises:
     InputError: unusable features, one class only.
   """
+  num_classes = context.num_classes
+  train, validation = context.features('train'), context.features('validation')
   _check(train, validation, num_classes)
   mean, std = _moments(train.embeddings)
   inputs, held_out = (_standardise(part.embeddings, mean, std) for part in (train, validation))
@@ -106,8 +101,8 @@ def check(facts: Facts, **_) -> None:
     _check_classes(facts.train.labels, facts.class_names)
 
 
-def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
-  """Accuracy of the classifier on `test`, embeddings float32 [M, D], labelled.
+def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
+  """Accuracy of the classifier on the test images.
 
   Returns:
     Fractions in [0, 1] under 'top1' and, for more than five classes, 'top5'.
@@ -115,6 +110,7 @@ def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
   Raises:
     InputError: unusable test features.
   """
+  test = context.features('test')
   check_features('test', test, len(fitted.parameters.bias))
   inputs = _standardise(test.embeddings, fitted.mean, fitted.std)
   return _accuracy(fitted.parameters, inputs, test.labels)

@@ -16,7 +16,13 @@ import numpy as np
 from byol_jax import ranges
 from byol_jax.distributed import parallel
 from byol_jax.evaluation import logistic_regression, scoring
-from byol_jax.evaluation.contract import Features, check_classes, check_features
+from byol_jax.evaluation.contract import (
+  EvalContext,
+  Features,
+  FitContext,
+  check_classes,
+  check_features,
+)
 from byol_jax.evaluation.logistic_regression import Parameters
 
 TITLE, METRICS, MAIN_METRIC = 'linear (D.2)', scoring.TITLES, 'top1'
@@ -69,14 +75,12 @@ class Fitted(NamedTuple):
   seconds: float
 
 
-def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
-        l2_values: Sequence[float], tolerance: float, max_iterations: int, dtype: str) -> Fitted:
-  """Chooses l2 on `validation`, then fits both together.
+def fit(context: FitContext, *, metric: str, l2_values: Sequence[float], tolerance: float,
+        max_iterations: int, dtype: str) -> Fitted:
+  """Chooses l2 on held-out images, then fits training and held-out images together.
 
   Args:
-    train: N labelled images, embeddings [N, D].
-    validation: M labelled images.
-    num_classes: classes in the data set.
+    context: labelled features [N, D] of the training images and [M, D] of the held-out images.
     metric: of `scoring.METRICS`, by which l2 is chosen.
     l2_values: penalties; 45 from 1e-6 to 1e5 in the paper, log-spaced.
     tolerance: of `logistic_regression.path`.
@@ -86,6 +90,8 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
   Raises:
     InputError: unusable features, a class without training image.
   """
+  num_classes = context.num_classes
+  train, validation = context.features('train'), context.features('validation')
   for name, part in (('train', train), ('validation', validation)):
     # Of labels of another kind it says more than the next.
     if part.labels is not None:
@@ -126,8 +132,13 @@ def fit(train: Features, validation: Features, *, num_classes: int, metric: str,
                 time.monotonic() - began)
 
 
-def evaluate(fitted: Fitted, test: Features) -> dict[str, float]:
-  """All metrics of `scoring.score` on `test`, embeddings [M, D], labelled."""
+def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
+  """All metrics of `scoring.score` on the test images, in [0, 1].
+
+  Raises:
+    InputError: unusable test features.
+  """
+  test = context.features('test')
   check_features('test', test, fitted.num_classes, multi_label=fitted.metric == 'map_voc07')
   return _score(fitted.parameters, test, fitted.metric)
 

@@ -5,7 +5,7 @@ afterwards. Queries and gallery are those of the data set's lists, or, for data 
 classes, the test images and the training images, with the class as identity.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -14,7 +14,7 @@ import numpy as np
 from byol_jax import ranges
 from byol_jax.errors import InputError
 from byol_jax.evaluation import ranking, reranking
-from byol_jax.evaluation.contract import Facts, Features, check_features
+from byol_jax.evaluation.contract import EvalContext, Facts, Features, FitContext, check_features
 from byol_jax.input_pipeline.retrieval_lists import Roles
 
 TITLE, MAIN_METRIC = 'retrieval', 'map'
@@ -104,17 +104,14 @@ def _known_entries(facts: Facts, gallery: str) -> tuple[ranking.Entries, ranking
   return None if labels is None else (test, _without_cameras(labels, -1 - np.arange(len(labels))))
 
 
-def fit(train: Callable[[], Features], validation: Callable[[], Features], *, num_classes: int,
-        roles: Roles | None, gallery: str, whitening: int, rerank: bool, k1: int, k2: int,
+def fit(context: FitContext, *, gallery: str, whitening: int, rerank: bool, k1: int, k2: int,
         original_weight: float, recall_at: Sequence[int], depth: int, pictured: int,
         block_bytes: int, most_bytes: int) -> Fitted:
-  """Takes what is needed of the training images.
+  """Takes what is needed of the training images; held-out ones are not, as nothing is chosen.
 
   Args:
-    train: gives the training images; called where they are the gallery, or for the whitening.
-    validation: not called, as nothing is chosen.
-    num_classes: identities in the data set.
-    roles: of the test split, where the data set has lists.
+    context: features of the training images where they are the gallery, which must be
+      labelled, or for the whitening; and the roles, where the data set has lists.
     gallery: 'lists': of the data set's; 'train': the training images; 'test': the other test
       images.
     whitening: dimensions of the PCA-whitening fitted on training images; 0 for none.
@@ -132,27 +129,25 @@ def fit(train: Callable[[], Features], validation: Callable[[], Features], *, nu
     InputError: lists that are missing or not wanted, or unusable
       training features.
   """
-  del validation
-  _check_gallery(gallery, roles)
-  features = train() if gallery == 'train' or whitening else None
-  if features is not None and gallery == 'train':
-    check_features('train', features, num_classes)
+  _check_gallery(gallery, context.roles)
+  features = context.features('train') if gallery == 'train' or whitening else None
+  if gallery == 'train':
+    check_features('train', features, context.num_classes)
   fitted = ranking.fit_whitening(features.embeddings, whitening) if whitening else None
   options = dict(
       gallery=gallery, whitening=whitening, rerank=rerank, recall_at=tuple(recall_at), depth=depth,
       pictured=pictured, block_bytes=block_bytes, most_bytes=most_bytes,
       **dict(k1=k1, k2=k2, original_weight=original_weight) if rerank else {})
-  return Fitted(features if gallery == 'train' else None, roles, fitted, num_classes, options)
+  return Fitted(features if gallery == 'train' else None, context.roles, fitted,
+                context.num_classes, options)
 
 
-def evaluate(fitted: Fitted, test: Features, *, keep: Callable[[ranking.Result], None]
-             ) -> dict[str, float]:
-  """Ranks the gallery for each query and judges the order.
+def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
+  """Ranks the gallery for each query, keeps the lists, and measures the order.
 
   Args:
     fitted: from `fit`.
-    test: M labelled images, embeddings [M, D].
-    keep: called with the result.
+    context: labelled features [M, D] of the test images.
 
   Returns:
     'map', 'rank1', 'rank5', 'rank10' and 'recall_K' in [0, 1], and the counts 'queries',
@@ -162,6 +157,7 @@ def evaluate(fitted: Fitted, test: Features, *, keep: Callable[[ranking.Result],
   Raises:
     InputError: unusable test features, or no query with a match.
   """
+  test = context.features('test')
   check_features('test', test, fitted.num_classes)
   query, gallery, entries = _problem(fitted, test)
   for name, part in (('query', query), ('gallery', gallery)):
@@ -171,17 +167,17 @@ def evaluate(fitted: Fitted, test: Features, *, keep: Callable[[ranking.Result],
   _check_matches(*entries)
   options = fitted.options
   ranked = ranking.together([
-      ranking.judge(scores, ranking.Entries(*(array[rows] for array in entries[0])), entries[1],
-                    depth=options['depth'], recall_at=options['recall_at'])
+      ranking.rank(scores, ranking.Entries(*(array[rows] for array in entries[0])), entries[1],
+                   depth=options['depth'], recall_at=options['recall_at'])
       for rows, scores in _scores(fitted, query.embeddings, gallery.embeddings)])
   found = ranking.metrics(ranked, cmc_at=CMC_AT, recall_at=options['recall_at'])
   split = 'train' if options['gallery'] == 'train' else 'test'
-  keep(ranking.Result(ranked, query.sample_id, gallery.sample_id, split, query.labels,
-                      gallery.labels, options['pictured']))
-  judged = ranked.matches > 0
-  return dict(found, queries=int(judged.sum()), queries_without_match=int((~judged).sum()),
+  context.keep(ranking.Result(ranked, query.sample_id, gallery.sample_id, split, query.labels,
+                              gallery.labels, options['pictured']))
+  counted = ranked.matches > 0
+  return dict(found, queries=int(counted.sum()), queries_without_match=int((~counted).sum()),
               gallery_images=len(gallery.sample_id),
-              chance_map=float(ranked.matches[judged].mean() / len(gallery.sample_id)))
+              chance_map=float(ranked.matches[counted].mean() / len(gallery.sample_id)))
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:

@@ -5,13 +5,14 @@ are what the `train` split holds: 1 % or 10 % of ImageNet in the paper. Learning
 epochs are chosen on held-out training images.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+import functools
 from typing import Any
 
 from byol_jax import ranges, schedules
 from byol_jax.augment.views import CROP_RANGES
 from byol_jax.evaluation import fine_tuned, fine_tuning, grids, scoring
-from byol_jax.evaluation.contract import Facts, Features, Images
+from byol_jax.evaluation.contract import Facts, FitContext
 
 TITLE, METRICS, MAIN_METRIC = 'fine-tuned (C.1)', scoring.TITLES, 'top1'
 IN_TABLE = ('top5',)
@@ -34,17 +35,14 @@ PAPER = dict(learning_rates=(0.01, 0.02, 0.05, 0.1, 0.005), epochs=(30., 50.), b
 evaluate = fine_tuned.evaluate
 
 
-def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: int,
-        grid: grids.Grid, learning_rates: Sequence[float], epochs: Sequence[float],
+def fit(context: FitContext, *, learning_rates: Sequence[float], epochs: Sequence[float],
         batch_size: int, momentum: float, batch_norm_decay: float, view: Mapping[str, Any],
         seed: int, max_steps: int) -> fine_tuned.Fitted:
-  """Fine-tunes with every learning rate and number of epochs, keeps the best on `validation`.
+  """Fine-tunes with each learning rate and number of epochs, keeps the best on held-out images.
 
   Args:
-    train: labelled images in front of the encoder.
-    validation: variables -> features of the images that choose.
-    num_classes: classes in the data set, each of which must have training images.
-    grid: where finished points are kept.
+    context: labelled training images in front of the encoder, features of the held-out images,
+      which choose, and the grid. Each class must have training images.
     learning_rates: peaks for a batch of 256 images.
     epochs: passes over the training images, one or more values.
     batch_size: images per step over all devices.
@@ -55,11 +53,13 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
     max_steps: at most so many steps per point, for trials; 0 for no limit.
 
   Raises:
-    InputError: classes without training images, unusable
-      validation images, or all points have diverged.
+    InputError: classes without training images, unusable held-out images, or all points have
+      diverged.
   """
-  fine_tuned.check('semi_supervised', train, num_classes=num_classes, metric='top1')
-  count, labels = fine_tuned.checked_validation(train, validation, num_classes, 'top1')
+  fine_tuned.check('semi_supervised', context, 'top1')
+  count, labels = fine_tuned.checked_validation(context, 'top1')
+  train, num_classes = context.images, context.num_classes
+  validation = functools.partial(context.features, 'validation')
   options = dict(batch_size=batch_size, momentum=momentum, batch_norm_decay=batch_norm_decay,
                  view=dict(view), seed=seed)
   run = fine_tuning.runner(train, num_classes=num_classes, **options)
@@ -77,9 +77,9 @@ def fit(train: Images, validation: Callable[[Any], Features], *, num_classes: in
             for rate in learning_rates]
   options['max_steps'] = max_steps
   found = grids.search(
-      grid.having(options=options, validation=labels, train_images=train.num_examples), points,
-      train_point, steps=[num_steps(point) for point in points], steps_after=0, metric='top1',
-      keep_weights=True)
+      context.grid().having(options=options, validation=labels, train_images=train.num_examples),
+      points, train_point, steps=[num_steps(point) for point in points], steps_after=0,
+      metric='top1', keep_weights=True)
   return fine_tuned.Fitted(
       found.weights, found.candidates, found.chosen, num_classes,
       dict(options, learning_rates=tuple(learning_rates), epochs=tuple(epochs), metric='top1'),

@@ -19,11 +19,11 @@ from byol_jax.files import atomic_path, remove_abandoned
 AT_ONCE = 8
 
 
-def copies(files: Sequence[str], folder: str) -> dict[str, str]:
+def copies(sources: Sequence[str], folder: str) -> dict[str, str]:
   """Copies files, of object stores too, into a local folder.
 
   Args:
-    files: paths without repetition.
+    sources: paths without repetition.
     folder: made where it does not exist. Files of different folders do not meet in it.
 
   Returns:
@@ -35,10 +35,10 @@ def copies(files: Sequence[str], folder: str) -> dict[str, str]:
   import tensorflow as tf
 
   root = files.local_path(folder)
-  targets = {file: _target(file, root) for file in files}
+  targets = {file: _target(file, root) for file in sources}
   try:
-    stats = {file: tf.io.gfile.stat(file) for file in files}
-    missing = [file for file in files if not _is_copy(targets[file], stats[file])]
+    stats = {file: tf.io.gfile.stat(file) for file in sources}
+    missing = [file for file in sources if not _is_copy(targets[file], stats[file])]
     for parent in {target.parent for target in targets.values()}:
       parent.mkdir(parents=True, exist_ok=True)
       # Before the room is looked at.

@@ -348,7 +348,7 @@ def test_crop_and_flip_only_flips_a_ready_crop(batch, probability, step):
 def test_crop_and_flip_and_center_views_refuse_ready_crops_of_another_size(batch):
   batch['crop1'] = batch.pop('images')[:, :, :8]
   with pytest.raises(AssertionError):
-    cropped(batch, seed=0, policy=NOTHING, image_size=6)
+    crop_and_flip(batch, seed=0, policy=NOTHING, image_size=6)
   with pytest.raises(AssertionError):
     center_views(batch, image_size=6, share=1., order='crop_first')
 

@@ -6,7 +6,16 @@ from scipy.special import expit, softmax
 
 from byol_jax.distributed import parallel
 from byol_jax.evaluation import grids
-from byol_jax.evaluation.contract import Features, Images
+from byol_jax.evaluation.contract import (
+  EVAL_SPLITS,
+  FIT_SPLITS,
+  EvalContext,
+  Features,
+  FitContext,
+  FrozenEncoder,
+  Images,
+  restricted,
+)
 from byol_jax.input_pipeline.batches import host_batches
 from byol_jax.input_pipeline.records import Shards, Split
 
@@ -54,7 +63,7 @@ def make_split(seed, count):
 
 
 def with_several_labels(split):
-  """The class itself and, of every other image, the next; the third is not judged in some."""
+  """The class itself and, of every other image, the next; the third does not count in some."""
   labels = np.eye(CLASSES, dtype=np.int32)[split.labels]
   labels[::2] |= np.roll(labels[::2], 1, axis=1)
   labels[::5, 2] = -1
@@ -67,8 +76,8 @@ def make_images(split, with_validation=None):
     return host_batches(
         split, seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
         shards=SHARDS)
-  return Images(encode, variables(), batches, split.num_examples, SIZE, SHARDS.total,
-                with_validation, training, lambda: split.labels)
+  return Images(FrozenEncoder(encode, variables(), training), batches, split.num_examples, SIZE,
+                lambda: split.labels, with_validation)
 
 
 def embedder(split):
@@ -76,6 +85,18 @@ def embedder(split):
   return lambda variables: Features(
       np.asarray(jax.jit(encode)(variables, split.images / 255.), np.float32), split.labels,
       split.sample_id)
+
+
+def fit_context(images, validation=None, folder=None, num_classes=CLASSES):
+  """Of training images, the split of held-out images, and the folder of the grid."""
+  features = lambda split, variables: embedder(validation)(variables)
+  return FitContext(num_classes, restricted(features, FIT_SPLITS), images,
+                    lambda: make_grid(folder))
+
+
+def eval_context(split):
+  return EvalContext(restricted(lambda _, variables: embedder(split)(variables),
+                                    EVAL_SPLITS))
 
 
 def make_grid(folder, **identity):

@@ -1,4 +1,4 @@
-"""The encoders that are judged; their scores are in test_evaluate.py."""
+"""The encoders that are evaluated; their scores are in test_evaluate.py."""
 
 import types
 

@@ -138,7 +138,7 @@ def test_classes_are_called_by_their_names(pretrained, tmp_path, monkeypatch, ev
 
 NAMED_CLASSES = '''
 import numpy as np
-from byol_jax.datasets import Split
+from byol_jax.input_pipeline.records import Split
 
 RANGES = {}
 
@@ -243,11 +243,11 @@ def check(facts, *, most):
     raise InputError(f'{facts.train.images} images are more than {most}.')
 
 
-def fit(train, validation, *, num_classes, most):
-  return len(train.embeddings) / most
+def fit(context, *, most):
+  return len(context.features('train').embeddings) / most
 
 
-def evaluate(fitted, test):
+def evaluate(fitted, context):
   return dict(share_7=fitted)
 
 
@@ -282,7 +282,7 @@ def test_an_evaluator_of_the_users_own_is_checked_run_and_shown(pretrained, tmp_
 @pytest.mark.parametrize('name, lacks, message', [
     ('main', "TITLE, MAIN_METRIC = 'images', 'share_{}'", 'has no constant MAIN_METRIC; '),
     ('metrics', "METRICS = {'share_{}': 'share of {}'}", 'has no constant METRICS; '),
-    ('evaluate', 'def evaluate(fitted, test):\n  return dict(share_7=fitted)',
+    ('evaluate', 'def evaluate(fitted, context):\n  return dict(share_7=fitted)',
      'has no function evaluate.'),
     ('describe', "def describe(fitted):\n  return dict(protocol='Counts.')",
      'has no function describe.')])
@@ -293,6 +293,21 @@ def test_what_an_evaluator_of_the_users_own_lacks_is_said(pretrained, tmp_path, 
   text = refusal(found, pretrained, tmp_path / 'out')
   assert text.startswith(f"'{name}_package.own' is no module of the evaluators: it ")
   assert message in text
+
+
+@pytest.mark.parametrize('name, asked, instead, message', [
+    ('peeking', "context.features('train')", "context.features('test')",
+     "^This context has features of train and validation, not of 'test'"),
+    ('late', 'dict(share_7=fitted)', "context.features('train')",
+     "^This context has features of test, not of 'train'")])
+def test_an_evaluator_that_asks_for_the_images_of_the_other_function_is_stopped(
+    pretrained, tmp_path, monkeypatch, name, asked, instead, message):
+  found = own_evaluator(tmp_path, monkeypatch, name, PLUG_IN.replace(asked, instead))
+  with pytest.raises(ValueError, match=message) as error:
+    evaluate.evaluate(found.lock(), pretrained, tmp_path / 'out')
+  assert not isinstance(error.value, InputError)
+  reads = (tmp_path / 'out' / loading.ACCESS_LOG).read_text()
+  assert ('"test"' in reads) == (name == 'late')
 
 
 def test_a_main_metric_that_is_not_returned_is_said(pretrained, tmp_path, monkeypatch):

@@ -9,8 +9,9 @@ import pytest
 from byol_jax import plugins
 from byol_jax.errors import InputError
 from byol_jax.evaluation import features
-from byol_jax.evaluation.contract import Features, accuracy, check_features, label_ranks
+from byol_jax.evaluation.contract import Features, check_features
 from experiments.configs.eval import default as eval_default
+from tests.evaluators import by_features
 
 NUM_IMAGES = 11
 
@@ -134,49 +135,6 @@ def test_rejects_a_split_without_a_batch(devices):
     features.extract(encode, make_variables(0), iter(()), batch_size=8, devices=devices)
 
 
-def test_accuracy_against_sorting():
-  random = np.random.default_rng(0)
-  # Few distinct scores, so that there are ties.
-  scores = random.integers(0, 4, (200, 8)).astype(np.float32)
-  labels = random.integers(0, 8, 200)
-  order = np.argsort(-scores, axis=1, kind='stable')
-  expected = {f'top{n}': np.mean((order[:, :n] == labels[:, None]).any(axis=1)) for n in (1, 5)}
-  assert accuracy(label_ranks(scores, labels), 8) == pytest.approx(expected)
-
-
-def test_a_score_that_is_not_a_number_is_never_correct():
-  scores = np.array([[np.nan, np.nan, np.nan], [np.nan, 1, 0], [0, 1, np.nan]])
-  np.testing.assert_array_equal(label_ranks(scores, np.array([0, 0, 1])), [3, 3, 1])
-
-
-@pytest.mark.parametrize('num_classes, names', [(5, {'top1'}), (6, {'top1', 'top5'})])
-def test_top5_needs_more_than_five_classes(num_classes, names):
-  assert accuracy(np.zeros(3, np.int32), num_classes).keys() == names
-
-
-@pytest.fixture
-def usable():
-  return Features(np.ones((3, 2), np.float32), np.array([0, 1, 2], np.int32),
-                  np.arange(3, dtype=np.int32))
-
-
-def test_usable_features_pass(usable):
-  check_features('train', usable, 3)
-
-
-@pytest.mark.parametrize('changes, message', [
-    (dict(labels=None), '3 train images have no labels'),
-    (dict(labels=np.array([0, 1, 3])), r'run from 0 to 3, outside 0 \.\.\. 2'),
-    (dict(labels=np.array([-1, 1, 2])), 'run from -1 to 2'),
-    (dict(embeddings=np.array([[0, np.nan], [np.inf, 1], [0, 1]], np.float32)),
-     '2 of the 3 train images have embeddings that are not finite'),
-    (dict(embeddings=np.ones((0, 2), np.float32), sample_id=np.arange(0)), 'hold no images'),
-])
-def test_unusable_features(usable, changes, message):
-  with pytest.raises(ValueError, match=message):
-    check_features('train', usable._replace(**changes), 3)
-
-
 def test_images_of_several_classes_keep_their_rows_of_labels(split):
   labels = np.random.default_rng(1).integers(-1, 2, (NUM_IMAGES, 5), np.int32)
   shuffled = {name: array[::-1] for name, array in dict(split, labels=labels).items()}
@@ -198,7 +156,7 @@ def test_images_of_several_classes_keep_their_rows_of_labels(split):
 @pytest.mark.parametrize('name', ['knn', 'linear', 'linear_features'])
 def test_evaluators_of_one_class_refuse_several(name):
   several = Features(np.ones((4, 3), np.float32), np.zeros((4, 2), np.int32), np.arange(4))
-  module = plugins.load('evaluators', name)
+  fit, _ = by_features.functions(plugins.load('evaluators', name))
   options = getattr(eval_default, name)().to_dict()
   with pytest.raises(InputError, match='several classes for each image'):
-    module.fit(several, several, num_classes=2, **options)
+    fit(several, several, num_classes=2, **options)

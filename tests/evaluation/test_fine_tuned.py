@@ -3,7 +3,8 @@ import pytest
 
 from byol_jax.errors import InputError
 from byol_jax.evaluation import fine_tuned, fine_tuning
-from byol_jax.evaluation.contract import Features, mean_per_class
+from byol_jax.evaluation.contract import Features
+from byol_jax.evaluation.scoring import mean_per_class
 from tests.evaluation import fine_tuning_parts as parts
 
 
@@ -33,9 +34,9 @@ def test_there_is_no_score_of_what_has_diverged():
                            lambda _: features([[np.inf, 0, 0]], [0]), 'top1') is None
 
 
-def check(split=None, images=None, **changes):
+def check(split=None, images=None, num_classes=3, metric='top1'):
   images = images or parts.make_images(split or parts.make_split(0, 24))
-  fine_tuned.check('an_evaluator', images, **dict(num_classes=3, metric='top1') | changes)
+  fine_tuned.check('an_evaluator', parts.fit_context(images, num_classes=num_classes), metric)
 
 
 def test_a_metric_of_other_labels_is_said():
@@ -61,20 +62,21 @@ def test_a_class_of_several_must_be_present_in_an_image():
 
 
 def test_an_encoder_without_training_is_refused():
+  images = parts.make_images(parts.make_split(0, 24))
   with pytest.raises(InputError, match='raw pixels have none'):
-    check(images=parts.make_images(parts.make_split(0, 24))._replace(training=None))
+    check(images=images._replace(encoder=images.encoder._replace(training=None)))
 
 
 def test_unusable_validation_images_are_said_before_the_training():
   split = parts.make_split(0, 24)
-  images = parts.make_images(split)
+  checked = lambda validation, metric='top1': fine_tuned.checked_validation(
+      parts.fit_context(parts.make_images(split), validation), metric)
   with pytest.raises(InputError, match='24 validation images have no labels'):
-    fine_tuned.checked_validation(images, parts.embedder(split._replace(labels=None)), 3, 'top1')
+    checked(split._replace(labels=None))
   several = parts.with_several_labels(split)
   several.labels[:, 1] = 0
   with pytest.raises(InputError, match='No image of class 1 is among the 24'):
-    fine_tuned.checked_validation(images, parts.embedder(several), 3, 'map_voc07')
-  count, digest = fine_tuned.checked_validation(images, parts.embedder(split), 3, 'top1')
-  other = fine_tuned.checked_validation(
-      images, parts.embedder(split._replace(labels=split.labels[::-1])), 3, 'top1')
+    checked(several, 'map_voc07')
+  count, digest = checked(split)
+  other = checked(split._replace(labels=split.labels[::-1]))
   assert count == 24 and digest != other[1]

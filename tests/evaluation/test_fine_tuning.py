@@ -27,7 +27,7 @@ def test_steps_are_those_of_nesterovs_method_by_hand(steps, devices, monkeypatch
   parts.assert_trained(found, parts.reference(split, rate=.5, decay=.1, steps=steps))
 
 
-def test_losses_are_those_of_numpy_and_leave_out_what_is_not_judged():
+def test_losses_are_those_of_numpy_and_leave_out_what_does_not_count():
   random = np.random.default_rng(0)
   logits = random.normal(0, 4, (50, 6))
   several, one = random.integers(-1, 2, (50, 6)), random.integers(0, 6, 50)
@@ -59,13 +59,13 @@ def test_every_run_starts_anew_and_with_its_own_schedule():
 
 def test_the_heads_are_left_out_and_the_start_is_kept():
   images = parts.make_images(parts.make_split(0, 24))
-  before = jax.tree.map(np.array, images.variables)
+  before = jax.tree.map(np.array, images.encoder.variables)
   weights = fine_tuning.with_new_classifier(images, 3)
   assert set(weights.params) == {'encoder', 'encoder_norm', 'classifier'}
   assert not weights.params['classifier']['w'].any()
   assert weights.params['classifier']['w'].shape == (parts.DIMENSION, 3)
   make_runner(parts.make_split(0, 24))(learning_rate=9., weight_decay=0., max_steps=2)
-  jax.tree.map(np.testing.assert_array_equal, images.variables, before)
+  jax.tree.map(np.testing.assert_array_equal, images.encoder.variables, before)
 
 
 def test_a_training_that_diverges_gives_no_weights():

@@ -75,6 +75,19 @@ def test_queries_are_counted_and_classes_need_no_training_list(evaluated):
   assert 'choices on' not in table
 
 
+def test_a_fit_is_told_which_images_are_queries_and_nothing_else_of_the_test_split(
+    root, pretrained, tmp_path, monkeypatch):
+  fit, seen = retrieval.fit, []
+  monkeypatch.setattr(retrieval, 'fit', lambda context, **options: (
+      seen.append(context), fit(context, **options))[1])
+  own = {part: f'{root}/{part}.csv' for part in ('query', 'gallery')}
+  evaluate.evaluate(config('csv', encoders=('pixels',), **own), pretrained, tmp_path)
+  roles = seen[0].roles
+  assert roles.query.tolist() == [True] * 4 + [False] * 6 and roles.label is None
+  with pytest.raises(ValueError, match='not of .test.'):
+    seen[0].features('test')
+
+
 def test_a_line_for_each_query(evaluated):
   text = (evaluated[0] / 'retrieval' / 'pretrained' / 'queries.jsonl').read_text()
   lines = [json.loads(line) for line in text.splitlines()]
@@ -93,7 +106,7 @@ def test_a_line_for_each_query(evaluated):
 def test_the_picture_has_a_row_for_each_query_that_is_drawn(evaluated):
   with Image.open(evaluated[0] / 'retrieval' / 'pretrained' / 'ranked_lists.png') as image:
     pixels = np.asarray(image)
-  # Two queries can be judged, and none is drawn twice.
+  # Two queries have a match, and none is drawn twice.
   row = pictures.LINE + 16 + pictures.TILE - 16 + 2 * pictures.FRAME + pictures.GUTTER
   assert pixels.shape == (2 * row, 640, 3)
   frames = pixels[[pictures.LINE, row + pictures.LINE]][:, :400]
@@ -108,7 +121,7 @@ def test_the_report_shows_the_picture_of_every_encoder(evaluated, pretrained):
   assert [title for title, _ in found] == ['a setting, retrieval_csv, BYOL, frozen',
                                            'a setting, retrieval_csv, raw pixels']
   assert all(picture.startswith('data:image/png;base64,') for _, picture in found)
-  # Other data judged in the folder later, without a retrieval: the lists are not theirs.
+  # Other data evaluated in the folder later, without a retrieval: the lists are not theirs.
   later = evaluated[0], dict(encoders=dict(pretrained=dict(knn=dict(top1=.5))))
   assert not sections._lists(run._replace(evaluations=[later]), '')
 
@@ -190,8 +203,8 @@ def make_result(average_precision, split='train', pictured=1):
       average_precision=np.array(average_precision), recall=np.ones((count, 1)),
       nearest=np.zeros((count, 1), int), right=np.ones((count, 1), bool),
       score=np.ones((count, 1), np.float32))
-  return retrieval.Result(ranked, np.arange(count), np.arange(2), split, np.zeros(count, int),
-                          np.zeros(2, int), pictured)
+  return ranking.Result(ranked, np.arange(count), np.arange(2), split, np.zeros(count, int),
+                        np.zeros(2, int), pictured)
 
 
 def test_which_queries_are_drawn():

@@ -20,16 +20,16 @@ def entries(identity, camera=None, image=None):
       np.array([next(OTHERS) for _ in range(count)] if image is None else image))
 
 
-def judge_one(scores, gallery, identity=1, camera=-1, image=-1, **options):
+def rank_one(scores, gallery, identity=1, camera=-1, image=-1, **options):
   """The fields of `Ranked` for one query."""
   query = ranking.Entries(*(np.array([value]) for value in (identity, camera, image)))
-  found = ranking.judge(np.array([scores]), query, gallery, **(OPTIONS | options))
+  found = ranking.rank(np.array([scores]), query, gallery, **(OPTIONS | options))
   return ranking.Ranked(*(field[0] for field in found))
 
 
 def test_precision_at_each_match():
   # Order: wrong, right, wrong, right: (1/2 + 2/4) / 2.
-  found = judge_one([.9, .8, .7, .6], entries([2, 1, 3, 1]))
+  found = rank_one([.9, .8, .7, .6], entries([2, 1, 3, 1]))
   assert (found.matches, found.first) == (2, 2)
   assert found.average_precision == .5
   np.testing.assert_array_equal(found.recall, [0, .5])
@@ -40,15 +40,15 @@ def test_precision_at_each_match():
 def test_images_of_the_query_s_camera_are_left_out():
   # The nearest is the query's vehicle in its own camera; another vehicle there stays.
   gallery = entries([1, 2, 1, 3], camera=[5, 5, 6, 6])
-  found = judge_one([.9, .8, .7, .6], gallery, camera=5)
+  found = rank_one([.9, .8, .7, .6], gallery, camera=5)
   assert (found.matches, found.first, found.average_precision) == (1, 2, .5)
   np.testing.assert_array_equal(found.nearest, [1, 2, 3, -1])
   # Where a camera is not known nothing is left out.
-  assert judge_one([.9, .8, .7, .6], gallery, camera=-1).matches == 2
+  assert rank_one([.9, .8, .7, .6], gallery, camera=-1).matches == 2
 
 
 def test_the_query_itself_is_left_out():
-  found = judge_one([1., .8, .7], entries([1, 2, 1], image=[7, 8, 9]), image=7)
+  found = rank_one([1., .8, .7], entries([1, 2, 1], image=[7, 8, 9]), image=7)
   assert (found.matches, found.first, found.average_precision) == (1, 2, .5)
 
 
@@ -56,14 +56,14 @@ def test_of_equals_the_wrong_ones_stand_first():
   # wrong .9, then one right of three equals: places 4; then right at 5.
   gallery = entries([2, 1, 3, 4, 1])
   scores = [.9, .8, .8, .8, .7]
-  found = judge_one(scores, gallery)
+  found = rank_one(scores, gallery)
   assert found.first == 4
   assert found.average_precision == pytest.approx((1 / 4 + 2 / 5) / 2)
   np.testing.assert_array_equal(found.nearest, [0, 2, 3, 1])
 
 
 def test_embeddings_that_are_all_the_same_gain_nothing():
-  found = judge_one(np.ones(10), entries([1] + 9 * [2]))
+  found = rank_one(np.ones(10), entries([1] + 9 * [2]))
   assert found.average_precision == pytest.approx(.1) and found.first == 10
 
 
@@ -72,8 +72,8 @@ def test_the_order_of_the_gallery_does_not_matter():
   gallery = entries(random.integers(0, 5, 60), camera=random.integers(0, 3, 60))
   scores = random.integers(0, 8, 60) / 8
   shuffled = random.permutation(60)
-  one = judge_one(scores, gallery, camera=1, depth=20)
-  other = judge_one(scores[shuffled], ranking.Entries(*(a[shuffled] for a in gallery)), camera=1,
+  one = rank_one(scores, gallery, camera=1, depth=20)
+  other = rank_one(scores[shuffled], ranking.Entries(*(a[shuffled] for a in gallery)), camera=1,
                     depth=20)
   assert one.average_precision == other.average_precision and one.first == other.first
   np.testing.assert_array_equal(one.nearest, shuffled[other.nearest])
@@ -83,7 +83,7 @@ def test_a_query_without_a_match_is_counted_and_left_out_of_the_means():
   gallery = entries([1, 1, 2], camera=[5, 5, 6])
   queries = ranking.Entries(np.array([1, 2, 9]), np.array([5, 5, 5]), np.array([-1, -2, -3]))
   scores = np.array([[.9, .8, .7], [.9, .8, .7], [.1, .2, .3]])
-  ranked = ranking.judge(scores, queries, gallery, depth=2, recall_at=(2,))
+  ranked = ranking.rank(scores, queries, gallery, depth=2, recall_at=(2,))
   np.testing.assert_array_equal(ranked.matches, [0, 1, 0])
   np.testing.assert_array_equal(ranked.first, [0, 3, 0])
   assert np.isnan(ranked.average_precision[[0, 2]]).all()
@@ -92,7 +92,7 @@ def test_a_query_without_a_match_is_counted_and_left_out_of_the_means():
 
 
 def test_no_match_at_all_is_an_error():
-  ranked = ranking.judge(np.ones((1, 2)), entries([1]), entries([2, 3]), **OPTIONS)
+  ranked = ranking.rank(np.ones((1, 2)), entries([1]), entries([2, 3]), **OPTIONS)
   with pytest.raises(InputError, match='None of the 1 queries has a match .* cameras'):
     ranking.metrics(ranked, cmc_at=(1,), recall_at=(1, 3))
 
@@ -141,7 +141,7 @@ def test_equal_images_are_equally_similar_wherever_they_stand():
 def test_against_scikit_learn(problem):
   (queries, of_queries), (gallery, of_gallery) = problem
   (_, scores), = ranking.similarities(queries, gallery, block_bytes=2 ** 28)
-  ranked = ranking.judge(scores, of_queries, of_gallery, depth=10, recall_at=(10,))
+  ranked = ranking.rank(scores, of_queries, of_gallery, depth=10, recall_at=(10,))
   exact = reference_similarity(queries, gallery)
   for row, (identity, camera, _) in enumerate(zip(*of_queries)):
     same = of_gallery.identity == identity
@@ -159,7 +159,7 @@ def test_ties_are_those_of_scikit_learn_with_the_right_ones_a_little_lower():
   random = np.random.default_rng(1)
   scores = random.integers(0, 6, 80).astype(float)
   identity = random.integers(0, 4, 80)
-  found = judge_one(scores, entries(identity))
+  found = rank_one(scores, entries(identity))
   wanted = sklearn_metrics.average_precision_score(
       identity == 1, scores - 1e-3 * (identity == 1) - 1e-6 * np.arange(80))
   assert found.average_precision == pytest.approx(wanted)
@@ -167,11 +167,11 @@ def test_ties_are_those_of_scikit_learn_with_the_right_ones_a_little_lower():
 
 def test_parts_are_as_the_whole(problem):
   (queries, of_queries), (gallery, of_gallery) = problem
-  parts = [ranking.judge(scores, ranking.Entries(*(a[rows] for a in of_queries)), of_gallery,
-                         **OPTIONS)
+  parts = [ranking.rank(scores, ranking.Entries(*(a[rows] for a in of_queries)), of_gallery,
+                        **OPTIONS)
            for rows, scores in ranking.similarities(queries, gallery, block_bytes=4 * 150 * 5)]
   (_, scores), = ranking.similarities(queries, gallery, block_bytes=2 ** 28)
-  whole = ranking.judge(scores, of_queries, of_gallery, **OPTIONS)
+  whole = ranking.rank(scores, of_queries, of_gallery, **OPTIONS)
   for one, other in zip(ranking.together(parts), whole):
     np.testing.assert_array_equal(one, other)
 
@@ -199,14 +199,14 @@ def test_whitening_to_more_dimensions_than_there_are_is_an_error():
     ranking.fit_whitening(np.ones((5, 3)), 1)
 
 
-def test_matches_are_those_that_are_judged():
-  """Of any queries, cameras and copies: as many as `judge` counts."""
+def test_matches_are_those_that_are_ranked():
+  """Of any queries, cameras and copies: as many as `rank` counts."""
   random = np.random.default_rng(3)
   draw = lambda count: ranking.Entries(random.integers(0, 5, count), random.integers(-1, 3, count),
                                        random.integers(0, 30, count))
   queries, gallery = draw(40), draw(60)
-  judged = ranking.judge(random.normal(size=(40, 60)).astype(np.float32), queries, gallery,
-                         depth=1, recall_at=(1,))
-  np.testing.assert_array_equal(ranking.matches(queries, gallery), judged.matches)
+  ranked = ranking.rank(random.normal(size=(40, 60)).astype(np.float32), queries, gallery,
+                        depth=1, recall_at=(1,))
+  np.testing.assert_array_equal(ranking.matches(queries, gallery), ranked.matches)
   alone = queries._replace(identity=queries.identity + 9)
   assert not ranking.matches(alone, gallery).any()

@@ -7,7 +7,28 @@ from sklearn.metrics import balanced_accuracy_score
 from byol_jax.errors import InputError
 from byol_jax.evaluation import scoring
 from byol_jax.evaluation.contract import Facts
+from byol_jax.evaluation.scoring import accuracy, label_ranks
 from byol_jax.input_pipeline.records import Known
+
+
+def test_accuracy_against_sorting():
+  random = np.random.default_rng(0)
+  # Few distinct scores, so that there are ties.
+  scores = random.integers(0, 4, (200, 8)).astype(np.float32)
+  labels = random.integers(0, 8, 200)
+  order = np.argsort(-scores, axis=1, kind='stable')
+  expected = {f'top{n}': np.mean((order[:, :n] == labels[:, None]).any(axis=1)) for n in (1, 5)}
+  assert accuracy(label_ranks(scores, labels), 8) == pytest.approx(expected)
+
+
+def test_a_score_that_is_not_a_number_is_never_correct():
+  scores = np.array([[np.nan, np.nan, np.nan], [np.nan, 1, 0], [0, 1, np.nan]])
+  np.testing.assert_array_equal(label_ranks(scores, np.array([0, 0, 1])), [3, 3, 1])
+
+
+@pytest.mark.parametrize('num_classes, names', [(5, {'top1'}), (6, {'top1', 'top5'})])
+def test_top5_needs_more_than_five_classes(num_classes, names):
+  assert accuracy(np.zeros(3, np.int32), num_classes).keys() == names
 
 
 def test_mean_per_class_is_the_balanced_accuracy():
@@ -63,7 +84,7 @@ def test_labels_and_metrics_that_do_not_fit(labels, metric, message):
 
 def facts(train, validation, test=None):
   known = lambda labels: Known(len(labels), np.array(labels))
-  return Facts(known(train), known(validation), None if test is None else known(test), 2, True, 1,
+  return Facts(known(train), known(validation), None if test is None else known(test), 2, True,
                lambda: 4)
 
 

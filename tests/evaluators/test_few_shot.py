@@ -6,7 +6,9 @@ from byol_jax.errors import InputError
 from byol_jax.evaluation.contract import Features
 from byol_jax.evaluators import few_shot
 from tests import digits
+from tests.evaluators import by_features
 
+fit, evaluate = by_features.functions(few_shot)
 OPTIONS = dict(num_classes=10, shots=(5, 10), draws=3, l2_values=(1., 100., 1e4), seed=0)
 
 
@@ -17,7 +19,7 @@ def parts():
 
 @pytest.fixture(scope='module')
 def fitted(parts):
-  return few_shot.fit(*parts[:2], **OPTIONS)
+  return fit(*parts[:2], **OPTIONS)
 
 
 def test_the_closed_form_is_ridge_regression_on_balanced_images(parts, fitted):
@@ -37,7 +39,7 @@ def test_the_closed_form_is_ridge_regression_on_balanced_images(parts, fitted):
     assert draw.l2 == chosen
     assert draw.validation_top1 == pytest.approx(accuracies[chosen][0])
     scores.append(accuracies[chosen][1])
-  found = few_shot.evaluate(fitted, test)
+  found = evaluate(fitted, test)
   assert found['top1_5_shots'] == pytest.approx(np.mean(scores))
   assert found['top1_5_shots_std'] == pytest.approx(np.std(scores, ddof=1))
   assert found['top1_10_shots'] > found['top1_5_shots'] > .5
@@ -46,7 +48,7 @@ def test_the_closed_form_is_ridge_regression_on_balanced_images(parts, fitted):
 def test_draws_differ_and_do_not_depend_on_the_order_of_the_features(parts, fitted):
   train, validation, _ = parts
   shuffled = Features(*(array[::-1] for array in train))
-  again = few_shot.fit(shuffled, validation, **OPTIONS)
+  again = fit(shuffled, validation, **OPTIONS)
   for one, other in zip(fitted.draws, again.draws):
     np.testing.assert_allclose(one.regression.weights, other.regression.weights, atol=1e-8)
   first, second = (draw.regression.weights for draw in fitted.draws[::2][:2])
@@ -58,4 +60,4 @@ def test_fewer_images_than_shots_are_an_error(parts):
   few = np.flatnonzero(train.labels == 7)[4:]
   train = Features(*(np.delete(array, few, axis=0) for array in train))
   with pytest.raises(InputError, match='Class 7 has 4 training images, fewer than the 10 shots'):
-    few_shot.fit(train, validation, **OPTIONS)
+    fit(train, validation, **OPTIONS)

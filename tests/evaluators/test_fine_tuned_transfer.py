@@ -9,17 +9,18 @@ from byol_jax.evaluators import fine_tuned_transfer
 from tests.evaluation import fine_tuning_parts as parts
 
 RATES, DECAYS, STEPS = (32., 2.), (0., .4), 4
-OPTIONS = dict(num_classes=parts.CLASSES, learning_rates=RATES, weight_decays=DECAYS, steps=STEPS,
+OPTIONS = dict(learning_rates=RATES, weight_decays=DECAYS, steps=STEPS,
                batch_size=parts.BATCH, momentum=parts.MOMENTUM, metric='top1', view=parts.WHOLE,
                seed=parts.SEED)
 TRAIN, TOGETHER, TEST = (parts.make_split(seed, count) for seed, count in ((0, 24), (1, 36),
                                                                            (2, 90)))
 
 
-def fit(folder, with_validation=lambda: parts.make_images(TOGETHER), validation=TEST, **changes):
+def fit(folder, train=TRAIN, together=TOGETHER, validation=TEST, num_classes=parts.CLASSES,
+        **changes):
+  images = parts.make_images(train, lambda: parts.make_images(together))
   return fine_tuned_transfer.fit(
-      parts.make_images(TRAIN, with_validation), parts.embedder(validation),
-      grid=parts.make_grid(folder), **OPTIONS | changes)
+      parts.fit_context(images, validation, folder, num_classes), **OPTIONS | changes)
 
 
 def test_the_decay_of_the_statistics_is_that_of_the_paper():
@@ -47,7 +48,7 @@ def test_the_chosen_point_is_trained_on_all_images(tmp_path):
 
 def test_weight_decays_are_tried_as_they_are_described(tmp_path):
   fitted = fit(tmp_path, learning_rates=RATES[:1], weight_decays=DECAYS[1:],
-               with_validation=lambda: parts.make_images(TRAIN))
+               together=TRAIN)
   parts.assert_trained(fitted.weights, parts.reference(
       TRAIN, rate=1., decay=.4 / 32, steps=STEPS))
 
@@ -56,7 +57,7 @@ def test_statistics_of_a_large_set_decay_slower(tmp_path):
   """200 steps per epoch."""
   large = parts.make_split(3, 200 * parts.BATCH)
   fitted = fit(tmp_path, learning_rates=RATES[:1], weight_decays=(0.,),
-               with_validation=lambda: parts.make_images(large))
+               together=large)
   parts.assert_trained(fitted.weights, parts.reference(
       large, rate=1., steps=STEPS, bn_decay=.95))
 
@@ -71,16 +72,14 @@ def test_the_metric_chooses(tmp_path):
     fitted = fit(tmp_path, metric=metric, validation=validation)
     scores = [candidate.validation[metric] for candidate in fitted.candidates]
     assert fitted.chosen == int(np.argmax(scores))
-    found = fine_tuned_transfer.evaluate(fitted, parts.embedder(validation))
+    found = fine_tuned_transfer.evaluate(fitted, parts.eval_context(validation))
     assert set(found) == {'top1', 'mean_per_class'}
     assert fine_tuned_transfer.describe(fitted)['metric'] == metric
 
 
-def test_images_with_several_labels_are_judged_by_average_precision(tmp_path):
+def test_images_with_several_labels_are_scored_by_average_precision(tmp_path):
   train, together, test = map(parts.with_several_labels, (TRAIN, TOGETHER, TEST))
-  fitted = fine_tuned_transfer.fit(
-      parts.make_images(train, lambda: parts.make_images(together)), parts.embedder(test),
-      grid=parts.make_grid(tmp_path), **OPTIONS | dict(metric='map_voc07'))
+  fitted = fit(tmp_path, train, together, test, metric='map_voc07')
 
   def precision(arrays):
     w, offset, v, b, _ = arrays
@@ -96,7 +95,7 @@ def test_images_with_several_labels_are_judged_by_average_precision(tmp_path):
   rate, decay = points[fitted.chosen]
   last = parts.reference(together, rate=rate / 32, decay=decay / rate, steps=STEPS)
   parts.assert_trained(fitted.weights, last)
-  scores = fine_tuned_transfer.evaluate(fitted, parts.embedder(test))
+  scores = fine_tuned_transfer.evaluate(fitted, parts.eval_context(test))
   assert scores == dict(map_voc07=pytest.approx(precision(last), rel=1e-3))
 
 

@@ -3,7 +3,9 @@ import pytest
 
 from byol_jax.evaluation.contract import Features
 from byol_jax.evaluators import knn
+from tests.evaluators import by_features
 
+fit, evaluate = by_features.functions(knn)
 NUM_CLASSES = 7
 OPTIONS = dict(num_classes=NUM_CLASSES, k=5, temperature=0.07)
 
@@ -47,10 +49,10 @@ def brute_force(train, queries, k, temperature):
 @pytest.mark.parametrize('query_chunk, bank_chunk', [(1, 100), (10, 7), (45, 10), (1024, 1024)])
 @pytest.mark.parametrize('k, temperature', [(1, 0.07), (12, 0.07), (12, 0.5), (100, 0.2)])
 def test_against_brute_force(train, queries, query_chunk, bank_chunk, k, temperature):
-  fitted = knn.fit(train, queries, num_classes=NUM_CLASSES, k=k, temperature=temperature,
+  fitted = fit(train, queries, num_classes=NUM_CLASSES, k=k, temperature=temperature,
                    query_chunk=query_chunk, bank_chunk=bank_chunk)
   ranking = brute_force(train, queries, k, temperature)
-  found = knn.evaluate(fitted, queries)
+  found = evaluate(fitted, queries)
   correct = ranking == queries.labels[:, None]
   assert found == pytest.approx(
       {'top1': correct[:, :1].any(axis=1).mean(), 'top5': correct[:, :5].any(axis=1).mean()})
@@ -58,17 +60,17 @@ def test_against_brute_force(train, queries, query_chunk, bank_chunk, k, tempera
 
 
 def test_predictions_against_brute_force(train, queries):
-  fitted = knn.fit(train, queries, **OPTIONS, query_chunk=10, bank_chunk=7)
+  fitted = fit(train, queries, **OPTIONS, query_chunk=10, bank_chunk=7)
   predicted = brute_force(train, queries, 5, 0.07)[:, 0]
-  right = knn.evaluate(fitted, queries._replace(labels=predicted))
-  wrong = knn.evaluate(fitted, queries._replace(labels=(predicted + 1) % NUM_CLASSES))
+  right = evaluate(fitted, queries._replace(labels=predicted))
+  wrong = evaluate(fitted, queries._replace(labels=(predicted + 1) % NUM_CLASSES))
   assert (right['top1'], wrong['top1']) == (1, 0)
 
 
 def test_a_tiny_temperature_leaves_the_nearest(train, queries):
-  by_one = knn.fit(train, queries, num_classes=NUM_CLASSES, k=1, temperature=1)
-  cold = knn.fit(train, queries, num_classes=NUM_CLASSES, k=50, temperature=1e-6)
-  assert knn.evaluate(by_one, queries)['top1'] == knn.evaluate(cold, queries)['top1']
+  by_one = fit(train, queries, num_classes=NUM_CLASSES, k=1, temperature=1)
+  cold = fit(train, queries, num_classes=NUM_CLASSES, k=50, temperature=1e-6)
+  assert evaluate(by_one, queries)['top1'] == evaluate(cold, queries)['top1']
 
 
 @pytest.mark.parametrize('bank_chunk', [1, 3, 20])
@@ -80,37 +82,37 @@ def test_of_equal_images_the_lower_ids_are_neighbours(bank_chunk):
   query = Features(np.float32([[0, 1]]), np.array([4]), np.array([0]))
   top1 = {}
   for k in (5, 7):
-    fitted = knn.fit(train, query, num_classes=NUM_CLASSES, k=k, temperature=0.07,
+    fitted = fit(train, query, num_classes=NUM_CLASSES, k=k, temperature=0.07,
                      bank_chunk=bank_chunk)
-    top1[k] = knn.evaluate(fitted, query)['top1']
+    top1[k] = evaluate(fitted, query)['top1']
   assert top1 == {5: 1, 7: 0}
 
 
 def test_to_an_embedding_of_zeros_all_images_are_equal(train):
   lowest = train.labels[np.argmin(train.sample_id)]
   query = Features(np.zeros((1, 6), np.float32), np.array([lowest]), np.array([0]))
-  fitted = knn.fit(train, query, num_classes=NUM_CLASSES, k=1, temperature=0.07)
-  assert knn.evaluate(fitted, query)['top1'] == 1
+  fitted = fit(train, query, num_classes=NUM_CLASSES, k=1, temperature=0.07)
+  assert evaluate(fitted, query)['top1'] == 1
 
 
 @pytest.mark.parametrize('label, top1', [(2, 1), (3, 0)])
 def test_of_equal_votes_the_lower_class_wins(label, top1):
   train = Features(np.float32([[1, 0], [1, 0]]), np.array([3, 2]), np.array([0, 1]))
   query = Features(np.float32([[1, 0]]), np.array([label]), np.array([0]))
-  fitted = knn.fit(train, query, num_classes=NUM_CLASSES, k=2, temperature=0.07)
-  assert knn.evaluate(fitted, query)['top1'] == top1
+  fitted = fit(train, query, num_classes=NUM_CLASSES, k=2, temperature=0.07)
+  assert evaluate(fitted, query)['top1'] == top1
 
 
 def test_an_embedding_of_zeros_is_a_neighbour_of_none(train, queries):
   embeddings = np.concatenate([train.embeddings, np.zeros((1, 6), np.float32)])
   more = Features(embeddings, np.append(train.labels, 0), np.append(train.sample_id, 100))
   found, expected = (
-      knn.evaluate(knn.fit(bank, queries, **OPTIONS), queries) for bank in (more, train))
+      evaluate(fit(bank, queries, **OPTIONS), queries) for bank in (more, train))
   assert found == expected
 
 
 def test_describe(train, queries):
-  described = knn.describe(knn.fit(train, queries, **OPTIONS))
+  described = knn.describe(fit(train, queries, **OPTIONS))
   assert 'Wu et al. 2018' in described.pop('protocol')
   assert described == dict(OPTIONS, train_images=100, validation_images=45)
 
@@ -121,11 +123,11 @@ def test_describe(train, queries):
 ])
 def test_options_out_of_range(train, queries, changes, message):
   with pytest.raises(ValueError, match=message):
-    knn.fit(train, queries, **{**OPTIONS, **changes})
+    fit(train, queries, **{**OPTIONS, **changes})
 
 
 def test_unlabelled_images(train, queries):
   with pytest.raises(ValueError, match='100 train images have no labels'):
-    knn.fit(train._replace(labels=None), queries, **OPTIONS)
+    fit(train._replace(labels=None), queries, **OPTIONS)
   with pytest.raises(ValueError, match='45 test images have no labels'):
-    knn.evaluate(knn.fit(train, queries, **OPTIONS), queries._replace(labels=None))
+    evaluate(fit(train, queries, **OPTIONS), queries._replace(labels=None))

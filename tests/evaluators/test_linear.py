@@ -8,11 +8,14 @@ from scipy.special import softmax
 
 from byol_jax.augment.views import crop_and_flip
 from byol_jax.errors import InputError
-from byol_jax.evaluation.contract import Features, Images
+from byol_jax.evaluation import contract
+from byol_jax.evaluation.contract import Features, FrozenEncoder, Images
 from byol_jax.evaluators import linear
 from byol_jax.input_pipeline.batches import host_batches
 from byol_jax.input_pipeline.records import Shards, Split
+from tests.evaluators import by_features
 
+_, evaluate = by_features.functions(linear)
 SIZE, CLASSES, SHARDS, BATCH = 4, 7, Shards(4, (0, 1, 2, 3)), 8
 # The view is the whole image, so that its embedding can be computed directly.
 WHOLE = dict(crop_area=(1., 1.), crop_aspect=(1., 1.), flip_probability=0.)
@@ -58,8 +61,13 @@ def make_images(variables, split, with_validation=None):
     return host_batches(
         split, seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
         shards=SHARDS)
-  return Images(encode, variables, batches, split.num_examples, SIZE, SHARDS.total,
-                with_validation)
+  return Images(FrozenEncoder(encode, variables), batches, split.num_examples, SIZE,
+                lambda: split.labels, with_validation)
+
+
+def fit(images, validation, *, num_classes, **options):
+  context, _ = contract.of_features(num_classes, validation=validation)
+  return linear.fit(context._replace(images=images), **options)
 
 
 @pytest.fixture(scope='module')
@@ -169,7 +177,7 @@ def test_the_encoder_is_frozen(variables, train, together, validation, devices, 
   # On a device, where training could change or donate them.
   placed = jax.device_put(variables, devices[0])
   images = make_images(placed, train, lambda: make_images(placed, together))
-  linear.fit(images, validation, **OPTIONS | dict(refit=True))
+  fit(images, validation, **OPTIONS | dict(refit=True))
   np.testing.assert_array_equal(placed['weights'], variables['weights'])
 
 
@@ -179,7 +187,7 @@ def test_the_encoder_is_frozen(variables, train, together, validation, devices, 
 def test_the_learning_rate_with_the_best_validation_top1_is_chosen(
     images, classifiers, validation, best):
   validation = predicted_by(classifiers, best, validation)
-  fitted = linear.fit(images, validation, **OPTIONS)
+  fitted = fit(images, validation, **OPTIONS)
   described = linear.describe(fitted)
   scores = [candidate['top1'] for candidate in described['candidates']]
   assert [candidate['learning_rate'] for candidate in described['candidates']] == [*RATES]
@@ -196,17 +204,17 @@ def test_the_first_of_equals_is_chosen(images, classifiers, validation):
   agreed = np.flatnonzero(np.ptp([predicted_by(classifiers, index, validation).labels
                                   for index in range(len(RATES))], axis=0) == 0)[:1]
   image = Features(*(array[agreed] for array in predicted_by(classifiers, 0, validation)))
-  described = linear.describe(linear.fit(images, image, **OPTIONS))
+  described = linear.describe(fit(images, image, **OPTIONS))
   assert [candidate['top1'] for candidate in described['candidates']] == [1, 1, 1]
   # Neither the smallest nor the largest.
   assert described['learning_rate'] == RATES[0]
 
 
 def test_the_test_images_choose_nothing(images, classifiers, validation):
-  fitted = linear.fit(images, predicted_by(classifiers, 0, validation), **OPTIONS)
+  fitted = fit(images, predicted_by(classifiers, 0, validation), **OPTIONS)
   before = json.dumps(linear.describe(fitted))
-  assert linear.evaluate(fitted, predicted_by(classifiers, 1, validation))['top1'] < 1
-  assert linear.evaluate(fitted, predicted_by(classifiers, 0, validation))['top1'] == 1
+  assert evaluate(fitted, predicted_by(classifiers, 1, validation))['top1'] < 1
+  assert evaluate(fitted, predicted_by(classifiers, 0, validation))['top1'] == 1
   assert json.dumps(linear.describe(fitted)) == before
 
 
@@ -214,7 +222,7 @@ def test_the_test_images_choose_nothing(images, classifiers, validation):
 
 def test_a_refit_trains_on_training_and_validation_images(
     variables, refit_images, together, classifiers, validation):
-  fitted = linear.fit(refit_images, predicted_by(classifiers, 0, validation),
+  fitted = fit(refit_images, predicted_by(classifiers, 0, validation),
                       **OPTIONS | dict(refit=True))
   # 4.5 passes over 36 images.
   assert_trained(fitted.classifier, reference(variables, together, RATES[0], steps=20))
@@ -226,14 +234,14 @@ def test_a_refit_trains_on_training_and_validation_images(
 
 
 def test_without_a_refit_the_training_images_are_all(images, validation):
-  described = linear.describe(linear.fit(images, validation, **OPTIONS))
+  described = linear.describe(fit(images, validation, **OPTIONS))
   assert 'trained once more' not in described['protocol']
   assert not described['refit']
   assert (described['train_images'], described['validation_images']) == (24, 200)
 
 
 def test_what_differs_from_the_paper_is_listed(images, validation):
-  described = linear.describe(linear.fit(images, validation, **OPTIONS))
+  described = linear.describe(fit(images, validation, **OPTIONS))
   differing = {text.split()[0] for text in described['differs_from_paper']}
   assert differing == {key for key, value in linear.PAPER.items()
                        if (OPTIONS | dict(learning_rates=tuple(RATES)))[key] != value}
@@ -245,11 +253,11 @@ def test_classifiers_that_all_diverge_are_an_error(images, validation, monkeypat
   monkeypatch.setattr(linear, '_train', lambda *args, **kwargs: jax.tree.map(
       lambda x: x * np.nan, train(*args, **kwargs)))
   with pytest.raises(InputError, match='All classifiers of the linear evaluation have diverged'):
-    linear.fit(images, validation, **OPTIONS)
+    fit(images, validation, **OPTIONS)
 
 
 def test_describe_is_json(images, validation):
-  described = json.loads(json.dumps(linear.describe(linear.fit(images, validation, **OPTIONS))))
+  described = json.loads(json.dumps(linear.describe(fit(images, validation, **OPTIONS))))
   assert 'appendix C.1 of the paper' in described['protocol']
   assert described['learning_rate'] in RATES
   assert all(candidate.keys() == {'learning_rate', 'top1', 'top5'}
@@ -273,13 +281,13 @@ def test_top1_and_top5_are_those_counted_by_hand():
   embeddings = np.array([[9., 5, 4, 3, 2, 1, 0], [9., 5, 4, 3, 2, 1, 0], [9., 5, 4, 3, 2, 1, 0],
                          [0, 0, 0, 0, 0, 2.5, 2]])
   # Ranked first, fifth, sixth, and first thanks to the bias.
-  found = linear.evaluate(fitted, as_features(embeddings, np.array([0, 4, 5, 6])))
+  found = evaluate(fitted, as_features(embeddings, np.array([0, 4, 5, 6])))
   assert found == dict(top1=.5, top5=.75)
 
 
 def test_there_is_no_top5_of_five_classes():
   fitted = fitted_by_hand(np.eye(5), np.zeros(5))
-  found = linear.evaluate(fitted, as_features(np.eye(5), np.array([0, 1, 2, 3, 0])))
+  found = evaluate(fitted, as_features(np.eye(5), np.array([0, 1, 2, 3, 0])))
   assert found == dict(top1=.8)
 
 
@@ -297,23 +305,23 @@ def test_separable_classes_are_all_told_apart_on_random_views(variables):
   held_out, tested = (as_features(embed(variables, part.images / 255.), part.labels)
                       for part in (validation, test))
   view = dict(crop_area=(.08, 1.), crop_aspect=(3 / 4, 4 / 3), flip_probability=.5)
-  fitted = linear.fit(make_images(variables, split), held_out, **OPTIONS | dict(
+  fitted = fit(make_images(variables, split), held_out, **OPTIONS | dict(
       view=view, epochs=60, learning_rates=(.001, 10.)))
   assert linear.describe(fitted)['learning_rate'] == 10
   assert linear.describe(fitted)['validation_top1'] == 1
-  assert linear.evaluate(fitted, tested) == dict(top1=1, top5=1)
+  assert evaluate(fitted, tested) == dict(top1=1, top5=1)
 
 
 # Errors.
 
 def test_labels_out_of_range_are_said(images, validation):
   with pytest.raises(InputError, match=r'validation labels run from 0 to 6, outside 0 \.\.\. 5'):
-    linear.fit(images, validation, **OPTIONS | dict(num_classes=6))
+    fit(images, validation, **OPTIONS | dict(num_classes=6))
 
 
 def test_rejects_unlabelled_images(images, validation):
   with pytest.raises(InputError, match='200 validation images have no labels'):
-    linear.fit(images, validation._replace(labels=None), **OPTIONS)
+    fit(images, validation._replace(labels=None), **OPTIONS)
   with pytest.raises(InputError, match='200 test images have no labels'):
-    linear.evaluate(fitted_by_hand(np.zeros((6, 7)), np.zeros(7)),
+    evaluate(fitted_by_hand(np.zeros((6, 7)), np.zeros(7)),
                     validation._replace(labels=None))

@@ -5,7 +5,9 @@ from sklearn.linear_model import LogisticRegression
 
 from byol_jax.evaluation.contract import Features
 from byol_jax.evaluators import linear_features
+from tests.evaluators import by_features
 
+fit, evaluate = by_features.functions(linear_features)
 OPTIONS = dict(l2_values=(1e-3, 1e-1, 1e-2), tolerance=1e-8, max_iterations=500)
 
 
@@ -46,7 +48,7 @@ def objective(weights, bias, inputs, labels, l2):
 @pytest.mark.parametrize('l2_values', [(1e-4,), (1e-2,), (1.,), (10., 1e-4, 1., 1e-2)])
 def test_against_scikit_learn(parts, l2_values):
   train, validation, test = parts
-  fitted = linear_features.fit(train, validation, num_classes=7, **{
+  fitted = fit(train, validation, num_classes=7, **{
       **OPTIONS, 'l2_values': l2_values})
   l2 = linear_features.describe(fitted)['l2']
   inputs = standardise(train, train)
@@ -56,18 +58,18 @@ def test_against_scikit_learn(parts, l2_values):
   found = objective(*fitted.parameters, inputs, train.labels, l2)
   assert found == pytest.approx(best, rel=1e-6)
   predicted = regression.predict(standardise(train, test)).astype(np.int32)
-  agreement = linear_features.evaluate(fitted, test._replace(labels=predicted))['top1']
+  agreement = evaluate(fitted, test._replace(labels=predicted))['top1']
   assert agreement >= 0.99
   expected = np.mean(predicted == test.labels)
-  assert linear_features.evaluate(fitted, test)['top1'] == pytest.approx(expected, abs=0.01)
+  assert evaluate(fitted, test)['top1'] == pytest.approx(expected, abs=0.01)
 
 
 def test_path_ends_where_a_cold_start_does(parts):
   train, validation, _ = parts
   options = dict(num_classes=7, tolerance=1e-8, max_iterations=500)
-  path = linear_features.fit(train, validation, l2_values=(1e-3, 1e-1, 1e-2), **options)
+  path = fit(train, validation, l2_values=(1e-3, 1e-1, 1e-2), **options)
   for candidate in path.candidates:
-    alone = linear_features.fit(train, validation, l2_values=(candidate.l2,), **options)
+    alone = fit(train, validation, l2_values=(candidate.l2,), **options)
     assert alone.candidates[0].validation_top1 == pytest.approx(candidate.validation_top1,
                                                                 abs=0.01)
   assert [candidate.l2 for candidate in path.candidates] == [1e-1, 1e-2, 1e-3]
@@ -75,17 +77,17 @@ def test_path_ends_where_a_cold_start_does(parts):
 
 def test_the_choice_is_the_best_on_validation(parts):
   train, validation, _ = parts
-  fitted = linear_features.fit(train, validation, num_classes=7, **OPTIONS)
+  fitted = fit(train, validation, num_classes=7, **OPTIONS)
   top1 = [candidate.validation_top1 for candidate in fitted.candidates]
   described = linear_features.describe(fitted)
   assert described['l2'] == fitted.candidates[np.argmax(top1)].l2
-  assert linear_features.evaluate(fitted, validation)['top1'] == max(top1)
+  assert evaluate(fitted, validation)['top1'] == max(top1)
 
 
 def test_validation_images_are_not_trained_on(parts):
   train, validation, test = parts
   options = dict(num_classes=7, **{**OPTIONS, 'l2_values': (1e-2,)})
-  fitted, other = (linear_features.fit(train, held_out, **options)
+  fitted, other = (fit(train, held_out, **options)
                    for held_out in (validation, test))
   np.testing.assert_array_equal(fitted.parameters.weights, other.parameters.weights)
   np.testing.assert_array_equal(fitted.mean, other.mean)
@@ -110,34 +112,34 @@ def make_clean(random, count):
 def test_noisy_labels_prefer_a_strong_penalty(make, strong):
   random = np.random.default_rng(0)
   train, validation = make(random, 150), make(random, 1000)
-  fitted = linear_features.fit(train, validation, num_classes=3, tolerance=1e-5,
+  fitted = fit(train, validation, num_classes=3, tolerance=1e-5,
                                max_iterations=500, l2_values=(1., 1e-1, 1e-3, 1e-4))
   assert (linear_features.describe(fitted)['l2'] >= 1e-1) == strong
 
 
 def test_the_stronger_of_equals_is_chosen():
   easy = as_features(np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4))
-  fitted = linear_features.fit(easy, easy, num_classes=3, **OPTIONS)
+  fitted = fit(easy, easy, num_classes=3, **OPTIONS)
   described = linear_features.describe(fitted)
   assert [candidate['validation_top1'] for candidate in described['candidates']] == [1, 1, 1]
   assert described['l2'] == 1e-1
   assert described['l2_at_edge']
-  assert linear_features.evaluate(fitted, easy) == {'top1': 1}
+  assert evaluate(fitted, easy) == {'top1': 1}
 
 
 def test_top5(parts):
   train, validation, test = parts
-  fitted = linear_features.fit(train, validation, num_classes=7, **OPTIONS)
+  fitted = fit(train, validation, num_classes=7, **OPTIONS)
   weights, bias = fitted.parameters
   order = np.argsort(-(standardise(train, test) @ weights + bias), axis=1)
   expected = (order[:, :5] == test.labels[:, None]).any(axis=1).mean()
-  assert linear_features.evaluate(fitted, test)['top5'] == pytest.approx(expected, abs=0.005)
+  assert evaluate(fitted, test)['top5'] == pytest.approx(expected, abs=0.005)
 
 
 def test_describe(parts):
   train, validation, _ = parts
   described = linear_features.describe(
-      linear_features.fit(train, validation, num_classes=7, **OPTIONS))
+      fit(train, validation, num_classes=7, **OPTIONS))
   assert "not the paper's linear evaluation (appendix C.1)" in described['protocol']
   assert 'no refit' in described['protocol']
   assert (described['train_images'], described['validation_images']) == (400, 150)
@@ -147,7 +149,7 @@ def test_describe(parts):
 
 def test_stops_at_max_iterations(parts):
   train, validation, _ = parts
-  fitted = linear_features.fit(train, validation, num_classes=7, l2_values=(1e-3,),
+  fitted = fit(train, validation, num_classes=7, l2_values=(1e-3,),
                                tolerance=1e-6, max_iterations=3)
   candidate, = linear_features.describe(fitted)['candidates']
   assert (candidate['iterations'], candidate['converged']) == (3, False)
@@ -155,21 +157,21 @@ def test_stops_at_max_iterations(parts):
 
 def test_labels_out_of_range_are_said(parts):
   with pytest.raises(ValueError, match=r'labels run from 0 to 6, outside 0 \.\.\. 5'):
-    linear_features.fit(parts[0], parts[1], **OPTIONS, num_classes=6)
+    fit(parts[0], parts[1], **OPTIONS, num_classes=6)
 
 
 def test_rejects_a_single_class(parts):
   train = parts[0]._replace(labels=np.full(400, 2, np.int32))
   with pytest.raises(ValueError, match='All 400 training images are of class 2'):
-    linear_features.fit(train, parts[1], num_classes=7, **OPTIONS)
+    fit(train, parts[1], num_classes=7, **OPTIONS)
 
 
 def test_rejects_unlabelled_images(parts):
   train, validation, test = parts
   with pytest.raises(ValueError, match='400 train images have no labels'):
-    linear_features.fit(train._replace(labels=None), validation, num_classes=7, **OPTIONS)
+    fit(train._replace(labels=None), validation, num_classes=7, **OPTIONS)
   with pytest.raises(ValueError, match='150 validation images have no labels'):
-    linear_features.fit(train, validation._replace(labels=None), num_classes=7, **OPTIONS)
-  fitted = linear_features.fit(train, validation, num_classes=7, **OPTIONS)
+    fit(train, validation._replace(labels=None), num_classes=7, **OPTIONS)
+  fitted = fit(train, validation, num_classes=7, **OPTIONS)
   with pytest.raises(ValueError, match='200 test images have no labels'):
-    linear_features.evaluate(fitted, test._replace(labels=None))
+    evaluate(fitted, test._replace(labels=None))

@@ -5,7 +5,7 @@ import pytest
 
 from byol_jax.errors import InputError
 from byol_jax.evaluation import ranking
-from byol_jax.evaluation.contract import Features
+from byol_jax.evaluation.contract import EvalContext, Features, FitContext
 from byol_jax.evaluators import retrieval
 from byol_jax.input_pipeline.retrieval_lists import Roles
 from experiments.configs.eval import default
@@ -37,14 +37,17 @@ def never():
 
 
 def fit(train=never, *, roles=None, **changes):
+  """The roles come without labels, as from the caller."""
   options = default.retrieval().to_dict() | dict(depth=3, recall_at=(5,)) | changes
-  return retrieval.fit(train, never, num_classes=NUM_CLASSES, roles=roles, **options)
+  context = FitContext(NUM_CLASSES, lambda split: dict(train=train, validation=never)[split](),
+                       roles=roles and roles._replace(label=None))
+  return retrieval.fit(context, **options)
 
 
 def evaluate(fitted, test):
   """Scores and what was kept."""
   kept = []
-  scores = retrieval.evaluate(fitted, test, keep=kept.append)
+  scores = retrieval.evaluate(fitted, EvalContext(lambda split: test, kept.append))
   return scores, kept[0]
 
 

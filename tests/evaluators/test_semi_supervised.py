@@ -9,16 +9,17 @@ from byol_jax.evaluators import semi_supervised
 from tests.evaluation import fine_tuning_parts as parts
 
 RATES, EPOCHS = (2., 32.), (1., 2.5)
-OPTIONS = dict(num_classes=parts.CLASSES, learning_rates=RATES, epochs=EPOCHS,
+OPTIONS = dict(learning_rates=RATES, epochs=EPOCHS,
                batch_size=parts.BATCH, momentum=parts.MOMENTUM, batch_norm_decay=.7,
                view=parts.WHOLE, seed=parts.SEED, max_steps=0)
 TRAIN, VALIDATION, TEST = (parts.make_split(seed, count) for seed, count in ((0, 24), (1, 60),
                                                                              (2, 90)))
 
 
-def fit(folder, **changes):
-  return semi_supervised.fit(parts.make_images(TRAIN), parts.embedder(VALIDATION),
-                             grid=parts.make_grid(folder), **OPTIONS | changes)
+def fit(folder, num_classes=parts.CLASSES, **changes):
+  return semi_supervised.fit(
+      parts.fit_context(parts.make_images(TRAIN), VALIDATION, folder, num_classes),
+      **OPTIONS | changes)
 
 
 def top1(arrays, split):
@@ -49,7 +50,7 @@ def test_the_best_on_the_validation_images_is_chosen(fitted, references):
   best = int(np.argmax(expected))
   assert described['chosen'] == dict(learning_rate=RATES[best % 2], epochs=EPOCHS[best // 2])
   parts.assert_trained(fitted.weights, references[best])
-  scores = semi_supervised.evaluate(fitted, parts.embedder(TEST))
+  scores = semi_supervised.evaluate(fitted, parts.eval_context(TEST))
   assert scores['top1'] == pytest.approx(top1(references[best], TEST))
   # The classes are of equal size.
   assert scores['mean_per_class'] == pytest.approx(scores['top1'])

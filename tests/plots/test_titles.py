@@ -1,16 +1,12 @@
 """What evaluators measure: every module of the package says it, and one of the user's must."""
 
-import pkgutil
-
 import pytest
 
-from byol_jax import evaluators, plugins
+from byol_jax import plugins
 from byol_jax.errors import InputError
 from byol_jax.plots import titles
 
-EVALUATORS = sorted(module.name for module in pkgutil.iter_modules(evaluators.__path__)
-                    if hasattr(plugins.load('evaluators', module.name), 'describe')
-                    and hasattr(plugins.load('evaluators', module.name), 'fit'))
+EVALUATORS = plugins.known('evaluators')
 
 
 @pytest.fixture

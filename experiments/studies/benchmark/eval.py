@@ -7,7 +7,7 @@ import numpy as np
 
 from byol_jax import build
 from byol_jax.config import plain
-from byol_jax.evaluation import features
+from byol_jax.evaluation import contract, features
 from byol_jax.evaluation.contract import Features
 from byol_jax.evaluators import knn
 from byol_jax.input_pipeline import loading
@@ -54,10 +54,11 @@ def _neighbours(recipe, variables, size: int, options) -> timing.Case:
   bank, queries = (Features(random.standard_normal((count, shape.shape[-1]), np.float32),
                             random.integers(0, CLASSES, count, np.int32),
                             np.arange(count, dtype=np.int32)) for count in (BANK, QUERIES))
-  fitted = knn.fit(bank, queries, num_classes=CLASSES, **options)
+  fitting, scoring = contract.of_features(CLASSES, train=bank, validation=queries, test=queries)
+  fitted = knn.fit(fitting, **options)
 
   def run():
-    knn.evaluate(fitted, queries)
+    knn.evaluate(fitted, scoring)
     return float(QUERIES)
 
   return timing.Case(f'kNN of {BANK}', run, unit='queries')

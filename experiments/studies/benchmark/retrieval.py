@@ -1,4 +1,4 @@
-"""A retrieval among random features of the encoder's width: similarities alone, and judged."""
+"""A retrieval among random features of the encoder's width: similarities alone, and ranked."""
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,9 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
       pass
     return float(QUERIES)
 
-  def judged():
-    parts = [ranking.judge(scores, ranking.Entries(*(array[rows] for array in entries[0])),
-                           entries[1], depth=DEPTH, recall_at=RECALL_AT)
+  def ranked():
+    parts = [ranking.rank(scores, ranking.Entries(*(array[rows] for array in entries[0])),
+                          entries[1], depth=DEPTH, recall_at=RECALL_AT)
              for rows, scores in ranking.similarities(queries, gallery, block_bytes=BLOCK_BYTES)]
     ranking.metrics(ranking.together(parts), cmc_at=(1,), recall_at=RECALL_AT)
     return float(QUERIES)
@@ -43,4 +43,4 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
   facts = lambda: dict(gallery=GALLERY, width=width,
                        feature_mib=(queries.nbytes + gallery.nbytes) / 2 ** 20)
   return [timing.Case('similarities', similarities, unit='queries'),
-          timing.Case('retrieval', judged, unit='queries', bound='similarities', facts=facts)]
+          timing.Case('retrieval', ranked, unit='queries', bound='similarities', facts=facts)]
