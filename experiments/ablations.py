@@ -1,10 +1,10 @@
-"""Writes what a sweep over a table of the paper has come to, beside the published numbers.
+"""Compares the results of a sweep over a table of the paper with the published numbers.
 
   python -m experiments.ablations --config=experiments/configs/ablations/table_5a.py:demo \
       --workdir=DIR [--output=FILE.md] [--config.train.epochs=3 ...]
 
-Config, overrides and workdir are those that the sweep was given. The page's numbers are kept in a
-JSON file beside it. Without --output it is DIR/ablations.md.
+Give the same config, overrides and workdir as for the sweep. The command writes a page to --output
+(default: DIR/ablations.md) and its numbers to a JSON file beside the page.
 """
 
 import pathlib

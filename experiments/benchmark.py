@@ -5,8 +5,8 @@
   python -m experiments.benchmark profile --config=CONFIG --trace=DIR
 
 CONFIG is one of experiments/configs. Prints a table, or with --json one line per case.
---trace writes a profile of one more repeat, for TensorBoard or https://ui.perfetto.dev.
-`profile` takes one of the training step and says what in it took the time.
+--trace adds one repeat and writes its profile, for TensorBoard or https://ui.perfetto.dev.
+`profile` profiles the training step and prints where the time went.
 """
 
 import pathlib

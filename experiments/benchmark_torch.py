@@ -1,12 +1,12 @@
-"""Times a plain PyTorch step of BYOL, to hold against `experiments.benchmark step`.
+"""Times a plain PyTorch step of BYOL, for comparison with `experiments.benchmark step`.
 
   python -m experiments.benchmark_torch --depth=50 --image_size=224 --batch_size=256 \
       --dtype=bfloat16 [--stem=small] [--repeats=5] [--nocompile] [--notf32] [--device=cuda]
 
-The networks, the loss, LARS and the moving average are those of the paper, written as one
-would in PyTorch: channels_last, autocast, torch.compile, foreach operations. Views are random
-and lie on the device already: nothing is augmented, so that its rate is to be compared with
-our step less our views. Prints one JSON line. Needs PyTorch, which the package does not.
+The networks, the loss, LARS and the moving average are those of the paper, in idiomatic PyTorch:
+channels_last, autocast, torch.compile, foreach operations. The views are random and already on
+the device. Nothing is augmented, so compare its rate with that of our step without the views.
+Prints one JSON line. Needs PyTorch, which the package itself does not need.
 """
 
 import copy

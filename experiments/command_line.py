@@ -1,4 +1,4 @@
-"""What the commands share: their flags, and errors as one message on stderr."""
+"""Shared code of the commands: flags, and errors as a single message on stderr."""
 
 from collections.abc import Callable
 import contextlib

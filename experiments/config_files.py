@@ -1,4 +1,4 @@
-"""Config files: read once before the flags are parsed, so that what is wrong is one line."""
+"""Reads config files once before the flags are parsed, so that an error in them is one line."""
 
 from collections.abc import Iterator, Mapping
 import difflib

@@ -1,7 +1,7 @@
-"""Checkpoints of others in, weights and functions for others out.
+"""Imports weights from other code as checkpoints, and exports checkpoints for other code.
 
   python -m experiments.convert from_deepmind --input=FILE.pkl --workdir=DIR
-  python -m experiments.convert from_deepmind --input=FILE.pkl --scan    only look into it
+  python -m experiments.convert from_deepmind --input=FILE.pkl --scan    only list its contents
   python -m experiments.convert to_torch --checkpoint=DIR --output=FILE.safetensors [--step=N]
   python -m experiments.convert from_torch --input=FILE --workdir=DIR [--prefix=TEXT]
   python -m experiments.convert export --checkpoint=DIR --output=FILE.stablehlo [--step=N]

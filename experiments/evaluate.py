@@ -1,4 +1,4 @@
-"""Evaluates encoders, frozen or fine-tuned; prints the table and writes results.json, results.md.
+"""Evaluates encoders, frozen or fine-tuned; prints a table, writes results.json and results.md.
 
   python -m experiments.evaluate --config=experiments/configs/eval/linear_features.py \
       --checkpoint=DIR --workdir=DIR2

@@ -1,7 +1,7 @@
-"""Stands for the package where a command is run by its path: `python experiments/pretrain.py`.
+"""Stands in for the package when a command is run by its path: `python experiments/pretrain.py`.
 
-Python looks into the script's own folder first, and finds the package's parts there but not the
-package, unless the clone is on its path.
+Python then searches the script's own folder first. It finds the package's modules there but not
+the package itself, unless the clone is on its path.
 """
 
 import importlib.util

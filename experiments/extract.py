@@ -1,4 +1,4 @@
-"""Writes the embeddings of a folder of images into one .npz: names, embeddings, what was skipped.
+"""Writes the embeddings of a folder of images to an .npz: names, embeddings, skipped files.
 
   python -m experiments.extract --checkpoint=DIR --images=FOLDER --output=FILE.npz
 """

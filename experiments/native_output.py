@@ -1,10 +1,10 @@
-"""Standard error without the notices of native libraries, which say nothing to a user.
+"""Filters out messages of native libraries on standard error that do not help users.
 
-TensorFlow, XLA and the image libraries write to file descriptor 2 themselves: log lines, and
+TensorFlow, XLA and the image libraries write to file descriptor 2 directly: log lines, and
 complaints about an image that the run then names in one clear line. The descriptor becomes a pipe
-to a small process that drops these lines and passes on everything else. A process, because it
-outlives this one: what a crash writes last is passed on however the process ends. Python's own
-`sys.stderr` does not go through the pipe.
+to a small process that drops these lines and passes on everything else. It is a process because
+it outlives this one: the last output of a crash is passed on however this process ends. Python's
+own `sys.stderr` does not go through the pipe.
 
 TF_CPP_MIN_LOG_LEVEL=0 in the environment lets everything through.
 """

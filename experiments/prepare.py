@@ -1,11 +1,11 @@
-"""Copies a prepared TFDS set with smaller images, which are read and decoded faster.
+"""Copies a prepared TFDS data set with smaller images, which are faster to read and decode.
 
   python -m experiments.prepare --input=DATA/imagenet2012/5.1.0 \
       --output=SMALL/imagenet2012/5.1.0 [--short_side=256] [--quality=95]
 
-Afterwards: --config.data.options.data_dir=SMALL. Crops of less than the whole image are cut
-from fewer pixels than in the paper; docs/measurements/performance.md has the gain and the cost.
-The same command goes on where it was interrupted.
+To use the copy, set --config.data.options.data_dir=SMALL. Crops are then cut from fewer pixels
+than in the paper; docs/measurements/performance.md reports the gain and the cost.
+Repeat the command to continue an interrupted copy.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""Writes one HTML page about a run, several runs or a sweep; it needs nothing beside it.
+"""Writes a report about a run, several runs or a sweep as one self-contained HTML page.
 
   python -m experiments.report DIR [DIR ...] [--output=FILE.html] [--images=1000] [--pictured=3]
 """

@@ -1,13 +1,13 @@
-"""Writes what the paper's runs would take on 8, 64 and 512 accelerators.
+"""Writes a page on what the paper's runs would take on 8, 64 and 512 accelerators.
 
   python -m experiments.scaling [--output=docs/measurements/scaling.md]
   python -m experiments.scaling --measure --data_dir=DATA
   JAX_PLATFORMS=cpu python -m experiments.scaling --compile=v3:16x16 --batch_per_core=8 \
       [--depth=50] [--width=1.0] [--dtype=float32]
 
-What cannot be computed on the spot is kept in `scaling.json` beside the page: --measure
-times the input pipeline on the TFDS set imagenet2012 in DATA, --compile asks libtpu
-(`pip install -e .[tpu]`) for a TPU topology that need not be attached.
+Results that cannot be computed immediately are kept in `scaling.json` beside the page. --measure
+times the input pipeline on the TFDS data set imagenet2012 in DATA. --compile compiles the step
+with libtpu (`pip install -e .[tpu]`) for a TPU topology; no TPU needs to be attached.
 """
 
 import pathlib

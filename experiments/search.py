@@ -1,9 +1,9 @@
-"""Finds the images of an index that are nearest to one.
+"""Finds the images of an index that are nearest to a query image.
 
   python -m experiments.extract --checkpoint=DIR --images=FOLDER --output=FILE.npz
   python -m experiments.search --checkpoint=DIR --index=FILE.npz --query=IMAGE [--count=10]
 
-The first command makes the index. Prints cosine similarities and names, the nearest first.
+The first command makes the index. The second prints cosine similarities and names, nearest first.
 """
 
 from absl import flags

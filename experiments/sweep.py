@@ -1,4 +1,4 @@
-"""Runs the points of a config's get_hyper; run again, it goes on and skips what is done.
+"""Runs the points of a config's get_hyper; repeat the command to run those not yet done.
 
   python -m experiments.sweep --config=experiments/configs/demo_sweep.py --workdir=DIR \
       [--parallel=2] [--config.train.epochs=3 ...]

@@ -1,4 +1,4 @@
-"""One table of several evaluations that differ in the seed: mean and spread.
+"""Prints one table, mean and standard deviation, of several evaluations that differ in the seed.
 
   python -m experiments.table --results=DIR1,DIR2,DIR3
 """

@@ -1,8 +1,8 @@
-"""Takes a step of the demonstration apart, and shows what happens without each part.
+"""Explains one step of the demonstration, and shows what happens without each part.
 
   python -m experiments.walkthrough --workdir=DIR [--output=docs/measurements/walkthrough.md]
 
-What is there already in DIR is used: the run, and the short runs without a part.
+The command reuses what DIR already contains: the run, and the short runs without a part.
 """
 
 from absl import flags

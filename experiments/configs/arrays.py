@@ -3,11 +3,12 @@
   python -m experiments.pretrain --config=experiments/configs/arrays.py --workdir=DIR \
       --config.data.options.images=FILE.npz --config.data.image_size=32
 
-FILE.npz holds `images`, uint8 [N, H, W, 3], and optionally `labels`, integers [N];
---config.data.options.labels=none reads it as unlabelled.
-ResNet-18 with the small stem, for images of about 32 pixels. A starting point, not a
-tuned recipe: the learning rate and tau are those of the paper's 300 epochs, no result
-is claimed for it, hardware and time are not measured.
+FILE.npz contains `images`, uint8 [N, H, W, 3], and optionally `labels`, integers [N];
+--config.data.options.labels=none ignores the labels.
+
+This config is a starting point, not a tuned recipe: ResNet-18 with the small stem, for images of
+about 32 pixels, with the learning rate and tau of the paper's 300 epochs. No result is claimed
+for it; hardware and time have not been measured.
 """
 
 import ml_collections
@@ -20,19 +21,19 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.dataset = 'arrays'
   config.data.options = dict(
       images='images.npz',  # .npz with `images` and optionally `labels`, or an .npy; a path
-      # .npy of integers, beside an .npy; None: the labels in `images`, if there are any;
-      # 'none': the set, its test images too, is read as unlabelled; a path or None
+      # .npy of integers if `images` is an .npy. None: the labels in `images`, if there are any.
+      # 'none': training and test images are read as unlabelled; a path or None
       labels=ml_collections.config_dict.placeholder(str),
-      # As `images`; a path or None
+      # Like `images`; a path or None
       test_images=ml_collections.config_dict.placeholder(str),
-      # As `labels`; a path or None
+      # Like `labels`; a path or None
       test_labels=ml_collections.config_dict.placeholder(str),
-      validation_share=0.1,  # of the images, held out of the training; a number in [0, 1)
+      validation_share=0.1,  # share of the images held out from training; a number in [0, 1)
       # 0: the largest training label + 1, at most the number of images; a whole number of 0 or more
       num_classes=0,
   )
   config.data.image_size = 32
-  config.data.center_share = 1.0  # small images are seen whole
+  config.data.center_share = 1.0  # evaluation sees the whole of these small images
   config.model.encoder_options.update(depth=18, stem='small', first_projection=False)
   config.train.update(epochs=300.0, batch_size=256, base_learning_rate=0.3, base_tau=0.99)
   config.train.optimizer_options.weight_decay = 1e-6

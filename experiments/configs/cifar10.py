@@ -9,14 +9,14 @@
 
 Arguments: size=gpu (default) or size=cpu; epochs=1000 (30 for cpu).
 
-size=gpu. Expected: 92.58 top-1 of the online probe after 1000 epochs with these optimizer
-values (solo-learn README; published, not run here, the best epoch on the test images).
-size=cpu. Hardware: 2 CPU cores, about an hour (370 images/s where nothing else runs), and 12
+size=gpu. Expected: 92.58 top-1 for the online probe after 1000 epochs with these optimizer
+values (solo-learn README; published, not run here; the best epoch on the test images).
+size=cpu. Hardware: 2 CPU cores, about an hour (370 images/s if nothing else is running), and 12
 minutes for the evaluation with 20 epochs of C.1.
 Expected: linear on features 54.5 (random encoder 30.3), C.1 with 20 of its 80 epochs 51.0
 (28.5), kNN 46.8 (30.5); one seed, not tuned. Source: measured here.
 
-As usual at 32 pixels there is no blur, and the stem does not shrink the image as much.
+As usual for images of 32 pixels, there is no blur, and the stem downsamples less.
 """
 
 import ml_collections
@@ -31,7 +31,7 @@ def get_config(arguments='') -> ml_collections.ConfigDict:
     raise InputError(f'size is {given["size"]!r}; it can be gpu or cpu.')
   config = default.get_config().unlock()
   config.data.update(dataset='tfds', options=default.tfds_options(), image_size=32,
-                     center_share=1.0)  # small images are seen whole
+                     center_share=1.0)  # evaluation sees the whole of these small images
   config.data.options.update(name='cifar10', held_out_images=5000, test_split='test')
   for view in (config.view1, config.view2):
     view.blur_probability = 0.0
@@ -49,7 +49,7 @@ def _gpu(config) -> None:
 
 
 def _cpu(config) -> None:
-  """Few steps of a small network: crops keep more of the image, tau and heads are smaller."""
+  """Few steps of a small network: crops keep more of the image; tau and the heads are smaller."""
   config.model.encoder_options.update(depth=10, width=0.25, stem='medium')
   config.model.update(projector=(512, 128), predictor=(512, 128))
   for view in (config.view1, config.view2):

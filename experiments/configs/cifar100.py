@@ -3,9 +3,9 @@
   python -m experiments.pretrain --config=experiments/configs/cifar100.py --workdir=DIR \
       --config.data.options.download=True
 
-Expected: 70.46 top-1, 91.96 top-5 of the online probe, ResNet-18, 1000 epochs (solo-learn
-README; published, not run here, the best epoch on the test images). Hardware and time:
-not measured.
+Expected: 70.46 top-1, 91.96 top-5 for the online probe, ResNet-18, 1000 epochs (solo-learn
+README; published, not run here; the best epoch on the test images). Hardware and time have not
+been measured.
 """
 
 import ml_collections

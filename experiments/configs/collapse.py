@@ -1,12 +1,12 @@
-"""Why BYOL does not collapse: the demonstration, and four runs with a part taken out.
+"""Why BYOL does not collapse: the demonstration, and four variants with a part removed.
 
   python -m experiments.sweep --config=experiments/configs/collapse.py --workdir=DIR
   python -m experiments.report DIR
 
-Three seeds each: 15 runs. Hardware: 2 CPU cores, 49 minutes beside other work.
-Expected: without the predictor or without a target the spread of the projections is
-below 0.1 within 64 steps; BYOL stays above 0.6, the others above 0.45. Source: measured here
-(docs/measurements/walkthrough.md); the paper's rows are in Tables 5a and 5b.
+Each has three seeds: 15 runs. Hardware: 2 CPU cores, 49 minutes while other jobs were running.
+Expected: without the predictor, or without a target network, the spread of the projections falls
+below 0.1 within 64 steps; BYOL stays above 0.6 and the other variants above 0.45. Source:
+measured here (docs/measurements/walkthrough.md); the paper's rows are in Tables 5a and 5b.
 """
 
 import ml_collections
@@ -14,7 +14,7 @@ import ml_collections
 from experiments.configs import demo
 
 SEEDS = (0, 1, 2)
-# name -> what differs from the demonstration, and the paper's linear top-1 on ImageNet.
+# name -> changes to the demonstration, and the paper's linear top-1 on ImageNet.
 VARIANTS = {
     'BYOL': ({}, '72.5'),
     'no predictor': ({'config.model.predictor': ()}, '0.2'),

@@ -1,4 +1,4 @@
-"""The demonstration: BYOL on generated shapes, ResNet-10 of a quarter of the width.
+"""The demonstration: BYOL on generated shapes with a quarter-width ResNet-10.
 
   python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=DIR
 
@@ -6,10 +6,10 @@ Hardware: 2 CPU cores; 2 to 3 minutes, and 1 to 2 for `eval/demo.py`.
 Expected: 77.2 +- 4.2 linear top-1 (`eval/demo.py`; seeds 0, 1, 2; random encoder 34.5,
 raw pixels 15.6, supervised 98.2). Source: measured here.
 
-Many small steps, since there are few images: at batch 64 the run takes 768. What
-differs from the paper besides the sizes: crops keep at least half of the image
-(a class is seen in its outline), tau starts lower (few steps), and the trust
-coefficient is larger (few steps, at a small learning rate per step).
+There are few images, so the run makes many small steps: 768 at batch 64. It differs from the
+paper in its sizes and in three other ways: crops keep at least half of the image, because the
+outline defines the class; tau starts lower, because there are few steps; and the trust
+coefficient is larger, because there are few steps with a small learning rate each.
 """
 
 import ml_collections
@@ -25,11 +25,11 @@ def get_config() -> ml_collections.ConfigDict:
       train_examples=8192,  # images; a whole number of 1 or more
       validation_examples=1024,  # images; a whole number of 1 or more
       test_examples=2048,  # images; a whole number of 1 or more
-      # Of the images, not of the run (the recipe was chosen on those of seed 0); a whole number
+      # Seeds the images, not the run (the recipe was chosen on images of seed 0); a whole number
       seed=1,
   )
   config.data.image_size = 32
-  config.data.center_share = 1.0  # small images are seen whole
+  config.data.center_share = 1.0  # evaluation sees the whole of these small images
   config.model.encoder_options.update(depth=10, width=0.25, stem='medium',
                                       first_projection=False)
   config.model.projector = (256, 64)

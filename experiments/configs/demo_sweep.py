@@ -1,4 +1,4 @@
-"""A sweep over the demonstration: tau and the seed, six runs.
+"""A sweep over tau and the seed of the demonstration, six runs.
 
   python -m experiments.sweep --config=experiments/configs/demo_sweep.py --workdir=DIR
 

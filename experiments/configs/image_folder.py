@@ -3,14 +3,15 @@
   python -m experiments.pretrain --config=experiments/configs/image_folder.py --workdir=DIR \
       --config.data.options.train=FOLDER
 
-Unlabelled; with one subfolder per class, --config.data.options.labels=folders adds the
-probe and kNN to the log. A folder that is divided into train/ and val/ is given as
---config.data.options.train=FOLDER/train --config.data.options.validation=FOLDER/val. Bad files
-stop the run with their name; --config.data.unreadable=skip goes on without them.
+Images are unlabelled by default. If there is one subfolder per class,
+--config.data.options.labels=folders adds the probe and kNN to the log. If the folder is divided
+into train/ and val/, give --config.data.options.train=FOLDER/train
+--config.data.options.validation=FOLDER/val. A bad file stops the run, and the error names it;
+--config.data.unreadable=skip continues without it.
 
-A starting point, not a tuned recipe: ResNet-50 at 224 pixels with the values of the
-paper's 300 epochs, and the learning rate for batch 512; no result is claimed for it,
-hardware and time are not measured.
+This config is a starting point, not a tuned recipe: ResNet-50 at 224 pixels, with the values of
+the paper's 300 epochs and the learning rate for batch 512. No result is claimed for it; hardware
+and time have not been measured.
 """
 
 import ml_collections

@@ -5,10 +5,10 @@
   python -m experiments.evaluate --config=experiments/configs/eval/linear_features.py \
       --checkpoint=DIR --workdir=DIR2
 
-Hardware and time: about 4 hours on one V100 (reference README, its code).
-Expected: about 92.3 top-1 of the online probe, without a tuned recipe (reference README;
-published, not run here; measured there on the set's public validation images, which are
-our test split). A tenth of the 9,469 training images, 947, is held out.
+Hardware and time: about 4 hours on one V100 (reference README, for the reference code).
+Expected: about 92.3 top-1 for the online probe, without a tuned recipe (reference README;
+published, not run here). It was measured on the data set's public validation images, which are
+our test split. A tenth of the 9,469 training images, 947, is held out.
 """
 
 import ml_collections

@@ -5,12 +5,12 @@
   python -m experiments.evaluate --config=experiments/configs/eval/stl10.py \
       --checkpoint=DIR --workdir=DIR2 --config.data.options.folder=stl10_binary
 
-The files are those of https://cs.stanford.edu/~acoates/stl10, unpacked; TFDS leaves the
-folds out. Without labels there is neither probe nor kNN in the log.
+The files are those of https://cs.stanford.edu/~acoates/stl10, unpacked. The TFDS version lacks
+the folds. Without labels the log has neither probe nor kNN.
 
-A starting point: learning rate, weight decay and tau of the paper's 300 epochs; no number
-is claimed for it, hardware and time are not measured. Published elsewhere with a smaller
-setting: 70.1 linear (ResNet-18, batch 64, 80 epochs, SGD; README of sthalles/PyTorch-BYOL).
+This config is a starting point, with the learning rate, weight decay and tau of the paper's 300
+epochs. No result is claimed for it; hardware and time have not been measured. Others report 70.1
+linear in a smaller setting (ResNet-18, batch 64, 80 epochs, SGD; README of sthalles/PyTorch-BYOL).
 """
 
 import ml_collections

@@ -1,15 +1,16 @@
-"""Pretraining on the images of a re-identification set, unlabelled: VeRi-776, VERI-Wild, own lists.
+"""Pretraining on unlabelled re-identification images: VeRi-776, VERI-Wild or your own lists.
 
   python -m experiments.pretrain --config=experiments/configs/vehicles.py:format=veri,root=VeRi \
       --workdir=DIR
 
-format=veri or veri_wild with root=FOLDER; format=csv or folders with train=FILE or FOLDER
-(columns: path; id and camera are not read). The training images alone are read, without their
-identities; eval/retrieval.py judges the encoder.
+After the colon, give format=veri or veri_wild with root=FOLDER, or format=csv or folders with
+train=FILE or FOLDER (from a CSV file only the column path is read, not id and camera). The run
+reads only the training images, without their identities. eval/retrieval.py evaluates the encoder.
 
-A starting point, not a tuned recipe: ResNet-50 at 224 pixels with the values of the paper's 300
-epochs, the learning rate for batch 512, and views that keep the vehicle: crops of at least a
-quarter of the image. No result is claimed for it; hardware and time are not measured.
+This config is a starting point, not a tuned recipe: ResNet-50 at 224 pixels, the values of the
+paper's 300 epochs, the learning rate for batch 512, and crops of at least a quarter of the image,
+so that views keep the vehicle. No result is claimed for it; hardware and time have not been
+measured.
 """
 
 import ml_collections

@@ -1,10 +1,10 @@
-"""Prints what a checkpoint holds: step, config, parameter counts, digests.
+"""Prints the contents of a checkpoint: step, config, parameter counts, digests.
 
   python -m experiments.inspect --checkpoint=DIR [--step=N]
-  python -m experiments.inspect --checkpoint=DIR --verify   every checkpoint: sound or damaged
+  python -m experiments.inspect --checkpoint=DIR --verify   checks every checkpoint for damage
 
-A folder without __init__.py, because a module `inspect` would hide Python's own from scripts that
-are run in the folder above.
+This is a folder without __init__.py, because a module `inspect` would hide Python's own from
+scripts that are run in the folder above.
 """
 
 import json

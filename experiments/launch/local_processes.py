@@ -1,11 +1,11 @@
-"""Starts a command as a job of several processes on this machine; for trials without a pod.
+"""Runs a command as a job of several processes on this machine, for trials without a pod.
 
   python -m experiments.launch.local_processes --processes=2 --restarts=3 -- \
       python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=DIR
 
-Each process gets --coordinator_address, --num_processes and --process_id. When one ends
-with an error the others are ended too; after that, or after a preemption, the job is
-started again, at most --restarts times. SIGTERM, SIGINT and SIGHUP are passed on to all processes.
+Each process gets --coordinator_address, --num_processes and --process_id. If one ends with an
+error, the others are stopped too. After that, or after a preemption, the job is restarted, at
+most --restarts times. SIGTERM, SIGINT and SIGHUP are passed on to all processes.
 """
 
 import shutil

@@ -1,13 +1,13 @@
 #!/bin/bash
-# Pretraining on a Slurm cluster, one process per GPU. From the clone:
+# Pretraining on a Slurm cluster, one process per GPU. Run in the clone:
 #
 #   sbatch --nodes=4 experiments/launch/slurm.sh \
 #       --config=experiments/configs/imagenet_r50.py:epochs=1000 --workdir=/scratch/runs/r50 \
 #       --config.data.options.data_dir=/scratch/data
 #
-# Nodes, tasks and rank are detected by JAX from Slurm's variables. Two minutes before the
-# time limit, and when the job is preempted, Slurm sends SIGTERM: the run saves, ends with
-# code 75, and the job goes back into the queue, where the same command resumes it.
+# JAX detects nodes, tasks and rank from Slurm's variables. Two minutes before the time limit,
+# and when the job is preempted, Slurm sends SIGTERM. The run saves and exits with code 75, and
+# the job is queued again; the same command then resumes it.
 #SBATCH --job-name=byol_jax
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8

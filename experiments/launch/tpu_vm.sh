@@ -1,13 +1,14 @@
 #!/bin/bash
-# Pretraining on a Cloud TPU pod slice: makes the slice, installs, runs, starts again.
+# Pretraining on a Cloud TPU pod slice: creates the slice, installs, runs and restarts.
 #
 #   NAME=byol ZONE=us-central2-b TYPE=v4-64 experiments/launch/tpu_vm.sh \
 #       --config=experiments/configs/imagenet_r50.py:epochs=1000 --workdir=gs://BUCKET/runs/r50 \
 #       --config.data.options.data_dir=gs://BUCKET/data --config.model.compute_dtype=bfloat16
 #
-# REPOSITORY is what the workers clone; VERSION the image of the TPU VMs; SPOT=1 takes
-# machines that may be preempted. Any end but 0 and 1, or a slice that is gone, leads to
-# another start, at most RESTARTS times; the run resumes from the bucket. Code 1 ends it.
+# REPOSITORY is the repository that the workers clone; VERSION is the image of the TPU VMs;
+# SPOT=1 uses machines that may be preempted. After any exit code other than 0 and 1, or if the
+# slice is gone, the job is restarted, at most RESTARTS times, and resumes from the bucket. Code
+# 1 ends it.
 set -u
 : "${NAME:?}" "${ZONE:?}" "${TYPE:?}"
 VERSION=${VERSION:-tpu-ubuntu2204-base}

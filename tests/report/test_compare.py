@@ -40,14 +40,6 @@ def test_keys_that_leave_the_weights_alone_make_no_setting(make_run):
   assert len(found) == 1 and found[0].name == ''
 
 
-def test_keys_that_an_older_run_lacks_are_what_the_code_did_then(make_run):
-  older, newer = make_run('older'), make_run('newer', train__base_tau=.5)
-  model = {key: value for key, value in older.config['model'].items() if key != 'normalization'}
-  older = older._replace(config=dict(older.config, model=model))
-  assert list(compare.differing([older, newer])) == ['train.base_tau']
-  assert [setting.name for setting in compare.settings([older, newer])] == [
-      f'base_tau={older.config["train"]["base_tau"]:g}', 'base_tau=0.5']
-
 
 def test_the_effect_is_the_span_of_the_means_beside_the_spread_over_seeds(six):
   effect, = compare.effects(compare.settings(six))

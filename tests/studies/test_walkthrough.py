@@ -78,7 +78,7 @@ def test_the_text_in_the_docs_is_of_this_template():
   """The committed text differs from the template in its numbers only."""
   import importlib.resources
   import pathlib
-  template = (importlib.resources.files('byol_jax') / 'walkthrough.md').read_text()
+  template = (importlib.resources.files('experiments.studies') / 'walkthrough.md').read_text()
   folder = pathlib.Path(__file__).parents[2] / 'docs' / 'measurements'
   text = (folder / 'walkthrough.md').read_text()
   for line in template.splitlines():

@@ -1,4 +1,4 @@
-"""What the configs of the paper's ablations share; `nine_rows.py` is the one to start with.
+"""Shared code of the configs of the paper's ablations; start with `nine_rows.py`.
 
   python -m experiments.sweep --config=experiments/configs/ablations/table_5a.py \
       --workdir=DIR --config.data.options.data_dir=DATA
@@ -7,14 +7,14 @@
   python -m experiments.ablations --config=experiments/configs/ablations/table_5a.py:demo \
       --workdir=DIR
 
-A config of a table has `rows(config)`, the rows as changes of the run in `config`, each with the
-published linear top-1 on ImageNet in percent. Its points are these with seeds 0, 1 and 2. The word
-after the colon is the run that is changed:
+The config of a table defines `rows(config)`: each row is a set of changes to the run in `config`,
+with the published linear top-1 on ImageNet in percent. The sweep runs each row with seeds 0, 1 and
+2. The word after the colon chooses the run that is changed, the baseline:
   imagenet  the paper's for ablations (section 5): ResNet-50, 300 epochs, batch 4096; the default
   cifar10   configs/cifar10.py with 200 epochs: ResNet-18
   demo      configs/demo.py: generated images, 2 to 3 minutes per point on 2 CPU cores
-Values that go with the size of a run (learning rate, weight decay, sizes of the heads) keep their
-ratio to the baseline's. The last command holds what was measured against what was published.
+Values that depend on the size of a run (learning rate, weight decay, sizes of the heads) keep their
+ratio to the baseline's. The last command compares the measured with the published results.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ SEEDS = (0, 1, 2)  # the paper's number (section 5)
 SCALES = ('imagenet', 'cifar10', 'demo')
 NO_PREDICTOR = {'config.model.predictor': ()}
 NO_TARGET = {'config.train.target': 'none'}
-# In a config `with_infonce`, as is SimCLR (section 5).
+# Needs a config from `with_infonce`, as does SIMCLR (section 5).
 BETA_1 = {'config.train.objective_options.beta': 1.0}
 SIMCLR = {**NO_PREDICTOR, **NO_TARGET, **BETA_1}
 
@@ -40,8 +40,8 @@ Changes = Mapping[str, Any]
 class Row(NamedTuple):
   """A row of a table.
 
-  name: as the paper calls it.
-  changes: of the baseline, {'config.train.base_tau': 0.9}.
+  name: as in the paper.
+  changes: changes to the baseline, such as {'config.train.base_tau': 0.9}.
   published: linear top-1 on ImageNet in percent, as printed, '18.8 +- 0.7'.
   """
 
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 
 def get_config(scale: str = '') -> ml_collections.ConfigDict:
-  """The baseline, at one of SCALES; '' is the first."""
+  """The baseline at one of SCALES; '' means the first."""
   scale = scale or SCALES[0]
   if scale not in SCALES:
     raise InputError(f'{scale!r} after the colon of --config is no scale; there are '
@@ -66,7 +66,7 @@ def get_config(scale: str = '') -> ml_collections.ConfigDict:
 
 
 def with_infonce(scale: str = '') -> ml_collections.ConfigDict:
-  """The same, with the objective whose beta and temperature can be changed; beta is 0."""
+  """The baseline with the objective `infonce`, which has beta (here 0) and a temperature."""
   config = get_config(scale).unlock()
   config.train.objective = 'infonce'
   config.train.objective_options = ml_collections.ConfigDict(infonce.OPTIONS)
@@ -82,25 +82,25 @@ def sweep_of(make_config: Callable[..., ml_collections.ConfigDict],
 
 
 def of_row(hyper, row: Row):
-  """The points of a row."""
+  """The points of a row, one per seed."""
   return hyper.product([[row.changes], hyper.sweep('config.seed', SEEDS)])
 
 
 def both_views(**changes: Any) -> Changes:
-  """Changes of both views' policies."""
+  """The same changes to the augmentation of both views."""
   return {f'config.{view}.{key}': value for view in ('view1', 'view2')
           for key, value in changes.items()}
 
 
 def proportional(baseline: float, published_baseline: float, published: Mapping[float, str],
                  key: str, name: str) -> list[Row]:
-  """A row for each value of a key that goes with the size of the run, in the paper's ratios."""
+  """Rows for a key that depends on the size of the run, one per value, in the paper's ratios."""
   values = [float(f'{baseline * value / published_baseline:.6g}') for value in published]
   return [Row(f'{name} {value:g}', {key: value}, score)
           for value, score in zip(values, published.values())]
 
 
-# Parts of the augmentation taken out (Table 17).
+# Parts of the augmentation removed (Table 17).
 NO_FLIP = both_views(flip_probability=0.0)
 NO_BLUR = both_views(blur_probability=0.0)
 NO_JITTER = both_views(jitter_probability=0.0)

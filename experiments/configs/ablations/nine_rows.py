@@ -1,16 +1,16 @@
-"""The nine rows that say most about BYOL, out of Tables 5a, 5b, 17 and 21, at our scale.
+"""Nine rows that say most about BYOL, from Tables 5a, 5b, 17 and 21, at a small scale.
 
   python -m experiments.sweep --config=experiments/configs/ablations/nine_rows.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/nine_rows.py \
       --workdir=DIR --output=docs/measurements/ablations.md
   python -m experiments.report DIR
 
-Three seeds each: 27 runs of the demonstration, with 4 of its 6 epochs, after which the baseline is
-more than 20 points above the random encoder. Another scale after the colon, with all its epochs:
-base.py.
-Hardware, time and what came out: docs/measurements/ablations.md. Source of the published
-numbers: the tables named at the rows. All rows have the baseline's learning rate, weight decay
-and schedule, SimCLR too, whose loss is in BYOL's scale as the paper has it (section 5, Eq. 8).
+Three seeds each make 27 runs of the demonstration. They have 4 of its 6 epochs, after which the
+baseline is more than 20 points above the random encoder. A scale of base.py after the colon runs
+all epochs of that scale.
+Hardware, time and results: docs/measurements/ablations.md. The published numbers come from the
+tables named at the rows. All rows, SimCLR included, use the baseline's learning rate, weight decay
+and schedule. SimCLR's loss has BYOL's scale, as in the paper (section 5, Eq. 8).
 """
 
 from experiments.configs.ablations import base
@@ -27,16 +27,16 @@ def get_config(scale='demo'):
 
 
 def rows(config) -> list[Row]:
-  del config  # No value of it goes with the size of the run.
+  del config  # No row depends on the size of the run.
   stopped = {'config.train.target': 'stop_gradient'}
   return [
       Row('baseline', {}, '72.5'),
-      Row('tau 0.9', {'config.train.base_tau': 0.9}, '68.4'),  # Table 5a, as are the next two
+      Row('tau 0.9', {'config.train.base_tau': 0.9}, '68.4'),  # Table 5a, like the next two
       Row('tau 0: the online network', {'config.train.base_tau': 0.0,
                                         'config.train.tau_schedule': 'constant'}, '0.3'),
       Row('tau 1: a fixed random network', {'config.train.base_tau': 1.0}, '18.8 +- 0.7'),
       Row('no predictor', {'config.model.predictor': ()}, '0.2'),  # Table 5b
-      Row('no target network', stopped, '5.5'),  # Table 21, as is the next
+      Row('no target network', stopped, '5.5'),  # Table 21, like the next
       Row('no target network, predictor x10',
           {**stopped, 'config.train.learning_rate_multipliers.predictor': 10.0}, '66.6'),
       Row('SimCLR', base.SIMCLR, '69.4'),  # Table 5b
@@ -45,7 +45,7 @@ def rows(config) -> list[Row]:
   ]
 
 
-# Said of why a row may stand elsewhere than in the paper.
+# Why a row may rank differently here than in the paper.
 WHY = {
     'tau 0: the online network': 'the same run as "no target network" but for its first step; the '
     'paper prints 0.3 and 5.5 for the two. Chen and He 2020 (SimSiam) train without a moving '

@@ -1,11 +1,12 @@
-"""Table 14a: layers of projector and predictor.
+"""Table 14a: number of layers of the projector and predictor.
 
   python -m experiments.sweep --config=experiments/configs/ablations/table_14a.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_14a.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-Hidden layers and the last one are as wide as the baseline's.
+Hidden and output layers have the same width as the baseline's.
 """
 
 from experiments.configs.ablations import base

@@ -3,9 +3,10 @@
   python -m experiments.sweep --config=experiments/configs/ablations/table_14b.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_14b.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-The paper's 16 to 512 are a sixteenth to twice its 256; at other scales the same ratios.
+The paper's 16 to 512 are a sixteenth to twice its 256. Other scales use the same ratios.
 """
 
 from experiments.configs.ablations import base

@@ -3,9 +3,10 @@
   python -m experiments.sweep --config=experiments/configs/ablations/table_15a.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_15a.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-The baseline's is 0.3 in the paper; at other scales its ratios.
+The paper's baseline has 0.3. At other scales the rows keep the paper's ratios to the baseline.
 """
 
 from experiments.configs.ablations import base

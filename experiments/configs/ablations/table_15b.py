@@ -3,10 +3,11 @@
   python -m experiments.sweep --config=experiments/configs/ablations/table_15b.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_15b.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-The baseline's is 1e-6 in the paper; at other scales its ratios. Without any,
-BYOL diverges (section 5).
+The paper's baseline has 1e-6. At other scales the rows keep the paper's ratios to the baseline.
+Without weight decay BYOL diverges (section 5).
 """
 
 from experiments.configs.ablations import base

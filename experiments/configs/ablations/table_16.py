@@ -1,17 +1,20 @@
-"""Table 16, Figure 3a: batch size, of BYOL and of SimCLR.
+"""Table 16, Figure 3a: batch size of BYOL and SimCLR.
 
   python -m experiments.sweep --config=experiments/configs/ablations/table_16.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_16.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-As in the paper the gradients of N parts are averaged (`train.accumulation_steps`), and the target
-moves once per N: learning rate and tau stay, only BatchNorm, and SimCLR's negatives, are of the
-part. Published are batches of 4096 / N; where N parts are less than whole for each virtual shard,
-the row is left out. A smaller batch without accumulation is
-`--config.train.batch_size=...`; appendix G has batch 512 with learning rate 0.4, tau 0.9995: 73.7.
-The published SimCLR has its own projector and scale of the loss; here it has BYOL's, which is
-Table 5b's SimCLR: 69.4 instead of 67.9 with the whole batch.
+As in the paper, the gradients of N parts are averaged (`train.accumulation_steps`) and the target
+is updated once per N parts. Learning rate and tau stay the same; only BatchNorm, and SimCLR's
+negatives, see one part at a time. The published batch sizes are 4096 / N. A row is left out if the
+batch cannot be divided evenly into N parts for each virtual shard. For a smaller batch without
+accumulation, set `--config.train.batch_size=...`; appendix G reports 73.7 for batch 512 with
+learning rate 0.4 and tau 0.9995.
+
+The published SimCLR has its own projector and loss scale. Here it has BYOL's, like the SimCLR of
+Table 5b: 69.4 instead of 67.9 with the whole batch.
 """
 
 from experiments.configs.ablations import base

@@ -1,14 +1,16 @@
-"""Table 17, Figure 3b: parts of the augmentation taken out, of BYOL and of SimCLR.
+"""Table 17, Figure 3b: BYOL and SimCLR with parts of the augmentation removed.
 
   python -m experiments.sweep --config=experiments/configs/ablations/table_17.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_17.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-"view 2" is T' of the paper (Table 6). At the scale of CIFAR-10 nothing is blurred to begin with, so
-that rows which differ in the blur alone are the same points.
-The published SimCLR has its own projector and scale of the loss; here it has BYOL's, which is
-Table 5b's SimCLR: 69.4 instead of 67.9 with all augmentations.
+"view 2" is the paper's T' (Table 6). At CIFAR-10's scale there is no blur to begin with, so rows
+that differ only in blur are the same points.
+
+The published SimCLR has its own projector and loss scale. Here it has BYOL's, like the SimCLR of
+Table 5b: 69.4 instead of 67.9 with all augmentations.
 """
 
 from experiments.configs.ablations import base
@@ -20,7 +22,7 @@ def get_config(scale=''):
 
 
 def _only(*kept):
-  """The crops and what is kept, a change that takes it out."""
+  """Crops only, plus the augmentations that the changes in `kept` would remove."""
   everything = (base.NO_FLIP, base.NO_JITTER, base.NO_GRAYSCALE, base.NO_BLUR, base.NO_SOLARIZE)
   return {key: value for change in everything if change not in kept
           for key, value in change.items()}

@@ -3,7 +3,8 @@
   python -m experiments.sweep --config=experiments/configs/ablations/table_18.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_18.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 """
 
 from experiments.configs.ablations import base

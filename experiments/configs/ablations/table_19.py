@@ -3,10 +3,12 @@
   python -m experiments.sweep --config=experiments/configs/ablations/table_19.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_19.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-xi is the moving average, sg the online network without gradients, theta the online network with
-them. The paper prints a row "predictor, sg, beta 1" twice, with 70.2 and 70.1; it stands here once.
+xi is the moving average, sg the online network without gradients, and theta the online network
+with gradients. The paper prints the row "predictor, sg, beta 1" twice, with 70.2 and 70.1; here it
+appears once.
 """
 
 from experiments.configs.ablations import base

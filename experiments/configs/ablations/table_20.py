@@ -1,11 +1,12 @@
-"""Table 20: normalisation of what the loss compares.
+"""Table 20: normalisation of the vectors that the loss compares.
 
   python -m experiments.sweep --config=experiments/configs/ablations/table_20.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_20.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-Without any the projections grow, to a length of about 3e6 in the paper.
+Without normalisation the projections grow, to a length of about 3e6 in the paper.
 """
 
 from experiments.configs.ablations import base

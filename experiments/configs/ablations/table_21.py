@@ -3,10 +3,11 @@
   python -m experiments.sweep --config=experiments/configs/ablations/table_21.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_21.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-With lambda 0 the predictor stays as it was drawn. (The text of section 5 has 66.5 for 10.) The last
-row is the linear predictor of least squares on the batch (section 5, appendix I.2).
+With lambda 0 the predictor keeps its initial weights. (The text of section 5 has 66.5 for 10.) The
+last row uses a linear predictor fitted to the batch by least squares (section 5, appendix I.2).
 """
 
 from experiments.configs.ablations import base

@@ -1,9 +1,10 @@
-"""Table 22: no moving average, and the learning rates of both heads.
+"""Table 22: no moving average, and different learning rates for both heads.
 
   python -m experiments.sweep --config=experiments/configs/ablations/table_22.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_22.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
 mu multiplies the projector's learning rate, lambda the predictor's.
 """
@@ -17,7 +18,7 @@ def get_config(scale=''):
 
 
 MULTIPLIERS = (1.0, 1.5, 2.0, 5.0, 10.0)
-# A line for each mu, a number for each lambda.
+# One string per mu, one number per lambda.
 PUBLISHED = ('3.2 25.7 60.8 66.7 66.9', '1.4 9.2 55.2 61.5 66.0', '2.0 5.3 15.8 60.9 66.3',
              '1.5 2.5 2.5 20.5 60.5', '0.1 2.1 1.9 2.8 8.3')
 

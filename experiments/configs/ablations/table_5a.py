@@ -3,7 +3,8 @@
   python -m experiments.sweep --config=experiments/configs/ablations/table_5a.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_5a.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 """
 
 from experiments.configs.ablations import base
@@ -15,7 +16,7 @@ def get_config(scale=''):
 
 
 def rows(config) -> list[Row]:
-  del config  # No value of it goes with the size of the run.
+  del config  # No row depends on the size of the run.
   tau = 'config.train.base_tau'
   return [
       Row('tau 0.99', {tau: 0.99}, '72.5'),

@@ -3,11 +3,12 @@
   python -m experiments.sweep --config=experiments/configs/ablations/table_5b.py --workdir=DIR
   python -m experiments.ablations --config=experiments/configs/ablations/table_5b.py --workdir=DIR
 
-Scales, hardware and reading: base.py. None of its rows at ImageNet's scale has been run here.
+base.py describes scales, hardware and how to read the results. No row has been run at ImageNet's
+scale.
 
-Without a target network both sides of the loss have gradients (Table 19 has the stopped ones too).
-alpha is 0.1. The paper's SimCLR has 67.9 in Tables 16 and 17; BYOL's projector and the scale of
-Eq. 8 make it 69.2 in appendix F.5, 69.4 in this table.
+Without a target network, gradients flow through both sides of the loss (Table 19 also has rows with
+stopped gradients). alpha is 0.1. The paper's SimCLR has 67.9 in Tables 16 and 17; with BYOL's
+projector and the scale of Eq. 8 it has 69.2 in appendix F.5 and 69.4 in this table.
 """
 
 from experiments.configs.ablations import base

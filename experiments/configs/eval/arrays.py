@@ -1,12 +1,12 @@
-"""A frozen encoder on your own labelled images, held in memory as NumPy files.
+"""Evaluates a frozen encoder on your own labelled images, held in memory as NumPy files.
 
   python -m experiments.evaluate --config=experiments/configs/eval/arrays.py \
       --checkpoint=DIR --workdir=DIR2 --config.data.options.images=TRAIN.npz \
       --config.data.options.test_images=TEST.npz
 
-The files are those of configs/arrays.py; the encoder may have been pretrained on
-other images, with other classes or without labels. Quick forms; `eval/arrays.py:linear`
-is the paper's linear evaluation.
+The files have the format of configs/arrays.py. The encoder may have been pretrained on other
+images, with other classes or without labels. This runs the quick evaluations;
+`eval/arrays.py:linear` is the paper's linear evaluation.
 """
 
 import ml_collections

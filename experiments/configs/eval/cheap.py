@@ -1,13 +1,13 @@
-"""Two evaluations of frozen features that take seconds: kNN by a grid, and a few shots.
+"""Two evaluations of frozen features that take seconds: kNN over a grid, and few shots.
 
   python -m experiments.evaluate --config=experiments/configs/eval/cheap.py:cifar10 \
       --checkpoint=DIR --workdir=DIR2 --config.data.options.data_dir=DATA
 
-Words after the colon: a data set of eval/data_sets.py (none: the data of the pretraining), and
-smoke, a trial with few images. k and temperature, and the penalty of the ridge regression, are
-chosen on held-out images. For sets with one label per image.
+Words after the colon: a data set of eval/data_sets.py (none: the pretraining data), and smoke, a
+trial with few images. k and temperature, and the penalty of the ridge regression, are chosen on
+held-out images. The data set must have one label per image.
 
-Hardware: seconds once the features are extracted. The paper has neither.
+Hardware: seconds once the features are extracted. The paper has neither evaluation.
 """
 
 import ml_collections

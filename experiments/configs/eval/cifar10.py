@@ -1,4 +1,4 @@
-"""All of an encoder of cifar10.py beside the random encoder: C.1, cached features, kNN.
+"""C.1, linear on cached features and kNN for an encoder of cifar10.py and the random encoder.
 
   python -m experiments.evaluate --config=experiments/configs/eval/cifar10.py \
       --checkpoint=DIR --workdir=DIR2

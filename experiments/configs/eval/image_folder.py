@@ -1,10 +1,10 @@
-"""A frozen encoder on your own folders of images, one subfolder per class.
+"""Evaluates a frozen encoder on your own folders of images, one subfolder per class.
 
   python -m experiments.evaluate --config=experiments/configs/eval/image_folder.py \
       --checkpoint=DIR --workdir=DIR2 --config.data.options.train=FOLDER \
       --config.data.options.test=FOLDER2
 
-Quick forms; `eval/image_folder.py:linear` is the paper's linear evaluation.
+This runs the quick evaluations; `eval/image_folder.py:linear` is the paper's linear evaluation.
 """
 
 import ml_collections

@@ -3,8 +3,8 @@
   python -m experiments.evaluate --config=experiments/configs/eval/linear_features.py \
       --checkpoint=DIR --workdir=DIR2
 
-Not the paper's linear evaluation (appendix C.1), which trains on augmented images: that is
-eval/linear.py.
+This is not the paper's linear evaluation (appendix C.1), which trains on augmented images; that
+is eval/linear.py.
 """
 
 import ml_collections

@@ -3,19 +3,22 @@
   python -m experiments.evaluate --config=experiments/configs/eval/retrieval.py:veri \
       --checkpoint=DIR --workdir=DIR2 --config.data.options.root=VeRi
 
-Words after the colon: veri, veri_wild (--config.data.options.test_size=3000, 5000 or 10000),
-csv (--config.data.options.query=FILE, gallery and, if there is one, train) or folders
-(likewise); or a data set with classes of eval/data_sets.py, or none for the data of the
-pretraining: its test images are the queries, its training images the gallery, the class is the
-identity. smoke makes a trial of a set with classes.
+Words after the colon:
+  veri, veri_wild  the benchmark (--config.data.options.test_size=3000, 5000 or 10000)
+  csv, folders     your own lists or folders: --config.data.options.query=FILE, gallery and, if
+                   there is one, train
+  a data set with classes of eval/data_sets.py, or none for the pretraining data: the test images
+                   are the queries, the training images the gallery, and the class the identity
+  smoke            after a data set with classes: a trial with few images
 
-Nothing is chosen, so nothing is chosen on test images: whitening and re-ranking are off unless
-they are set, and the table says so. BYOL and the random encoder stand side by side.
+Nothing is chosen on test images, because nothing is chosen at all. Whitening and re-ranking are
+off unless they are set, and then the table says so. The table compares BYOL with the random
+encoder.
 
-Hardware: 2 CPU cores, minutes for CIFAR-10; docs/measurements/evaluations.md. Neither VeRi-776
-nor VERI-Wild has been run here, and no published system uses BYOL's features as they are.
-Trained with the identities, fast-reid's ResNet-50-ibn reaches mAP 81.9 and rank-1 97.0 on
-VeRi-776, and 87.7, 83.5 and 77.3 mAP on VERI-Wild's 3000, 5000 and 10000 (its MODEL_ZOO.md).
+Hardware: 2 CPU cores, minutes for CIFAR-10 (docs/measurements/evaluations.md). Neither VeRi-776
+nor VERI-Wild has been run here, and no published system uses BYOL's features unchanged. Trained
+with the identities, fast-reid's ResNet-50-ibn reaches mAP 81.9 and rank-1 97.0 on VeRi-776, and
+87.7, 83.5 and 77.3 mAP on VERI-Wild's 3000, 5000 and 10000 (its MODEL_ZOO.md).
 """
 
 import ml_collections

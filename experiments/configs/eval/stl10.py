@@ -1,11 +1,11 @@
-"""A frozen encoder on STL-10's labelled images: all 5,000, or one of the ten folds.
+"""Evaluates a frozen encoder on STL-10's labelled images: all 5,000, or one of the ten folds.
 
   python -m experiments.evaluate --config=experiments/configs/eval/stl10.py \
       --checkpoint=DIR --workdir=DIR2 --config.data.options.folder=stl10_binary
 
-A fold: --config.data.options.fold=0 to 9. The set's own protocol trains on each fold and
-gives the mean of the ten test accuracies. Quick forms; `eval/stl10.py:linear` is the
-paper's linear evaluation.
+To choose a fold, set --config.data.options.fold to 0 ... 9. STL-10's own protocol trains on each
+fold and reports the mean of the ten test accuracies. This runs the quick evaluations;
+`eval/stl10.py:linear` is the paper's linear evaluation.
 """
 
 import ml_collections

@@ -1,10 +1,10 @@
-"""A frozen encoder on any labelled set of TensorFlow Datasets.
+"""Evaluates a frozen encoder on any labelled data set of TensorFlow Datasets.
 
   python -m experiments.evaluate --config=experiments/configs/eval/tfds.py \
       --checkpoint=DIR --workdir=DIR2 --config.data.options.name=NAME \
       --config.data.options.test_split=test
 
-Quick forms; `eval/tfds.py:linear` is the paper's linear evaluation.
+This runs the quick evaluations; `eval/tfds.py:linear` is the paper's linear evaluation.
 """
 
 import ml_collections

@@ -1,17 +1,17 @@
-"""The paper's transfer by fine-tuning encoder and classifier (appendix D.3).
+"""The paper's transfer by fine-tuning the encoder and a classifier (appendix D.3).
 
   python -m experiments.evaluate --config=experiments/configs/eval/transfer_finetune.py:cifar10 \
       --checkpoint=DIR --workdir=DIR2 --config.data.options.download=True
   python -m experiments.evaluate --checkpoint=DIR --workdir=DIR2 \
       --config=experiments/configs/eval/transfer_finetune.py:cifar10,smoke
 
-Words after the colon: a data set of eval/data_sets.py (none: the data of the pretraining), and
-smoke, two points of a few steps that show that all of it runs. The metric that chooses is the
-set's. Views have the size of the pretraining's. The same command again goes on after the last
-finished point.
+Words after the colon: a data set of eval/data_sets.py (none: the pretraining data), and smoke, a
+trial of two grid points with a few steps each. The metric that chooses the best point is that of
+the data set. Views have the same size as in pretraining. Repeat the command to continue after the
+last finished point.
 
-Hardware: the paper names none for this. The grid is 56 points of 20,000 steps at batch 256, and
-one run more with the chosen one: 1.14 million steps.
+Hardware: the paper names none for this. The grid has 56 points of 20,000 steps at batch 256, and
+the chosen point is trained once more: 1.14 million steps.
 Expected for ResNet-50 after 1000 epochs of ImageNet: CIFAR-10 97.8 (random initialisation 95.9,
 supervised 97.5; Table 3); published, not run here.
 """

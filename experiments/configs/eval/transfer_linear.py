@@ -3,12 +3,12 @@
   python -m experiments.evaluate --config=experiments/configs/eval/transfer_linear.py:food101 \
       --checkpoint=DIR --workdir=DIR2 --config.data.options.data_dir=DATA
 
-Words after the colon: a data set of eval/data_sets.py (none: the data of the pretraining), and
-smoke, a trial with few images and penalties. The metric is the set's. Views have the size of
-the pretraining's.
+Words after the colon: a data set of eval/data_sets.py (none: the pretraining data), and smoke, a
+trial with few images and penalties. The metric is that of the data set. Views have the same size
+as in pretraining.
 
-Hardware: features of 45,000 images of 32 pixels and all 45 penalties took minutes on 2 CPU
-cores; docs/measurements/evaluations.md.
+Hardware: extracting features of 45,000 images of 32 pixels and fitting all 45 penalties took
+minutes on 2 CPU cores (docs/measurements/evaluations.md).
 Expected for ResNet-50 after 1000 epochs of ImageNet: Table 3, in eval/data_sets.py (CIFAR-10
 91.3, Food-101 75.3, ...); published, not run here.
 """
