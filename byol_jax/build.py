@@ -16,9 +16,9 @@ from byol_jax.augment import views
 from byol_jax.config import DATA, MAY_DIFFER, PRETRAINING, differing_keys, flat, plain
 from byol_jax.distributed import parallel, processes
 from byol_jax.errors import InputError
-from byol_jax.input_pipeline import locations
-from byol_jax.input_pipeline.batches import check_count
-from byol_jax.input_pipeline.records import Split, Stream
+from byol_jax.input_pipeline import locations, splits
+from byol_jax.input_pipeline.batches import Batches, check_count
+from byol_jax.input_pipeline.records import Selected
 from byol_jax.losses import variants
 from byol_jax.optimizers.multipliers import with_multipliers
 from byol_jax.train_step import Recipe
@@ -49,7 +49,7 @@ class Resolved(NamedTuple):
   devices: int
 
 
-def resolve(config: ml_collections.ConfigDict, data: Split | Stream) -> Resolved:
+def resolve(config: ml_collections.ConfigDict, data: Batches | Selected) -> Resolved:
   """Epochs to steps, learning rate to this batch; checks what must fit together.
 
   Raises:
@@ -223,7 +223,7 @@ def check_pretraining(config: ml_collections.ConfigDict, devices: int) -> None:
 def check_data(section: Mapping[str, Any]) -> None:
   """Raises InputError for a `data` section of plain dicts that no split can be read with."""
   ranges.check('data', section, DATA)
-  plugins.function('datasets', section['dataset'], 'load', section['options'])
+  splits.divide_options(section['dataset'], section['options'])
 
 
 def check_steps(train: ml_collections.ConfigDict, max_steps: int) -> None:

@@ -30,7 +30,6 @@ from byol_jax.evaluation import (
 )
 from byol_jax.evaluation.contract import FrozenEncoder, Images
 from byol_jax.input_pipeline import loading, locations
-from byol_jax.input_pipeline.records import Split
 from byol_jax.input_pipeline.retrieval_lists import Roles
 from byol_jax.plots import pictures, tables, titles
 
@@ -127,7 +126,7 @@ def _open(config, pretraining: Mapping[str, Any], pretrained: epath.Path, workdi
   loaders = dict(train=lambda: train, validation=lambda: validation,
                  test=functools.cache(lambda: load('test', purpose='final scores')))
   return _Job(config, workdir, pretraining['model'], data, load, loaders,
-              functools.cache(lambda split: loaders[split]().content()), loading.roles(data))
+              functools.cache(lambda split: loaders[split]().fingerprint()), loading.roles(data))
 
 
 def _fit_all(job: _Job, encoders: Mapping[str, FrozenEncoder], features_of: Mapping[str, Any]
@@ -194,10 +193,8 @@ def _features(job: _Job, name: str, encoder: FrozenEncoder) -> Callable[..., con
 def _deciding(job: _Job, name: str, digest: str, split: str) -> dict[str, Any]:
   """What the features of a split depend on, for an encoder as it is."""
   data = job.loaders[split]().data
-  # A module of the user's own may not say which records its files give.
-  whole = isinstance(data, Split) or data.identity
   return dict(kind=name, encoder=digest, model=job.model,
-              data=feature_store.deciding(flat(dict(data=job.data)), bool(whole)), split=split,
+              data=feature_store.deciding(flat(dict(data=job.data))), split=split,
               images=data.num_examples, content=job.content(split))
 
 

@@ -13,10 +13,10 @@ from byol_jax import ranges
 from byol_jax.errors import InputError
 
 # The function that makes a module a plug-in of its kind.
-FUNCTIONS = dict(datasets='load', encoders='build', evaluators='fit', objectives='loss',
+FUNCTIONS = dict(datasets='records', encoders='build', evaluators='fit', objectives='loss',
                  optimizers='build')
 # Keyword arguments of these functions that are not options of a config.
-PASSED_BY_THE_CODE = ('shards', 'batch_norm')
+PASSED_BY_THE_CODE = ('batch_norm',)
 # Where a config has the options of each kind.
 SECTIONS = dict(datasets='data.options', encoders='model.encoder_options',
                 evaluators='evaluators.{name}', objectives='train.objective_options',
@@ -86,8 +86,8 @@ def _spec(kind: str, name: str):
     return None
 
 
-def function(kind: str, name: str, function_name: str, options: Mapping[str, Any] = {}
-             ) -> Callable[..., Any]:
+def function(kind: str, name: str, function_name: str, options: Mapping[str, Any] = {},
+             shared: Mapping[str, bool] = {}) -> Callable[..., Any]:
   """The contract's function of a module, checked against the options it will get.
 
   Args:
@@ -95,6 +95,8 @@ def function(kind: str, name: str, function_name: str, options: Mapping[str, Any
     name: as in `load`.
     function_name: what the contract of the kind calls it.
     options: keyword arguments that come from a config.
+    shared: those among them that other code takes for all modules of the kind: whether each
+      must be given.
 
   A module can say what its options can be: each one in `RANGES`, a table of ranges, and what
   several of them cannot be together in `check_options(**options)`, which raises InputError.
@@ -106,23 +108,23 @@ def function(kind: str, name: str, function_name: str, options: Mapping[str, Any
   found = getattr(module, function_name, None)
   if found is None:
     raise InputError(f'{name!r} is no module of the {kind}: it has no function {function_name}.')
-  _check_names(kind, name, found, options)
+  _check_names(kind, name, found, options, shared)
   ranges.check_each(SECTIONS[kind].format(name=name), options, getattr(module, 'RANGES', {}))
   if options and hasattr(module, 'check_options'):
     module.check_options(**options)
   return found
 
 
-def _check_names(kind: str, name: str, found: Callable[..., Any], options: Mapping[str, Any]
-                 ) -> None:
+def _check_names(kind: str, name: str, found: Callable[..., Any], options: Mapping[str, Any],
+                 shared: Mapping[str, bool]) -> None:
   parameters = inspect.signature(found).parameters.values()
   if any(p.kind is p.VAR_KEYWORD for p in parameters):
     return
-  keywords = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-  unknown = sorted(set(options) - set(keywords))
   # What the code passes itself comes first in every contract, without a default.
-  missing = sorted(k for k, p in keywords.items() if p.default is p.empty
-                   and k not in options and k not in PASSED_BY_THE_CODE)
+  needed = dict(shared) | {p.name: p.default is p.empty and p.name not in PASSED_BY_THE_CODE
+                           for p in parameters if p.kind is p.KEYWORD_ONLY}
+  unknown = sorted(set(options) - set(needed))
+  missing = sorted(key for key, must in needed.items() if must and key not in options)
   if unknown or missing:
     raise InputError(f'Wrong options for {name!r} ({kind}): '
                      + '; '.join(f'{what} {", ".join(names)}' for what, names in

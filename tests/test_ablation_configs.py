@@ -12,7 +12,7 @@ import pytest
 from byol_jax import build
 from byol_jax.config import as_json, overridden
 from byol_jax.errors import InputError
-from byol_jax.input_pipeline.records import Split
+from byol_jax.input_pipeline.memory import Split
 from byol_jax.sweep import hyper
 from experiments.configs.ablations import base, table_15a, table_16, table_19, table_22
 

@@ -18,7 +18,7 @@ from byol_jax.config import (
 )
 from byol_jax.errors import InputError
 from byol_jax.evaluators import fine_tuned_transfer, semi_supervised
-from byol_jax.input_pipeline.records import Split
+from byol_jax.input_pipeline.memory import Split
 from experiments.configs import cifar10, default, imagenet_r50
 from experiments.configs.eval import data_sets
 from experiments.configs.eval import semi_supervised as eval_semi_supervised

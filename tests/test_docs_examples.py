@@ -53,7 +53,7 @@ def small(own):
 def state_shapes(own):
   """The state of a run by the page's config, as shapes."""
   config = small(own)
-  data = own['digits'].load('train', shards=Shards(), enlarge=4)
+  data = splits.select('my_project.digits', 'train', dict(enlarge=4))
   recipe = build.build_recipe(config, build.resolve(config, data))
   return jax.eval_shape(lambda key: byol.init_state(key, jnp.zeros((2, 32, 32, 3)), recipe),
                         jax.random.key(0))
@@ -85,7 +85,8 @@ def test_the_data_set_keeps_the_contract(own):
   assert parts['train'].images.shape[1:] == (32, 32, 3) and parts['train'].images.max() == 255
   np.testing.assert_array_equal(parts['train'].images[3, ::4, ::4, 0],
                                 parts['train'].images[3, 3::4, 3::4, 2])
-  shard = own['digits'].load('test', shards=Shards(2, (1,)), enlarge=1)
+  shard = splits.read('my_project.digits', 'test', purpose='a test', shards=Shards(2, (1,)),
+                      options=dict(enlarge=1))
   np.testing.assert_array_equal(shard.labels, parts['test'].labels[1::2])
 
 

@@ -15,7 +15,7 @@ from byol_jax import checkpoint, metric_log, monitor, train
 from byol_jax.distributed import parallel, preemption, processes
 from byol_jax.encoder import load_encoder
 from byol_jax.errors import InputError
-from byol_jax.input_pipeline import loading
+from byol_jax.input_pipeline import memory
 from byol_jax.input_pipeline.records import DataError
 from tests import tiny
 
@@ -225,7 +225,7 @@ def test_sigterm_ends_the_run_with_a_checkpoint_and_it_goes_on(finished, tmp_pat
 @pytest.mark.parametrize('purpose, step', [('training', 6), ('validation', 8)])
 def test_what_came_before_an_image_that_cannot_be_read_is_saved(
     finished, tmp_path, monkeypatch, purpose, step):
-  batches, evaluate_knn = loading.train_batches, train._evaluation
+  batches, evaluate_knn = memory.Split.train_batches, train._evaluation
 
   def broken(*_):
     raise DataError('x.jpg cannot be read as an image.')
@@ -236,7 +236,7 @@ def test_what_came_before_an_image_that_cannot_be_read_is_saved(
     broken()
 
   if purpose == 'training':
-    monkeypatch.setattr(loading, 'train_batches', until_the_eighth)
+    monkeypatch.setattr(memory.Split, 'train_batches', until_the_eighth)
   else:
     monkeypatch.setattr(train, '_evaluation', lambda *_: broken)
   with pytest.raises(InputError) as error:
@@ -244,7 +244,7 @@ def test_what_came_before_an_image_that_cannot_be_read_is_saved(
   assert str(error.value) == (f'x.jpg cannot be read as an image. The checkpoint of step {step} is '
                               'saved, and the same command goes on from it.')
   assert checkpoint.steps(tmp_path) == [step]
-  monkeypatch.setattr(loading, 'train_batches', batches)
+  monkeypatch.setattr(memory.Split, 'train_batches', batches)
   monkeypatch.setattr(train, '_evaluation', evaluate_knn)
   assert train.pretrain(tiny.config(), tmp_path).step == 12
   assert digests(tmp_path) == digests(finished[0])

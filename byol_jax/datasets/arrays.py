@@ -11,9 +11,9 @@ import numpy as np
 from byol_jax import ranges
 from byol_jax.distributed import parallel
 from byol_jax.errors import counted
-from byol_jax.input_pipeline import file_kinds
-from byol_jax.input_pipeline.order import permutation
-from byol_jax.input_pipeline.records import TOGETHER, DataError, Files, Shards, Split
+from byol_jax.input_pipeline import file_kinds, splits
+from byol_jax.input_pipeline.memory import Arrays
+from byol_jax.input_pipeline.records import DataError, Files, Records
 
 LOCATION_OPTIONS = ('images', 'labels', 'test_images', 'test_labels')
 
@@ -37,31 +37,27 @@ class _Labels(NamedTuple):
   num_classes: int
   file: str
 
+
 RANGES = dict(
     images=ranges.PATH, labels=ranges.optional(ranges.PATH),
     test_images=ranges.optional(ranges.PATH), test_labels=ranges.optional(ranges.PATH),
-    validation_share=ranges.number(0, 1, '[)'), num_classes=ranges.whole(0))
+    num_classes=ranges.whole(0), **splits.SHARE)
 
 
-def load(split: str, *, shards: Shards, images: str, labels: str | None,
-         test_images: str | None, test_labels: str | None, validation_share: float,
-         num_classes: int) -> Split:
-  """Loads a split.
+def records(part: str, *, images: str, labels: str | None, test_images: str | None,
+            test_labels: str | None, num_classes: int) -> Records | None:
+  """Lists a part.
 
   Args:
-    split: 'train', 'validation' and both together come from `images`, 'test' from
-      `test_images`.
-    shards: the records this host owns.
+    part: 'train' comes from `images`, 'test' from `test_images`; there is no 'validation'.
     images: path of an .npz with `images` and, optionally, `labels`; or of an .npy of
       images, uint8 [N, H, W, 3].
     labels: path of an .npy (or .npz) of labels [N], which has precedence over those in
       `images`; None takes those of `images`, if there are any; 'none' reads training, validation
       and test images as unlabelled. Labels are whole numbers from 0, as [N], [N, 1] or one-hot
       [N, num_classes]; where all are -1 the images are unlabelled.
-    test_images: the same for the test split; None where there is none.
-    test_labels: the same for the test split.
-    validation_share: in [0, 1); ceil(share * N) images of `images`, drawn by a hash
-      of their number, are the validation split, the others the training split.
+    test_images: the same for the test part; None where there is none.
+    test_labels: the same for the test part.
     num_classes: number of classes; 0 takes the largest training label + 1 (or the width of
       one-hot labels), which can be at most the number of images.
 
@@ -69,45 +65,29 @@ def load(split: str, *, shards: Shards, images: str, labels: str | None,
     DataError: a file is missing, is something else, or is damaged; the images are not uint8
       [N, H, W, 3]; the labels are not one class per image, or out of their range.
   """
-  if split == 'test':
+  if part == 'validation':
+    return None
+  if part == 'test':
     _check_there(test_images)
-    all_images, found = _read(test_images, UNLABELLED if labels == UNLABELLED else test_labels)
-    rows = np.arange(len(all_images))
+    own = test_images, UNLABELLED if labels == UNLABELLED else test_labels
   else:
-    all_images, found = _read(images, labels)
-    held_out = int(np.ceil(validation_share * len(all_images)))
-    # Drawn, since the last images of a file are often those of the last classes.
-    order = permutation(len(all_images), 0)
-    rows = np.sort({'train': order[held_out:], 'validation': order[:held_out],
-                    TOGETHER: order}[split])
-  all_labels = None
+    own = images, labels
+  all_images, found = _read(*own)
   if found is not None:
     inferred = not num_classes
     if inferred:
-      num_classes = _count_classes(_read(images, labels)[1] if split == 'test' else found, images)
+      num_classes = _count_classes(_read(images, labels)[1] if part == 'test' else found, images)
     _check_range(found, num_classes, f'of the training labels of {images}' if inferred else '')
-    all_labels = found.values
-  if not len(rows):
-    raise DataError(f'{images}: the {split} split is empty with {len(all_images)} images '
-                    f'and data.options.validation_share {validation_share}.')
-  ids = shards.sample_ids(len(rows))
-  return Split(ids, np.ascontiguousarray(all_images[rows[ids]]),
-               None if all_labels is None else all_labels[rows[ids]].astype(np.int32),
-               num_examples=len(rows),
-               num_classes=0 if all_labels is None else num_classes,
-               origin=_files(images=images, labels=None if labels == UNLABELLED else labels))
+  return Records(
+      own[0], Arrays(all_images.__getitem__, len(all_images)),
+      labels=None if found is None else found.values.astype(np.int32),
+      num_classes=0 if found is None else num_classes,
+      files=lambda: _files(images=own[0], labels=None if own[1] == UNLABELLED else own[1]))
 
 
 def _files(**paths: str | None) -> Files:
   found = {name: str(pathlib.Path(path).expanduser()) for name, path in paths.items() if path}
   return Files(list(found), list(found.values()))
-
-
-def check_split(split: str, *, test_images: str | None, **options) -> None:
-  """Raises DataError if a split cannot be read; looks at its labels and the shape of its images."""
-  if split == 'test':
-    _check_there(test_images)
-    load(split, shards=Shards(owned=()), test_images=test_images, **options)
 
 
 def _check_there(test_images: str | None) -> None:

@@ -1,12 +1,11 @@
 """Images of identities: training images, and a test split of queries and a gallery.
 
-The lists are those of `retrieval_lists`. In the test split the queries come first. Identities
+The lists are those of `retrieval_lists`. In the test part the queries come first. Identities
 are numbered over all lists together, as those of training and test differ.
 """
 
 import hashlib
 import json
-import math
 import posixpath
 
 import numpy as np
@@ -14,9 +13,9 @@ import numpy as np
 from byol_jax import ranges
 from byol_jax.datasets import image_folder
 from byol_jax.errors import counted
-from byol_jax.input_pipeline import retrieval_lists
-from byol_jax.input_pipeline.order import permutation
-from byol_jax.input_pipeline.records import TOGETHER, DataError, Files, Shards, Stream
+from byol_jax.input_pipeline import retrieval_lists, splits
+from byol_jax.input_pipeline.listed_files import ImageFiles
+from byol_jax.input_pipeline.records import DataError, Files, Records
 from byol_jax.input_pipeline.retrieval_lists import Listed, Roles
 
 LABELS = ('identities', 'none')
@@ -25,18 +24,16 @@ RANGES = dict(
     format=ranges.OneOf(retrieval_lists.FORMATS), root=ranges.optional(ranges.PATH),
     query=ranges.optional(ranges.PATH), gallery=ranges.optional(ranges.PATH),
     train=ranges.optional(ranges.PATH), test_size=ranges.OneOf(retrieval_lists.TEST_SIZES),
-    labels=ranges.OneOf(LABELS), validation_share=ranges.number(0, 1, '[)'),
-    exif_orientation=ranges.FLAG)
+    labels=ranges.OneOf(LABELS), exif_orientation=ranges.FLAG, **splits.SHARE)
 
 
-def load(split: str, *, shards: Shards, format: str, root: str | None, query: str | None,
-         gallery: str | None, train: str | None, test_size: int, labels: str,
-         validation_share: float, exif_orientation: bool = True) -> Stream:
-  """Lists a split; no image is opened yet.
+def records(part: str, *, format: str, root: str | None, query: str | None, gallery: str | None,
+            train: str | None, test_size: int, labels: str, exif_orientation: bool = True
+            ) -> Records | None:
+  """Lists a part; no image is opened.
 
   Args:
-    split: 'train', 'validation', 'test' or 'train+validation'.
-    shards: the records this host owns.
+    part: 'train' or 'test'; there is no 'validation'.
     format: of `retrieval_lists.read`, as are the next five.
     root: likewise.
     query: likewise.
@@ -44,40 +41,36 @@ def load(split: str, *, shards: Shards, format: str, root: str | None, query: st
     train: likewise.
     test_size: likewise.
     labels: 'identities', or 'none' for pretraining, which reads the training list alone.
-    validation_share: in [0, 1); ceil(share * N) training images, drawn by a hash of their
-      place in the list, are held out.
     exif_orientation: images are turned as their EXIF says; otherwise they are as stored.
 
   Raises:
     DataError: a list that cannot be read, an image that is missing, or one for training that
       is in the test lists.
   """
+  if part == 'validation':
+    return None
   lists = dict(format=format, root=root, query=query, gallery=gallery, train=train,
                test_size=test_size)
-  numbers = {}
+  names, numbers = (('query', 'gallery') if part == 'test' else ('train',)), {}
   if labels == 'identities':
     found = _all(lists)
     numbers = _numbers(found)
     if train != retrieval_lists.GALLERY:
       _check_apart(found)
   else:
-    found = {part: retrieval_lists.read(part, **lists)
-             for part in (('query', 'gallery') if split == 'test' else ('train',))}
-  if split == 'test':
-    own = [found['query'], found['gallery']]
-  else:
-    own = [_rows(found['train'], split, validation_share)]
-  for part in own:
-    retrieval_lists.check_images(part)
-  paths, identities = (np.concatenate([part[field] for part in own]) for field in (0, 1))
+    found = {name: retrieval_lists.read(name, **lists) for name in names}
+  own = [found[name] for name in names]
+  for listed in own:
+    retrieval_lists.check_images(listed)
+  paths, identities = (np.concatenate([listed[field] for listed in own]) for field in (0, 1))
   # Whoever is fitted to training images must not learn the gallery's identities.
-  known = numbers and all(identities) and (split == 'test' or train != retrieval_lists.GALLERY)
-  return image_folder.stream(
-      paths, np.array([numbers[name] for name in identities], np.int32) if known else None,
-      len(numbers), shards, exif_orientation=exif_orientation)._replace(
-          class_names=tuple(numbers), left_out='; '.join(dict.fromkeys(
-              part.left_out for part in own if part.left_out and split != 'validation')),
-          origin=(lambda: _files(found['train'], lists, numbers)) if 'train' in found else None)
+  known = numbers and all(identities) and (part == 'test' or train != retrieval_lists.GALLERY)
+  return Records(
+      f'The {" and ".join(names)} list', ImageFiles(paths, exif_orientation),
+      np.array([numbers[name] for name in identities], np.int32) if known else None,
+      len(numbers), class_names=tuple(numbers),
+      left_out='; '.join(dict.fromkeys(listed.left_out for listed in own if listed.left_out)),
+      files=(lambda: _files(found['train'], lists, numbers)) if part == 'train' else None)
 
 
 def _files(listed: Listed, lists, numbers: dict[str, int]) -> Files:
@@ -91,14 +84,9 @@ def _files(listed: Listed, lists, numbers: dict[str, int]) -> Files:
   return Files(list(found), list(found.values()), hashlib.sha256(order.encode()).hexdigest())
 
 
-def check_split(split: str, **options) -> None:
-  """Raises DataError if a split cannot be read, without opening an image."""
-  load(split, shards=Shards(), **options)
-
-
-def roles(*, labels: str, validation_share: float, exif_orientation: bool = True, **lists) -> Roles:
-  """Which images of the test split are queries, and from which cameras they are."""
-  del labels, validation_share, exif_orientation
+def roles(*, labels: str, exif_orientation: bool = True, **lists) -> Roles:
+  """Which images of the test part are queries, and from which cameras they are."""
+  del labels, exif_orientation
   found = _all(lists)
   query, gallery = found['query'], found['gallery']
   paths, cameras, identities = (np.concatenate([getattr(query, field), getattr(gallery, field)])
@@ -138,18 +126,4 @@ def _check_apart(found: dict[str, Listed]) -> None:
     if both:
       raise DataError(f'{counted(len(both), "image")} of the {part} list can be found in the '
                       f'training list too, the first {both[0]}; the same would be trained on and '
-                      'judged.')
-
-
-def _rows(listed: Listed, split: str, validation_share: float) -> Listed:
-  """The training images of a split."""
-  if split == TOGETHER:
-    return listed
-  count = len(listed.paths)
-  held_out = math.ceil(validation_share * count)
-  order = permutation(count, 0)
-  rows = np.sort(order[held_out:] if split == 'train' else order[:held_out])
-  if not len(rows):
-    raise DataError(f'The {split} split is empty with {count} training images and '
-                    f'data.options.validation_share {validation_share}.')
-  return listed.chosen(rows)
+                      'evaluated.')

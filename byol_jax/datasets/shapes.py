@@ -5,7 +5,7 @@ image: colours and which of them is the lighter, position, size, rotation,
 background and pixel noise. Raw pixels are therefore nearly useless to a linear
 classifier, while two crops of one image share little besides the class.
 
-Every image is a pure function of (seed, split, id, image size). Random numbers
+Every image is a pure function of (seed, part, row, image size). Random numbers
 come from the hash below and not from NumPy's generators, whose streams may
 change; pixels use no functions but those that every machine rounds alike.
 """
@@ -13,7 +13,8 @@ change; pixels use no functions but those that every machine rounds alike.
 import numpy as np
 
 from byol_jax import ranges
-from byol_jax.input_pipeline.records import SPLITS, TOGETHER, DataError, Shards, Split
+from byol_jax.input_pipeline.memory import Arrays
+from byol_jax.input_pipeline.records import PARTS, Records
 
 # Texture and outline of each class; the position in the list is the label.
 CLASSES = tuple((texture, outline)
@@ -45,68 +46,40 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 DRAWS = 21  # random numbers per image, besides those of the pixel noise.
 
 
-def load(
-    split: str,
-    *,
-    shards: Shards,
-    image_size: int,
-    train_examples: int,
-    validation_examples: int,
-    test_examples: int,
-    seed: int,
-) -> Split:
-  """Draws the images of a split that this host owns.
+def records(part: str, *, image_size: int, train_examples: int, validation_examples: int,
+            test_examples: int, seed: int) -> Records:
+  """Lists the images of a part, which are drawn as they are asked for.
 
   Args:
-    split: 'train', 'validation' or 'test', whose random streams are disjoint, or
-      'train+validation'.
-    shards: the records to draw. Image i is the same whatever else is drawn.
+    part: 'train', 'validation' or 'test', whose random streams are disjoint.
     image_size: height and width in pixels, at least 16.
-    train_examples, validation_examples, test_examples: images in each split
-      over all hosts, at least 1. Classes are balanced to within one image.
+    train_examples: images in the part 'train', at least 1. Classes are balanced to within one
+      image. Image i is the same whatever else is drawn.
+    validation_examples: the same of 'validation'.
+    test_examples: the same of 'test'.
     seed: any integer; another seed gives other images and labels.
 
   Returns:
-    The split: uint8 images [n, image_size, image_size, 3] and labels
-    0 ... 9 that index CLASS_NAMES.
-
-  Raises:
-    DataError: an unknown split.
+    Images uint8 [N, image_size, image_size, 3] with labels 0 ... 9 that index CLASS_NAMES.
   """
-  counts = dict(train_examples=train_examples, validation_examples=validation_examples,
-                test_examples=test_examples)
-  if split not in SPLITS:
-    raise DataError(f'Data set shapes: unknown split {split!r}; the splits are '
-                    f'{", ".join(SPLITS)}.')
-  if split == TOGETHER:
-    options = dict(counts, image_size=image_size, seed=seed)
-    return _together(*(load(part, shards=Shards(), **options)
-                       for part in ('train', 'validation')), shards)
-  num_examples = counts[f'{split}_examples']
-  ids = shards.sample_ids(num_examples)
-  stream = 2 * SPLITS.index(split)
-  labels = _labels(ids, seed, stream)
-  images = np.empty((len(ids), image_size, image_size, 3), np.uint8)
-  for start in range(0, len(ids), CHUNK):
-    rows = slice(start, start + CHUNK)
-    draws = _uniforms(ids[rows], seed, stream + 1, DRAWS + image_size ** 2)
-    images[rows] = _draw(labels[rows], draws, image_size)
-  return Split(ids, images, labels, num_examples, len(CLASSES),
-               class_names=CLASS_NAMES)
+  count = dict(train=train_examples, validation=validation_examples, test=test_examples)[part]
+  stream = 2 * PARTS.index(part)
 
+  def images(rows: np.ndarray) -> np.ndarray:
+    drawn = np.empty((len(rows), image_size, image_size, 3), np.uint8)
+    labels = _labels(rows, seed, stream)
+    for start in range(0, len(rows), CHUNK):
+      chunk = slice(start, start + CHUNK)
+      draws = _uniforms(rows[chunk], seed, stream + 1, DRAWS + image_size ** 2)
+      drawn[chunk] = _draw(labels[chunk], draws, image_size)
+    return drawn
 
-def _together(train, validation, shards):
-  """Both splits as one; the held-out images have the ids after the training images."""
-  num_examples = train.num_examples + validation.num_examples
-  ids = shards.sample_ids(num_examples)
-  images, labels = (np.concatenate([getattr(part, name) for part in (train, validation)])[ids]
-                    for name in ('images', 'labels'))
-  return Split(ids, images, labels, num_examples, len(CLASSES),
-               class_names=CLASS_NAMES)
+  return Records('shapes', Arrays(images, count), _labels(np.arange(count), seed, stream),
+                 len(CLASSES), class_names=CLASS_NAMES)
 
 
 def _labels(ids, seed, stream):
-  """Every ten consecutive ids hold each class once, in an order of their own."""
+  """Every ten consecutive rows hold each class once, in an order of their own."""
   # A fixed order (id modulo 10) would give some shards but a few of the classes.
   tens, places = np.divmod(ids, len(CLASSES))
   order = np.argsort(_uniforms(tens, seed, stream, len(CLASSES)), axis=1, kind='stable')

@@ -10,13 +10,11 @@ import numpy as np
 
 from byol_jax import build, checkpoint, files
 from byol_jax.config import plain
-from byol_jax.datasets import image_folder
 from byol_jax.encoder import Encoder, load_encoder
 from byol_jax.errors import InputError
 from byol_jax.evaluation import features
 from byol_jax.evaluation.contract import Features
-from byol_jax.input_pipeline import folders
-from byol_jax.input_pipeline.batches import evaluation_batches
+from byol_jax.input_pipeline import folders, listed_files
 from byol_jax.input_pipeline.records import Shards
 
 
@@ -100,10 +98,10 @@ def embed(encoder: Encoder, data: Mapping[str, Any], paths: np.ndarray, batch_si
   data = plain(data)
   # A batch is filled up to its size, for which few images need no room.
   batch_size, skipped = min(batch_size, len(paths)), {}
-  files = image_folder.stream(paths, None, 0, Shards(),
-                              exif_orientation=data['options'].get('exif_orientation', True))
-  batches = evaluation_batches(
-      files, image_size=data['image_size'], share=data['center_share'],
+  files = listed_files.stream(paths, None, Shards(),
+                              upright=data['options'].get('exif_orientation', True))
+  batches = files.evaluation_batches(
+      image_size=data['image_size'], share=data['center_share'],
       order=data['center_order'], batch_size=batch_size, shards=Shards(), workers=data['workers'],
       unreadable=lambda rows: skipped.update((row, files.reason(row)) for row in rows))
   views = build.center_views(data)

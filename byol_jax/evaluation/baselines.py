@@ -54,7 +54,7 @@ def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loadi
 def _with_labels(config, networks, loader: loading.Loader, size: int):
   """Parameters and statistics of the supervised run."""
   # Lists of identities can leave those of the training images out.
-  if 'labels' not in next(loader.evaluation_batches(1), {'labels': None}):
+  if not loader.data.labelled:
     raise InputError("The 'supervised' encoder needs labelled training images, and these have no "
                      'labels; leave it out of config.encoders.')
   options = plain(config.supervised)

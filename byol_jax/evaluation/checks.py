@@ -13,7 +13,7 @@ from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.evaluation import baselines
 from byol_jax.evaluation.contract import Facts
-from byol_jax.input_pipeline import loading
+from byol_jax.input_pipeline import loading, splits
 from byol_jax.input_pipeline.retrieval_lists import Roles
 from byol_jax.plots import titles
 
@@ -110,7 +110,7 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
       raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
                        "'pixels' out of config.encoders.")
   if values['data']['dataset']:
-    plugins.function('datasets', values['data']['dataset'], 'load', values['data']['options'])
+    splits.divide_options(values['data']['dataset'], values['data']['options'])
 
 
 def check_batches(config: ml_collections.ConfigDict, virtual_shards: int) -> None:

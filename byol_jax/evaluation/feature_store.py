@@ -27,16 +27,16 @@ SELECTING = ('data.virtual_shards', *(f'data.options.{key}' for key in (
     'held_out_share', 'held_out_per_class', 'validation_share', 'subset_share', 'subset_seed')))
 
 
-def deciding(data: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+def deciding(data: Mapping[str, Any]) -> dict[str, Any]:
   """The keys of a `data` section on which features depend besides the content of the split.
+
+  The content says which images the split has, and with which labels; so the keys that select
+  them are left out.
 
   Args:
     data: as 'data.options.subset_share': 1.0.
-    whole: the content says which images the split has, and with which labels; so the keys
-      that select them are left out.
   """
-  left_out = WITHOUT_EFFECT + (SELECTING if whole else ())
-  return {key: value for key, value in data.items() if key not in left_out}
+  return {key: value for key, value in data.items() if key not in WITHOUT_EFFECT + SELECTING}
 
 
 def load_or_make(folder: epath.Path, description: Mapping[str, Any],

@@ -8,10 +8,9 @@ from etils import epath
 import numpy as np
 
 from byol_jax import build, files
-from byol_jax.datasets import image_folder
 from byol_jax.distributed import parallel
 from byol_jax.evaluation.ranking import Result
-from byol_jax.input_pipeline import loading
+from byol_jax.input_pipeline import listed_files, loading
 from byol_jax.input_pipeline.retrieval_lists import Roles
 from byol_jax.plots import pictures
 
@@ -120,14 +119,13 @@ def _images(loader: loading.Loader, ids: set[int], roles: Roles | None) -> dict[
   numbers = np.array(sorted(ids), np.int32)
   if roles is not None:
     # Their ids are places in `numbers`.
-    loader = loader._replace(data=image_folder.stream(
-        roles.names[numbers], None, 0, loading.shards(loader.config),
-        exif_orientation=loader.config['options'].get('exif_orientation', True)))
-  found, pixels, name = [np.zeros(0, np.int32)], [], ''
+    loader = loader._replace(data=listed_files.stream(
+        roles.names[numbers], None, loading.shards(loader.config),
+        upright=loader.config['options'].get('exif_orientation', True)))
+  found, pixels, name = [np.zeros(0, np.int32)], [], loader.data.evaluation_key
   for batch in loader.evaluation_batches(BATCH_SIZE):
     sample_id = batch['sample_id'] if roles is None else numbers[batch['sample_id']]
     wanted = np.isin(sample_id, numbers)
-    name = 'images' if 'images' in batch else 'crop1'
     found.append(sample_id[wanted])
     pixels.append(batch[name][wanted])
   side = min(pictures.TILE, loader.config['image_size'])

@@ -11,9 +11,8 @@ import os
 import pathlib
 import shutil
 
-from byol_jax import files
 from byol_jax.errors import InputError
-from byol_jax.files import atomic_path, remove_abandoned
+from byol_jax.files import atomic_path, in_object_store, local_path, remove_abandoned
 
 # Files that are copied side by side.
 AT_ONCE = 8
@@ -34,7 +33,7 @@ def copies(sources: Sequence[str], folder: str) -> dict[str, str]:
   """
   import tensorflow as tf
 
-  root = files.local_path(folder)
+  root = local_path(folder)
   targets = {file: _target(file, root) for file in sources}
   try:
     stats = {file: tf.io.gfile.stat(file) for file in sources}
@@ -56,7 +55,7 @@ def copies(sources: Sequence[str], folder: str) -> dict[str, str]:
 
 
 def _target(file: str, folder: pathlib.Path) -> pathlib.Path:
-  parent, name = os.path.split(file if files.in_object_store(file) else os.path.abspath(file))
+  parent, name = os.path.split(file if in_object_store(file) else os.path.abspath(file))
   # Two prepared forms of a set have files of the same names.
   mark = hashlib.sha256(parent.encode()).hexdigest()[:16]
   return folder / mark / name

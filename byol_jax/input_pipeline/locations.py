@@ -27,7 +27,8 @@ def left_out(keys: Mapping[str, Any]) -> dict[str, Any]:
   """
   dataset, result = keys.get('data.dataset', ''), dict(keys)
   names = options(dataset)
-  parameters = inspect.signature(plugins.load('datasets', dataset).load).parameters if names else {}
+  records = plugins.load('datasets', dataset).records if names else lambda: None
+  parameters = inspect.signature(records).parameters
   for name in names:
     key = PREFIX + name
     if name in parameters and parameters[name].default is not inspect.Parameter.empty:

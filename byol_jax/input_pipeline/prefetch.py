@@ -10,9 +10,7 @@ import jax
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline.batches import HostBatch
-from byol_jax.input_pipeline.records import (
-  Split,
-)
+from byol_jax.input_pipeline.memory import Split
 
 
 def resident(split: Split, devices: Sequence[jax.Device]) -> dict[str, jax.Array]:

@@ -21,7 +21,7 @@ logging.getLogger('absl').addFilter(
 MOST_RECORDS = 2_000_000
 
 
-class Form(NamedTuple):
+class LabelSpec(NamedTuple):
   """What the labels of a set are.
 
   num_classes: 0 for unlabelled data.
@@ -77,7 +77,7 @@ def _prepare(builder) -> None:
                     f'({type(error).__name__}): {" ".join(str(error).split())}') from error
 
 
-def form(builder, image_key: str, label_key: str, ignored_label_key: str) -> Form:
+def label_spec(builder, image_key: str, label_key: str, ignored_label_key: str) -> LabelSpec:
   """What the labels are; raises DataError for features that are not there."""
   import tensorflow_datasets as tfds
 
@@ -96,9 +96,9 @@ def form(builder, image_key: str, label_key: str, ignored_label_key: str) -> For
     raise DataError(f'data.options.ignored_label_key is {ignored_label_key!r} with label_key '
                     f'{label_key!r}; in {builder.name} both must be sequences of ClassLabel.')
   if not label_key:
-    return Form(0, False)
+    return LabelSpec(0, False)
   found = features[label_key].feature if multi_label else features[label_key]
-  return Form(found.num_classes, multi_label)
+  return LabelSpec(found.num_classes, multi_label)
 
 
 def class_names(features, label_key: str) -> tuple[str, ...]:
@@ -158,7 +158,7 @@ def check_apart(*splits: tuple[Any, str, str]) -> None:
 
 # Several splits of an evaluation are drawn from the same labels.
 @functools.lru_cache(maxsize=8)
-def column(name: str, data_dir: str | None, split: str, key: str) -> np.ndarray:
+def read_feature(name: str, data_dir: str | None, split: str, key: str) -> np.ndarray:
   """One feature of every record of a split, [N], in their order; no image is decoded.
 
   Raises:
@@ -179,12 +179,12 @@ def column(name: str, data_dir: str | None, split: str, key: str) -> np.ndarray:
                     '--config.data.options.subset_share=1.')
   tfrecords.check_files(name, found)
   parsed = tfds.decode.PartialDecoding({key: True}).extract_features(builder.info.features)
-  values = tfrecords.column(found, lambda record: parsed.deserialize_example(record)[key])
+  values = tfrecords.read_feature(found, lambda record: parsed.deserialize_example(record)[key])
   values.setflags(write=False)  # The cache hands out this very array.
   return values
 
 
-def parser(features, image_key: str, label_key: str, ignored_label_key: str, form: Form):
+def parser(features, image_key: str, label_key: str, ignored_label_key: str, spec: LabelSpec):
   """record -> `encoded` and `labels`; the other features of the set are not parsed."""
   import tensorflow as tf
   import tensorflow_datasets as tfds
@@ -195,13 +195,13 @@ def parser(features, image_key: str, label_key: str, ignored_label_key: str, for
   ).extract_features(features)
 
   def present(classes):
-    return tf.reduce_any(tf.one_hot(classes, form.num_classes, True, False, dtype=tf.bool), axis=0)
+    return tf.reduce_any(tf.one_hot(classes, spec.num_classes, True, False, dtype=tf.bool), axis=0)
 
   def read(record):
     example = parsed.deserialize_example(record['serialized'], decoders=wanted)
     result = dict(encoded=example[image_key])
-    if form.multi_label:
-      others = tf.zeros(form.num_classes, tf.int32)
+    if spec.multi_label:
+      others = tf.zeros(spec.num_classes, tf.int32)
       if ignored_label_key:
         others -= tf.cast(present(example[ignored_label_key]), tf.int32)
       result['labels'] = tf.where(present(example[label_key]), 1, others)

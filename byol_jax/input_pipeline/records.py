@@ -1,35 +1,37 @@
-"""Data sets: one file each, one contract.
+"""The contract of data sets: what a plug-in lists, and what is read of it.
 
 A data set is a module with one function::
 
-    load(split, *, shards, **options) -> Split or Stream
+    records(part, **options) -> Records or None
 
-`split` is 'train', 'validation' (held-out training images, on which choices are
-made), 'test', or 'train+validation', the first two together. `shards` says which
-records this host owns; a module reads or makes only those. A `Split` holds its images
-in memory, all of one size; a `Stream` says how to read them from disk, of whatever
-size. Options come from `config.data.options`; what they can be, the module says in `RANGES`
-(`plugins.function`). A module raises `DataError` with what is
-wrong, where, and what to do.
+It lists the records of a part, 'train', 'validation' or 'test', in an order that stays. For
+'validation' it returns None where the set has no such part of its own; `splits` then holds images
+out of 'train'. A missing test part is a `DataError` that names the option to set. The module
+does not hold out, subset, shuffle, shard or decode: `splits` and the stores do that for all sets.
+
+Options come from `config.data.options`. `RANGES` of the module says what they can be
+(`plugins.function`). It names the options of `splits` that its configs have as well
+(`splits.SHARE`, `splits.HELD_OUT`, `splits.SUBSET`), which are not passed to `records`. A module
+raises `DataError` with what is wrong, where, and what to do.
 
 Its constant `LOCATION_OPTIONS`, where there is one, names the options that say only where
 the data lie: the same data in another place are the same run. None, for data that do not
-exist, is another run than a path, unless `load` has a default for the option.
+exist, is another run than a path, unless `records` has a default for the option.
 
-`read` is the one reader of the project: it loads the module by name (or by any
-dotted path) and notes every access to a split in the access log, so that a
-result can show that its test split was read once, last.
+A set of queries and a gallery gives the `retrieval_lists.Roles` of its test part in
+`roles(**options)`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from byol_jax.errors import InputError
 
 TOGETHER = 'train+validation'
-SPLITS = ('train', 'validation', 'test', TOGETHER)
+PARTS = ('train', 'validation', 'test')
+SPLITS = (*PARTS, TOGETHER)
 
 
 class DataError(InputError):
@@ -78,91 +80,117 @@ class Files(NamedTuple):
   packed: bool = False
 
 
-class Split(NamedTuple):
-  """Records held in memory, in the order of their ids.
+class Records(NamedTuple):
+  """The N records of a part of a data set, in an order that stays.
 
-  sample_id: int32 [n], the ids owned by this host.
-  images: uint8 [n, H, W, 3].
-  labels: int32 [n], or None for unlabelled data; int32 [n, num_classes] where an image has
-    several classes: 1 present, 0 absent, -1 not to be judged.
-  num_examples: records in the split over all hosts.
-  num_classes: classes in the data set; 0 for unlabelled data.
-  subset: the balanced subset of the training images that it holds; None for all of them.
-  origin: of the training split, the files of training and held-out images; None where the
-    images come from no files, or the module does not name them.
+  where: what messages call them: a folder, a file, the name of a set.
+  store: reads the images by their rows 0 ... N - 1: `memory.Arrays`, `listed_files.ImageFiles` or
+    `tfrecords.RecordFiles`.
+  labels: integers [N], or [N, num_classes] where an image has several classes; None for
+    unlabelled images, and where the store reads each label with its image.
+  num_classes: classes in the data set; 0 where it has none.
+  multi_label: whether an image has several classes: 1 present, 0 absent, -1 not to be judged.
   class_names: of the classes 0 ... num_classes - 1; () where they have none.
-  summary: a line on what the split holds, printed as it is opened; '' for none.
+  read_labels: () -> int [N], where the store reads the labels: one pass over them. None for
+    unlabelled images and those of several classes.
+  rows: int64 [M], the records that take part, in the order from which held-out images are
+    drawn; None for all of them.
+  image_ids: () -> [N] values that are equal for the same image in two parts. Images for
+    validation that are training images too are left out; None leaves none out.
+  files: () -> the files that the records come from; None where they come from none.
+  summary: labels of a split -> a line on it, printed as it is opened, '' for none.
+  left_out: a line on the files beside the images that are not used; '' for none.
+  """
+
+  where: str
+  store: 'Store'
+  labels: np.ndarray | None
+  num_classes: int
+  multi_label: bool = False
+  class_names: tuple[str, ...] = ()
+  read_labels: Callable[[], np.ndarray] | None = None
+  rows: np.ndarray | None = None
+  image_ids: Callable[[], np.ndarray] | None = None
+  files: Callable[[], Files] | None = None
+  summary: Callable[[np.ndarray | None], str] = lambda labels: ''
+  left_out: str = ''
+
+
+class Selected(NamedTuple):
+  """The images of a split: records of one part or of two, not read yet.
+
+  where: what messages call the split.
+  store: of these images, in the order of their sample ids.
+  labels: of these images, as in `Records`, as are the next three.
+  num_classes: likewise.
+  multi_label: likewise.
+  class_names: likewise.
+  subset: the balanced subset of the training images among them; None for all of them.
+  origin: () -> the files of training and held-out images, for a split that has some of the
+    training part; None where they come from no files.
+  summary: a line on the split, printed as it is opened; '' for none.
   left_out: a line on the files beside its images that are not used; '' for none.
   """
 
-  sample_id: np.ndarray
-  images: np.ndarray
+  where: str
+  store: 'Store'
   labels: np.ndarray | None
-  num_examples: int
   num_classes: int
-  subset: Subset | None = None
-  origin: Files | None = None
-  class_names: tuple[str, ...] = ()
-  summary: str = ''
-  left_out: str = ''
+  multi_label: bool
+  class_names: tuple[str, ...]
+  subset: Subset | None
+  origin: Callable[[], Files] | None
+  summary: str
+  left_out: str
 
   @property
-  def multi_label(self) -> bool:
-    """Whether an image has several classes."""
-    return self.labels is not None and self.labels.ndim == 2
+  def num_examples(self) -> int:
+    """How many images the split has, over all hosts."""
+    return self.store.count
+
+  def about(self) -> dict[str, Any]:
+    """What an opened split says of itself: fields of `memory.Split` and `streams.Stream`."""
+    return dict(num_examples=self.num_examples, num_classes=self.num_classes, subset=self.subset,
+                origin=self.origin, class_names=self.class_names, summary=self.summary,
+                left_out=self.left_out)
 
 
-class Stream(NamedTuple):
-  """Records on disk, read as they are needed.
+class Store(Protocol):
+  """Images in an order that stays, which are read by their places in it.
 
-  records: (shard, seed) -> tf.data.Dataset of the records of one virtual shard,
-    dicts of tensors with `sample_id`, int32. `shard` is a scalar tensor. `seed`, an
-    integer tensor [2], draws their order; None gives the order of ids.
-  read: record -> dict of `encoded`, the file's bytes, and `labels`, int32 [] or
-    [num_classes] as in `Split`, if there are any. Not called for the records that a
-    resumed run skips.
-  shard_sizes: int64 [shards.total], records in each virtual shard.
-  source: sample_id -> where the record lies, for messages.
-  diagnose: () -> which file is damaged, after reading has failed; '' if none is found.
-  num_examples: records in the split over all hosts.
-  num_classes: classes in the data set; 0 for unlabelled data.
-  multi_label: whether an image has several classes.
-  subset: the balanced subset of the training images that it holds; None for all of them.
-  files: that hold the records.
-  identity: a digest of which records of these files it holds, in which order, and of labels
-    that do not stand in the files; '' where the module gives none.
-  origin: () -> what it is in `Split`: names of many files are made when they are needed.
-  class_names: as in `Split`, as are the next two.
-  summary: likewise.
-  left_out: likewise.
-  decode: encoded, a scalar string -> uint8 [H, W, 3]; None for `preprocess.decode`.
-  reason: sample_id -> why its image cannot be read; None where that cannot be told.
-  labels: of all records in the order of their ids, where they are known without reading these.
+  count: how many there are.
   """
 
-  records: Callable[..., Any]
-  read: Callable[..., Any]
-  shard_sizes: np.ndarray
-  source: Callable[[int], str]
-  diagnose: Callable[[], str]
-  num_examples: int
-  num_classes: int
-  multi_label: bool = False
-  subset: Subset | None = None
-  files: Sequence[str] = ()
-  identity: str = ''
-  origin: Callable[[], Files] | None = None
-  class_names: tuple[str, ...] = ()
-  summary: str = ''
-  left_out: str = ''
-  decode: Callable[[Any], Any] | None = None
-  reason: Callable[[int], str] | None = None
-  labels: np.ndarray | None = None
+  count: int
 
-  def unreadable(self, sample_id: int) -> str:
-    """A part of a sentence: which image cannot be read, and why as far as that is known."""
-    because = self.reason(sample_id) if self.reason else ''
-    return f'{self.source(sample_id)} cannot be read as an image' + (because and f': {because}')
+  def take(self, rows: np.ndarray) -> 'Store':
+    """The images of these rows, int64 [n]."""
+
+  def followed_by(self, other: 'Store') -> 'Store':
+    """These images, and then those of another store of the same kind."""
+
+  def check(self) -> None:
+    """Raises DataError where files are missing, without reading an image."""
+
+  def open(self, selected: Selected, shards: 'Shards'):
+    """This host's part of the split whose store this is: a `memory.Split`, or a
+    `streams.Stream` of images that are read as they are needed."""
+
+  def in_memory(self, selected: Selected, shards: 'Shards', workers: int):
+    """This host's part as a `memory.Split`; `workers` images are decoded at once, 0 lets
+    tf.data decide. Raises DataError for images that cannot be read, or of several sizes."""
+
+
+class Known(NamedTuple):
+  """What is known of a split without reading its images.
+
+  images: how many it has, over all hosts.
+  labels: int32 [N], or [N, num_classes] of several classes, in the order of the ids; None where
+    there are none, or only the records say them.
+  """
+
+  images: int
+  labels: np.ndarray | None
 
 
 def class_name(names: Sequence[str], label: int) -> str:
@@ -205,15 +233,3 @@ def one_host(index: int, count: int, total: int) -> Shards:
         f'equally; set it to a multiple of {count}.')
   each = total // count
   return Shards(total, tuple(range(index * each, (index + 1) * each)))
-
-
-class Known(NamedTuple):
-  """What is known of a split without reading its images.
-
-  images: how many it has, over all hosts.
-  labels: int32 [N], or [N, num_classes] of several classes, in the order of the ids; None where
-    there are none, or only the records say them.
-  """
-
-  images: int
-  labels: np.ndarray | None

@@ -1,24 +1,52 @@
-"""Which images a split has: held-out images and balanced subsets."""
+"""Which images a split has, for all data sets: held-out images and balanced subsets.
+
+The options here stand among those of a data set, in `data.options`. Which of them a set has,
+its module says: they are in its `RANGES`.
+
+  validation_share: in [0, 1); ceil(share * N) training images, drawn by a hash of their places,
+    are held out.
+  held_out: 'last' (paper) or 'first' (reference) training images are held out, or 'per_class':
+    as many of each class, drawn by a hash.
+  held_out_images: how many; 10,009 in the paper, 10,000 in the reference.
+  held_out_share: at most this share of them, rounded up; decides for small sets.
+  held_out_per_class: images of each class, with held_out 'per_class'.
+  subset_share: of the training images that are not held out; below 1 a class-balanced subset.
+  subset_seed: draws the subset; the held-out images do not depend on it.
+
+Where a set has a part for validation of its own, no image is held out.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
+import math
 from typing import Any
 
-import chex
 import numpy as np
 
 from byol_jax import plugins, ranges
+from byol_jax.input_pipeline import subsets
+from byol_jax.input_pipeline.batches import Batches
 from byol_jax.input_pipeline.order import permutation
 from byol_jax.input_pipeline.records import (
   SPLITS,
   TOGETHER,
   DataError,
+  Files,
+  Records,
+  Selected,
   Shards,
-  Split,
-  Stream,
   Subset,
   check_labels,
-  numbered,
 )
+
+# What the options of this file can be, in the groups in which data sets have them.
+SHARE = dict(validation_share=ranges.number(0, 1, '[)'))
+HELD_OUT = dict(
+    held_out=ranges.OneOf(('first', 'last', 'per_class')), held_out_images=ranges.whole(0),
+    held_out_share=ranges.number(0, 1, '[)'), held_out_per_class=ranges.whole(0))
+SUBSET = dict(subset_share=ranges.number(0, 1, '(]'), subset_seed=ranges.SEED)
+# Of options that need not be given.
+DEFAULTS = dict(held_out_per_class=0, subset_share=1., subset_seed=0)
 
 
 def read(
@@ -29,112 +57,180 @@ def read(
     access_log: Callable[[Mapping[str, Any]], None] | None = None,
     shards: Shards = Shards(),
     options: Mapping[str, Any],
-) -> Split | Stream:
-  """Loads a split of the data set `name` and notes the access.
+    check: Callable[[Selected], Any] | None = None,
+    in_memory: bool = False,
+    workers: int = 0,
+) -> Batches:
+  """Opens a split of the data set `name` and notes the access: the one reader of the project.
 
   Args:
-    name: a module of this package ('shapes', 'tfds', ...) or a dotted path.
+    name: a module of `datasets` ('shapes', 'tfds', ...) or a dotted path.
     split: one of SPLITS.
     purpose: why the split is read, for the access log.
     access_log: called with one record per access; None keeps no log.
     shards: the records this host owns.
-    options: keyword arguments of the module's `load`.
+    options: of the data set, and those of this file that it has.
+    check: called with what is selected, before an image is decoded.
+    in_memory: images on disk are decoded into memory.
+    workers: images decoded at once; 0 lets tf.data decide.
 
   Returns:
-    The checked split.
+    A `memory.Split` or a `streams.Stream`, checked.
 
   Raises:
     DataError: the split does not exist, is empty or has wrong shapes.
+    InputError: wrong options.
   """
-  if split not in SPLITS:
-    raise DataError(f'Unknown split {split!r}; the splits are {", ".join(SPLITS)}.')
-  data = plugins.function('datasets', name, 'load', options)(split, shards=shards, **options)
-  where = f'Data set {name!r}, split {split!r}'
-  if isinstance(data, Split):
-    _check(where, data)
-  elif data.num_examples < 1:
-    raise DataError(f'{where} has no images.')
+  selected = select(name, split, options)
+  if check:
+    check(selected)
+  data = (selected.store.in_memory(selected, shards, workers) if in_memory
+          else selected.store.open(selected, shards))
   if access_log is not None:
     access_log(dict(dataset=name, split=split, purpose=purpose, examples=data.num_examples))
   return data
 
 
-def _check(where: str, data: Split) -> None:
-  images, labels = data.images, data.labels
-  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-    raise DataError(f'{where}: images must be uint8 [N, H, W, 3], not '
-                    f'{images.dtype} {list(images.shape)}.')
-  # A host may own none of the images of a small split.
-  if not data.num_examples or len(data.sample_id) and not images.size:
-    raise DataError(f'{where} has no images: {list(images.shape)}.')
-  if labels is not None:
-    if labels.shape not in (images.shape[:1], (len(images), data.num_classes)):
-      raise DataError(f'{where}: {len(images)} images but labels of shape '
-                      f'{list(labels.shape)}; give one integer per image, or '
-                      f'{data.num_classes} for several classes.')
-    check_labels(where, labels, data.num_classes)
-  chex.assert_shape(data.sample_id, images.shape[:1])
-
-
-# Of the options of a data set that draw a subset.
-RANGES = dict(subset_share=ranges.number(0, 1, '(]'), subset_seed=ranges.SEED)
-# First of the hash's keys, so that no draw repeats that of another purpose.
-HOLD_OUT, SUBSET = 101, 102
-
-
-def by_turns(labels: np.ndarray, rows: np.ndarray, *key: int) -> tuple[np.ndarray, np.ndarray]:
-  """Draws one image of each class, then a second one of each, and so on.
-
-  Args:
-    labels: int [N] of the whole training split.
-    rows: int [M], the images that take part.
-    *key: non-negative integers, which draw.
-
-  Returns:
-    `rows` in the order in which they are drawn, int64 [M], and the turn of each, from 0,
-    int64 [M]. A class takes part until it has no images left.
-  """
-  # Drawn by the places in the whole split: images that do not take part move no other one.
-  order = permutation(len(labels), *key)
-  order = order[np.isin(order, rows)]
-  by_class = np.argsort(labels[order], kind='stable')
-  _, starts, counts = np.unique(labels[order][by_class], return_index=True, return_counts=True)
-  turn = np.empty(len(order), np.int64)
-  turn[by_class] = np.arange(len(order)) - np.repeat(starts, counts)
-  first = np.argsort(turn, kind='stable')
-  return order[first], turn[first]
-
-
-def held_out(labels: np.ndarray, num_classes: int, per_class: int,
-             class_names: Sequence[str] = ()) -> np.ndarray:
-  """The images held out of each class.
-
-  Args:
-    labels: int [N] in 0 ... num_classes - 1.
-    num_classes: classes in the data set.
-    per_class: how many of each, 1 or more.
-    class_names: for the message; () where classes have none.
-
-  Returns:
-    int64 [num_classes * per_class], ascending.
+def divide_options(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The options of a data set's module, and those of this file.
 
   Raises:
-    DataError: a class would have no image left.
+    InputError: unknown or missing options, or values that cannot be.
   """
-  counts = np.bincount(labels, minlength=num_classes)
-  least = int(np.argmin(counts))
-  if counts[least] <= per_class:
-    raise DataError(
-        f'Class {numbered(class_names, least)} has {counts[least]} images in '
-        f'data.options.train_split, of which held_out_per_class {per_class} leaves none for '
-        'training; give fewer, or more images.')
-  order, turn = by_turns(labels, np.arange(len(labels)), HOLD_OUT)
-  return np.sort(order[turn < per_class])
+  declared = getattr(plugins.load('datasets', name), 'RANGES', {})
+  here = [key for key in (*SHARE, *HELD_OUT, *SUBSET) if key in declared]
+  plugins.function('datasets', name, 'records', options,
+                   shared={key: key not in DEFAULTS for key in here})
+  choice = {key: options.get(key, DEFAULTS.get(key)) for key in here}
+  if choice.get('held_out') == 'per_class' and not choice['held_out_per_class']:
+    raise DataError("data.options.held_out_per_class is 0; held_out='per_class' needs 1 or more.")
+  return {key: value for key, value in options.items() if key not in here}, choice
 
 
-def of_training(split: str, rows: np.ndarray, held: np.ndarray, labels: Callable[[], np.ndarray],
-                num_classes: int, share: float, seed: int, class_names: Sequence[str] = ()
-                ) -> tuple[np.ndarray, Subset | None]:
+def select(name: str, split: str, options: Mapping[str, Any]) -> Selected:
+  """Lists the records of a split; no image is decoded.
+
+  Args:
+    name: as in `read`.
+    split: one of SPLITS.
+    options: as in `read`.
+
+  Raises:
+    DataError: as `read`, for what shows before an image is read.
+    InputError: wrong options.
+  """
+  if split not in SPLITS:
+    raise DataError(f'Unknown split {split!r}; the splits are {", ".join(SPLITS)}.')
+  own, choice = divide_options(name, options)
+  records = plugins.load('datasets', name).records
+  where = f'Data set {name!r}, split {split!r}'
+  listed = functools.cache(lambda part: _matching(where, records(part, **own)))
+  if split == 'test':
+    return _selected(where, (listed('test'), _taking_part(listed('test'))))
+  apart = listed('validation')
+  if split == 'validation' and apart is not None:
+    return _selected(where, (apart, _not_trained_on(apart, listed)))
+  train, rows = listed('train'), _taking_part(listed('train'))
+  held = rows[:0] if apart is not None else _held_out(train, rows, choice)
+  rows, subset = select_training_rows(
+      split, rows, held, functools.partial(_one_label_each, train, 'subset_share', 'leave it at 1'),
+      train.num_classes, choice.get('subset_share', 1.), choice.get('subset_seed', 0),
+      train.class_names)
+  if not len(rows):
+    given = ', '.join(f'{key} {value!r}' for key, value in choice.items() if key not in SUBSET)
+    raise DataError(f'{train.where}: the {split} split is empty with {train.store.count} images'
+                    f'{given and f" and data.options.{given}"}.')
+  more = [(apart, _not_trained_on(apart, listed))] if apart and split == TOGETHER else []
+  found = _selected(where, (train, rows), *more)
+  # Files beside the training images are said with these, once.
+  return found._replace(subset=subset, origin=_origin(train, apart),
+                        left_out='' if split == 'validation' else found.left_out)
+
+
+def _matching(where: str, records: Records | None) -> Records | None:
+  """The records; raises DataError unless there are as many labels as images."""
+  if records is not None and records.labels is not None and (
+      len(records.labels) != records.store.count):
+    raise DataError(f'{where}: {records.store.count} images but labels of shape '
+                    f'{list(records.labels.shape)}; give one integer per image, or '
+                    f'{records.num_classes} for several classes.')
+  return records
+
+
+def _selected(where: str, *parts: tuple[Records, np.ndarray]) -> Selected:
+  """These rows of each part, one part after the other."""
+  records = [part for part, _ in parts]
+  store = functools.reduce(lambda one, other: one.followed_by(other),
+                           [part.store.take(rows) for part, rows in parts])
+  if not store.count:
+    raise DataError(f'{where} has no images.')
+  labels = None
+  if all(part.labels is not None for part in records):
+    labels = np.concatenate([part.labels[rows] for part, rows in parts])
+  first = records[0]
+  return Selected(where, store, labels, first.num_classes, first.multi_label, first.class_names,
+                  subset=None, origin=None, summary=first.summary(labels),
+                  left_out='; '.join(dict.fromkeys(
+                      part.left_out for part in records if part.left_out)))
+
+
+def _taking_part(records: Records) -> np.ndarray:
+  return np.arange(records.store.count) if records.rows is None else records.rows
+
+
+def _not_trained_on(apart: Records, listed: Callable[[str], Records]) -> np.ndarray:
+  """The rows of a validation part whose images the training part has not."""
+  rows = _taking_part(apart)
+  if apart.image_ids is None:
+    return rows
+  taken, own = set(listed('train').image_ids().tolist()), apart.image_ids().tolist()
+  return rows[~np.isin(own, list(taken))[rows]]
+
+
+def _origin(*parts: Records | None) -> Callable[[], Files] | None:
+  """() -> the files of the training part and of the one for validation, where there is one."""
+  known = [part.files for part in parts if part is not None and part.files is not None]
+
+  def origin() -> Files:
+    found = [files() for files in known]
+    # Two parts can lie in the same file.
+    paths = {name: path for one in found for name, path in zip(one.names, one.paths)}
+    return Files(list(paths), list(paths.values()), found[0].order, found[0].packed)
+
+  return origin if known else None
+
+
+def _held_out(records: Records, rows: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
+  """Those of the training images `rows` that are held out, as the options say."""
+  if 'validation_share' in choice:
+    count = math.ceil(choice['validation_share'] * len(rows))
+    return rows[permutation(len(rows), 0)[:count]]
+  if 'held_out' not in choice:
+    return rows[:0]
+  if choice['held_out'] == 'per_class':
+    return subsets.of_each_class(
+        _one_label_each(records, "held_out='per_class'", "take 'first' or 'last'"),
+        records.num_classes, choice['held_out_per_class'], records.class_names)
+  count = min(choice['held_out_images'], math.ceil(choice['held_out_share'] * len(rows)))
+  return rows[:count] if choice['held_out'] == 'first' else rows[len(rows) - count:]
+
+
+def _one_label_each(records: Records, option: str, instead: str) -> np.ndarray:
+  """Labels int [N]; raises DataError where there are none, or several for an image."""
+  labels = records.labels
+  if labels is None and records.read_labels:
+    labels = records.read_labels()
+  if labels is None or records.multi_label:
+    raise DataError(f'data.options.{option} needs one label for each image, and {records.where} '
+                    f'has {"several" if records.multi_label else "none"}; {instead}.')
+  check_labels(records.where, labels, records.num_classes)
+  return labels
+
+
+def select_training_rows(split: str, rows: np.ndarray, held: np.ndarray,
+                         labels: Callable[[], np.ndarray], num_classes: int, share: float,
+                         seed: int, class_names: Sequence[str] = ()
+                         ) -> tuple[np.ndarray, Subset | None]:
   """The training images that a split has.
 
   Args:
@@ -143,7 +239,7 @@ def of_training(split: str, rows: np.ndarray, held: np.ndarray, labels: Callable
     held: those of them that are held out.
     labels: () -> int [N] of the whole training split, asked for where a subset is drawn.
     num_classes: classes in the data set.
-    share: of the others, that are trained on; below 1 a `subset`.
+    share: of the others, that are trained on; below 1 a balanced subset.
     seed: draws it.
     class_names: for messages; () where classes have none.
 
@@ -151,56 +247,13 @@ def of_training(split: str, rows: np.ndarray, held: np.ndarray, labels: Callable
     Their rows, ascending, and the subset among them.
 
   Raises:
-    DataError: as `subset`.
+    DataError: as `subsets.draw`.
   """
   if split == 'validation':
     return np.sort(held), None
   chosen, drawn = np.sort(rows[~np.isin(rows, held)]), None
   if share != 1:
     name = f'share{share:g}_of{len(chosen)}_seed{seed}'
-    chosen = subset(labels(), chosen, num_classes, share, seed, class_names)
+    chosen = subsets.draw(labels(), chosen, num_classes, share, seed, class_names)
     drawn = Subset(name, chosen)
   return (np.sort(np.concatenate([chosen, held])) if split == TOGETHER else chosen), drawn
-
-
-def one_label_each(labels: np.ndarray | None, where: str) -> np.ndarray:
-  """Labels int [N]; raises DataError where there are none."""
-  if labels is None:
-    raise DataError(f'data.options.subset_share needs one label for each image, and {where} has '
-                    'none; leave it at 1.')
-  return labels
-
-
-def subset(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float, seed: int,
-           class_names: Sequence[str] = ()) -> np.ndarray:
-  """A share of the images in which the classes differ by one image at most.
-
-  Classes with too few images for that are in it with all they have. A larger share of the
-  same seed holds every smaller one.
-
-  Args:
-    labels: int [N] of the whole training split.
-    rows: int [M], the images to choose from, ascending.
-    num_classes: classes in the data set.
-    share: of `rows`, in (0, 1]; rounded to whole images.
-    seed: non-negative; draws the subset.
-    class_names: for the message; () where classes have none.
-
-  Returns:
-    int64 [round(share * M)], ascending.
-
-  Raises:
-    DataError: a class without images, or fewer images than classes.
-  """
-  counts = np.bincount(labels[rows], minlength=num_classes)
-  if not counts.all():
-    missing = np.flatnonzero(counts == 0)
-    raise DataError(f'{len(missing)} of {num_classes} classes have no training images, the first '
-                    f'is class {numbered(class_names, missing[0])}; a balanced subset needs all of '
-                    'them: check the training images of data.options.')
-  size = round(share * len(rows))
-  if size < num_classes:
-    raise DataError(f'data.options.subset_share {share} of {len(rows)} training images are {size}, '
-                    f'for {num_classes} classes; give at least {num_classes / len(rows):.3g}.')
-  order, _ = by_turns(labels, rows, SUBSET, seed)
-  return np.sort(order[:size])

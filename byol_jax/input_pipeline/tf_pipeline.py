@@ -16,7 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from byol_jax.input_pipeline import preprocess
-from byol_jax.input_pipeline.records import DataError, Shards, Split, Stream, check_labels
+from byol_jax.input_pipeline.memory import Split
+from byol_jax.input_pipeline.records import DataError, Shards, check_labels
+from byol_jax.input_pipeline.streams import Stream
 
 HostBatch = dict[str, np.ndarray]
 Record = dict[str, tf.Tensor]
@@ -216,8 +218,8 @@ def in_memory(stream: Stream, *, shards: Shards, workers: int) -> Split:
                       f'other images are {first.shape[1]} x {first.shape[0]}; images of several '
                       'sizes need --config.data.pipeline=tf_data.')
   ids = np.array(sorted(rows), np.int32)
-  labels = np.array([rows[i][1] for i in ids], np.int32) if stream.num_classes else None
-  if stream.num_classes:
+  labels = np.array([rows[i][1] for i in ids], np.int32) if stream.labelled else None
+  if stream.labelled:
     check_labels('The data set', labels, stream.num_classes)
   return Split(ids, np.stack([rows[i][0] for i in ids]), labels, stream.num_examples,
                stream.num_classes, class_names=stream.class_names, summary=stream.summary,

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax.input_pipeline import local_copies
-from byol_jax.input_pipeline.records import DataError, Shards, Stream, Subset
+from byol_jax.input_pipeline import local_copies, streams
+from byol_jax.input_pipeline.memory import Split
+from byol_jax.input_pipeline.records import DataError, Selected, Shards
+from byol_jax.input_pipeline.streams import Stream
 
 # Files of a virtual shard that are read side by side in training, so that the
 # buffer holds records of all of them.
@@ -25,7 +27,13 @@ SCANNED_AT_ONCE = 16
 
 
 class Slice(NamedTuple):
-  """`take` records of a file after the first `skip`; the first of them has row `first_row`."""
+  """A run of records in one file.
+
+  file: its path.
+  skip: records of the file before them.
+  take: how many there are.
+  first_row: row of the first of them.
+  """
 
   file: str
   skip: int
@@ -53,7 +61,7 @@ def joined(*parts: Sequence[Slice]) -> list[Slice]:
   return result
 
 
-def together(parts: Sequence[Chosen]) -> Chosen:
+def concatenate(parts: Sequence[Chosen]) -> Chosen:
   """The chosen records of several lists, one after the other."""
   if len(parts) == 1:
     return parts[0]
@@ -67,7 +75,7 @@ def count(slices: Sequence[Slice]) -> int:
   return sum(s.take for s in slices)
 
 
-def holding(slices: Sequence[Slice], rows: np.ndarray) -> list[Slice]:
+def restrict(slices: Sequence[Slice], rows: np.ndarray) -> list[Slice]:
   """What is left of the slices between the first and the last of `rows` in each."""
   result = []
   for s in slices:
@@ -94,7 +102,7 @@ def check_files(name: str, slices: Sequence[Slice]) -> None:
                     'again.')
 
 
-def column(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
+def read_feature(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
   """One value of every record, in the order of the rows; no image is decoded.
 
   Args:
@@ -121,29 +129,59 @@ def column(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
                     f'{damaged_file(slices)}'.strip()) from error
 
 
-def stream(chosen: Chosen, shards: Shards, *, read: Callable[..., Any], shuffle_buffer: int,
-           cache_dir: str | None, num_classes: int, multi_label: bool, subset: Subset | None,
-           class_names: tuple[str, ...]) -> Stream:
-  """The chosen records as a `Stream`.
+class RecordFiles(NamedTuple):
+  """A store of records of TFRecord files.
 
-  Args:
-    chosen: the records.
-    shards: those that this host owns.
-    read: as in `Stream`; gets the record under `serialized`.
-    shuffle_buffer: encoded records that a virtual shard keeps to draw from.
-    cache_dir: folder on this host into which it copies the files of its shards.
-    num_classes: as in `Stream`, as are the next two.
-    multi_label: several classes for an image.
-    subset: the balanced subset that the records hold.
-    class_names: as in `Stream`.
+  chosen: the records.
+  name: of their data set, for messages.
+  parse: record, with its bytes under `serialized` -> `encoded` and `labels`, as `Stream.read`.
+  shuffle_buffer: encoded records that a virtual shard keeps to draw from.
+  cache_dir: folder on each host into which it copies the files of its shards; None for none.
   """
-  slices, rows = chosen
+
+  chosen: Chosen
+  name: str
+  parse: Callable[..., Any]
+  shuffle_buffer: int
+  cache_dir: str | None
+
+  @property
+  def count(self) -> int:
+    """How many there are."""
+    return len(self.chosen.rows)
+
+  def take(self, rows: np.ndarray) -> 'RecordFiles':
+    """As `records.Store`, as are the next four."""
+    return self._replace(chosen=self.chosen._replace(rows=self.chosen.rows[rows]))
+
+  def followed_by(self, other: 'RecordFiles') -> 'RecordFiles':
+    """Likewise."""
+    return self._replace(chosen=concatenate([self.chosen, other.chosen]))
+
+  def check(self) -> None:
+    """Likewise."""
+    check_files(self.name, restrict(*self.chosen))
+
+  def open(self, selected: Selected, shards: Shards) -> Stream:
+    """Likewise."""
+    self.check()
+    return _stream(self, shards)._replace(
+        multi_label=selected.multi_label, labelled=selected.num_classes > 0, **selected.about())
+
+  def in_memory(self, selected: Selected, shards: Shards, workers: int) -> Split:
+    """Likewise."""
+    return streams.decoded(self, selected, shards, workers)
+
+
+def _stream(store: RecordFiles, shards: Shards) -> Stream:
+  """The records; each virtual shard is a contiguous run of them."""
+  slices, rows = store.chosen
   bounds = [len(rows) * v // shards.total for v in range(shards.total + 1)]
-  per_shard = [holding(slices, rows[slice(*bounds[v:v + 2])]) if v in shards.owned else []
+  per_shard = [restrict(slices, rows[slice(*bounds[v:v + 2])]) if v in shards.owned else []
                for v in range(shards.total)]
   table = [s for part in per_shard for s in part]
-  if cache_dir:
-    local = local_copies.copies(sorted({s.file for s in table}), cache_dir)
+  if store.cache_dir:
+    local = local_copies.copies(sorted({s.file for s in table}), store.cache_dir)
     table = [s._replace(file=local[s.file]) for s in table]
 
   def source(sample_id):
@@ -151,11 +189,11 @@ def stream(chosen: Chosen, shards: Shards, *, read: Callable[..., Any], shuffle_
     s = next(s for s in slices if s.first_row <= row < s.first_row + s.take)
     return f'record {s.skip + row - s.first_row} of {s.file}'
 
-  records = _sharded(table, np.cumsum([0, *map(len, per_shard)]), _numbered(rows), shuffle_buffer)
-  return Stream(records, read, np.diff(bounds), source, lambda: damaged_file(table), len(rows),
-                num_classes, multi_label, subset,
-                sorted({s.file for s in chosen.slices}), _identity(chosen),
-                class_names=class_names)
+  records = _sharded(table, np.cumsum([0, *map(len, per_shard)]), _numbered(rows),
+                     store.shuffle_buffer)
+  return Stream(records, store.parse, np.diff(bounds), source, lambda: damaged_file(table),
+                len(rows), num_classes=0, files=sorted({s.file for s in slices}),
+                identity=_identity(store.chosen))
 
 
 def _identity(chosen: Chosen) -> str:

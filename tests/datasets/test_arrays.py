@@ -5,13 +5,17 @@ import numpy as np
 import pytest
 
 from byol_jax.datasets import arrays
+from byol_jax.input_pipeline import splits
 from byol_jax.input_pipeline.records import DataError, Shards
 
-OPTIONS = dict(shards=Shards(), labels=None, test_images=None, test_labels=None,
-               validation_share=0., num_classes=0)
+OPTIONS = dict(labels=None, test_images=None, test_labels=None, validation_share=0., num_classes=0)
 PAIR = dict(images='train.npy', labels='train_labels.npy', test_images='test.npy',
             test_labels='test_labels.npy')
 ARCHIVES = dict(images='train.npz', test_images='test.npz')
+
+
+def read(split, shards=Shards(), **options):
+  return splits.read('arrays', split, purpose='a test', shards=shards, options=OPTIONS | options)
 
 
 def draw(count, seed=0):
@@ -42,7 +46,7 @@ def load(folder, tmp_path):
         options[key] = str(tmp_path / f'{key}.npy')
       elif options.get(key) not in (None, 'none'):
         options[key] = str(folder / options[key])
-    return arrays.load(split, **(OPTIONS | options))
+    return read(split, **options)
   return call
 
 
@@ -112,12 +116,12 @@ def test_a_host_loads_the_rows_it_owns(load, split, share):
   np.testing.assert_array_equal(part.sample_id, rows)
   np.testing.assert_array_equal(part.images, whole.images[rows])
   np.testing.assert_array_equal(part.labels, whole.labels[rows])
-  assert part[3:] == whole[3:]
+  assert (part.num_examples, part.num_classes) == (whole.num_examples, whole.num_classes)
 
 
 def test_a_path_may_start_at_the_home_folder(folder, monkeypatch):
   monkeypatch.setenv('HOME', str(folder))
-  assert arrays.load('train', images='~/train.npz', **OPTIONS).num_examples == 10
+  assert read('train', images='~/train.npz').num_examples == 10
 
 
 IMAGES, LABELS = draw(10)
@@ -139,7 +143,8 @@ IMAGES, LABELS = draw(10)
      r'test_images\.npy: images must be uint8'),
     (dict(images='train.npy', validation_share=.95),
      r'the train split is empty with 10 images and data.options.validation_share 0.95'),
-    (dict(images='train.npy', split='validation'), 'the validation split is empty'),
+    (dict(images='train.npy', split='validation'),
+     'the validation split is empty with 10 images and data.options.validation_share 0.0'),
 ])
 def test_unusable_options_say_what_is_wrong(load, options, message):
   with pytest.raises(DataError, match=message):
@@ -325,24 +330,23 @@ def test_labels_in_an_archive_without_labels_are_refused(load, tmp_path):
 def test_a_file_sorted_by_class_gives_a_validation_split_of_all_classes(tmp_path):
   np.savez(tmp_path / 'sorted.npz', images=np.zeros((400, 2, 2, 3), np.uint8),
            labels=np.repeat(np.arange(4), 100))
-  split = arrays.load('validation', shards=Shards(), images=str(tmp_path / 'sorted.npz'),
-                      labels=None, test_images=None, test_labels=None, validation_share=.1,
-                      num_classes=0)
+  split = read('validation', images=str(tmp_path / 'sorted.npz'), validation_share=.1)
   assert np.bincount(split.labels, minlength=4).min() >= 4
 
 
-def test_a_test_split_that_cannot_exist_is_said_without_reading():
+def test_a_test_split_that_cannot_exist_is_said_without_reading_the_training_images():
+  options = dict(images='anything', labels=None, test_labels=None, num_classes=0)
   with pytest.raises(DataError, match='no test split: set data.options.test_images'):
-    arrays.check_split('test', images='anything', test_images=None)
+    arrays.records('test', test_images=None, **options)
   with pytest.raises(DataError, match='none.npz: no such file'):
-    arrays.check_split('test', test_images='none.npz')
+    arrays.records('test', test_images='none.npz', **options)
 
 
 def test_the_files_of_the_training_images_have_names_that_stay(load, folder):
-  files = load(**PAIR).origin
+  files = load(**PAIR).origin()
   assert files.names == ['images', 'labels'] and not files.packed
   assert files.paths == [f'{folder}/train.npy', f'{folder}/train_labels.npy']
-  assert load(**ARCHIVES).origin.names == ['images']
+  assert load(**ARCHIVES).origin().names == ['images']
 
 
 def test_a_member_that_is_no_array_is_named(load, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from byol_jax.datasets import image_folder
-from byol_jax.input_pipeline import image_files
+from byol_jax.input_pipeline import image_files, loading, splits
 from byol_jax.input_pipeline.records import DataError, Shards
 
 OPTIONS = dict(validation=None, test=None, labels='folders', validation_share=0.)
@@ -25,6 +25,15 @@ UNUSABLE = ['loose/a/1.png', 'loose/b/2.png', 'loose/3.png', 'loose/4.png', 'tex
             'texts/b/2.csv', 'hollow/ant/1.png', 'hollow/Bee/1.txt', 'hollow/9/1.txt',
             'more/ant/1.png', 'more/cow/1.png', 'more/dog/2.png']
 KINDS = {'.jpg': 'JPEG'}
+
+
+def read(split, shards=Shards(), **options):
+  return splits.read('image_folder', split, purpose='a test', shards=shards,
+                     options=OPTIONS | options)
+
+
+def check_test(**options):
+  loading.check_test_split(dict(dataset='image_folder', options=OPTIONS | options))
 
 
 def write(path, value=0):
@@ -64,7 +73,7 @@ def load(root):
     for key in ('train', 'validation', 'test'):
       if options[key] is not None:
         options[key] = str(root / options[key])
-    return image_folder.load(split, shards=shards, **options)
+    return read(split, shards, **options)
   return call
 
 
@@ -213,8 +222,7 @@ def test_a_seed_draws_the_order_of_each_shard(load):
 
 def test_paths_may_start_at_the_home_folder_and_end_with_a_slash(root, monkeypatch):
   monkeypatch.setenv('HOME', str(root))
-  stream = image_folder.load('test', shards=Shards(), **OPTIONS | dict(
-      train='~/train/', test='~/test/'))
+  stream = read('test', train='~/train/', test='~/test/')
   assert places(stream) == images(root / 'test')
   (records,) = content(stream, [0])
   assert [record['labels'] for record in records] == [2] * 6 + [3] * 6
@@ -296,11 +304,10 @@ def test_hidden_folders_are_left_out(load, tmp_path):
     (None, 'no test split: set data.options.test'), ('missing', 'no such folder'),
     ('more', "2 classes .* the first 'cow'"), ('texts', 'has no images')])
 def test_a_test_split_that_cannot_exist_is_said_without_reading(root, test, message):
-  options = OPTIONS | dict(train=str(root / 'train'), test=test and str(root / test))
+  train = str(root / 'train')
   with pytest.raises(DataError, match=message):
-    image_folder.check_split('test', **options)
-  image_folder.check_split('train', **options)
-  image_folder.check_split('test', **options | dict(test=str(root / 'test')))
+    check_test(train=train, test=test and str(root / test))
+  check_test(train=train, test=str(root / 'test'))
 
 
 def test_a_subset_is_balanced_and_the_held_out_images_stay(load):
@@ -376,14 +383,13 @@ def test_a_root_of_splits_is_refused_and_a_class_called_train_is_not(tmp_path):
   given = f'--config.data.options.train={tmp_path}/splits/train --config.data.options.validation='
   for labels in image_folder.LABELS:
     with pytest.raises(DataError, match=f'holds the splits of a data set .*{given}'):
-      image_folder.load('train', shards=Shards(), **OPTIONS | dict(
-          train=f'{tmp_path}/splits', labels=labels))
-  options = OPTIONS | dict(train=f'{tmp_path}/vehicles', test=f'{tmp_path}/judged')
-  assert image_folder.load('train', shards=Shards(), **options).class_names == ('car', 'train')
+      read('train', train=f'{tmp_path}/splits', labels=labels)
+  options = dict(train=f'{tmp_path}/vehicles', test=f'{tmp_path}/judged')
+  assert read('train', **options).class_names == ('car', 'train')
   # Of the classes of the training images this folder has one.
-  assert image_folder.load('test', shards=Shards(), **options).num_examples == 1
+  assert read('test', **options).num_examples == 1
   with pytest.raises(DataError, match='holds the splits'):
-    image_folder.check_split('test', **options | dict(test=f'{tmp_path}/splits'))
+    check_test(**options | dict(test=f'{tmp_path}/splits'))
 
 
 def test_why_a_file_cannot_be_read(load, tmp_path):

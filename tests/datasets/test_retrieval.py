@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from byol_jax.datasets import retrieval
-from byol_jax.input_pipeline import splits
+from byol_jax.input_pipeline import loading, splits
 from byol_jax.input_pipeline.records import DataError, Shards
 from tests import identity_folders
 
@@ -25,6 +24,10 @@ def options(folder, **changes):
   return OPTIONS | dict(own, format='csv') | changes
 
 
+def find_roles(**options):
+  return loading.roles(dict(dataset='retrieval', options=options))
+
+
 def records(stream):
   """The labels of a stream in the order of ids."""
   return [int(stream.read(record)['labels']) for shard in range(len(stream.shard_sizes))
@@ -40,13 +43,13 @@ def test_the_test_split_has_the_queries_first(root):
 
 
 def test_roles(root):
-  roles = retrieval.roles(**options(root))
+  roles = find_roles(**options(root))
   assert roles.query.tolist() == 4 * [True] + 6 * [False]
   assert roles.camera.tolist() == [0, 1, 0, 0, 0, 1, 0, 2, 0, 1]
   assert roles.label.tolist() == [0, 1, 2, 3, 0, 0, 1, 1, 2, 4]
   assert len(set(roles.image)) == 10 and roles.names[4].endswith('gallery images/1-1.jpg')
   # Of the benchmark's queries the gallery has copies, in the same cameras.
-  roles = retrieval.roles(**options(root, format='veri', root=f'{root}/veri'))
+  roles = find_roles(**options(root, format='veri', root=f'{root}/veri'))
   assert roles.query.sum() == 4 and (~roles.query).sum() == 10
 
 
@@ -54,7 +57,7 @@ def test_an_image_in_both_lists_has_one_number(root, tmp_path):
   # Though the gallery spells its path in another way.
   path = root / 'train images' / '..' / 'query images' / '1-0.jpg'
   (tmp_path / 'both.csv').write_text(f'path,id,camera\n{path},v1,c1\n')
-  roles = retrieval.roles(**options(root, gallery=str(tmp_path / 'both.csv')))
+  roles = find_roles(**options(root, gallery=str(tmp_path / 'both.csv')))
   assert roles.image[0] == roles.image[4] and len(set(roles.image)) == 4
   assert roles.camera[4] == roles.camera[0] == 0
 
@@ -63,7 +66,7 @@ def test_cameras_in_one_list_alone_leave_nothing_out(root, tmp_path):
   path = root / 'gallery images' / '1-1.jpg'
   (tmp_path / 'gallery.csv').write_text(f'path,id\n{path},v1\n')
   with pytest.raises(DataError, match='query list has cameras and the gallery list has none'):
-    retrieval.roles(**options(root, gallery=str(tmp_path / 'gallery.csv')))
+    find_roles(**options(root, gallery=str(tmp_path / 'gallery.csv')))
 
 
 def test_training_images_are_divided_by_a_hash(root):
@@ -103,7 +106,8 @@ def test_the_gallery_can_stand_for_training_images(root):
 
 
 def test_virtual_shards_hold_each_image_once(root):
-  stream = retrieval.load('test', shards=Shards(4, (1, 3)), **options(root))
+  stream = splits.read('retrieval', 'test', purpose='a test', shards=Shards(4, (1, 3)),
+                       options=options(root))
   assert stream.shard_sizes.tolist() == [3, 3, 2, 2]
   assert [int(record['sample_id']) for record in stream.records(1, None)] == [1, 5, 9]
 
@@ -115,9 +119,9 @@ def test_what_cannot_be_used_is_said(root, tmp_path):
   for changes, message in (
       (dict(train=str(tmp_path / 'train.csv')),
        '^1 image of the query list can be found in the training list too, the first .*1-0.jpg; '),
-      (dict(validation_share=.95), 'The train split is empty with 10 training images')):
+      (dict(validation_share=.95), 'the train split is empty with 10 images')):
     with pytest.raises(DataError, match=message):
-      retrieval.load('train', shards=Shards(), **options(root, **changes))
+      splits.read('retrieval', 'train', purpose='a test', options=options(root, **changes))
 
 
 def origin(**changes):

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from byol_jax.datasets import stl10
-from byol_jax.input_pipeline import splits
+from byol_jax.input_pipeline import loading, splits
 from byol_jax.input_pipeline.records import DataError, Shards
 
 COUNTS = dict(train=40, test=20, unlabeled=30)
@@ -31,9 +30,13 @@ def folder(tmp_path, arrays):
 
 
 @pytest.fixture
-def load(folder):
+def options(folder):
+  return dict(folder=str(folder), unlabelled=False, fold=None, validation_share=.25)
+
+
+@pytest.fixture
+def load(options):
   def call(split, shards=Shards(), **changes):
-    options = dict(folder=str(folder), unlabelled=False, fold=None, validation_share=.25)
     return splits.read('stl10', split, purpose='a test', shards=shards,
                        options=options | changes)
   return call
@@ -96,11 +99,12 @@ def test_damaged_files_are_named(load, folder, name, content, message):
     load('train+validation', fold=0 if 'fold' in name else None)
 
 
-def test_the_test_files_can_be_looked_at_before_they_are_read(folder):
-  stl10.check_split('test', folder=str(folder))
+def test_the_test_files_can_be_looked_at_before_they_are_read(folder, options):
+  section = dict(dataset='stl10', options=options)
+  loading.check_test_split(section)
   (folder / 'test_y.bin').unlink()
   with pytest.raises(DataError, match='test_y.bin is missing'):
-    stl10.check_split('test', folder=str(folder))
+    loading.check_test_split(section)
 
 
 def test_missing_folds_are_said(load, folder):
@@ -138,6 +142,6 @@ def test_a_subset_that_cannot_be_balanced_is_said(load, changes, message):
     (dict(unlabelled=True), ['unlabeled_X.bin']), ({}, ['train_X.bin', 'train_y.bin']),
     (dict(fold=0), ['train_X.bin', 'train_y.bin', 'fold_indices.txt'])])
 def test_the_files_of_the_training_images_are_those_that_are_read(load, folder, changes, names):
-  files = load('train', **changes).origin
+  files = load('train', **changes).origin()
   assert files.names == names
   assert files.paths == [str(folder / name) for name in names]

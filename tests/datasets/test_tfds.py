@@ -13,8 +13,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from byol_jax.datasets import tfds as tfds_set
-from byol_jax.input_pipeline import prepared
+from byol_jax.input_pipeline import loading, prepared, splits
 from byol_jax.input_pipeline.records import DataError, Shards
 
 OPTIONS = dict(name='tiny', train_split='train', validation_split='', test_split='test',
@@ -122,7 +121,8 @@ def reference(data_dir):
 @pytest.fixture
 def load(data_dir):
   def call(split='train', shards=ONE_HOST, **options):
-    return tfds_set.load(split, shards=shards, **(dict(OPTIONS, data_dir=str(data_dir)) | options))
+    return splits.read('tfds', split, purpose='a test', shards=shards,
+                       options=dict(OPTIONS, data_dir=str(data_dir)) | options)
   return call
 
 
@@ -337,8 +337,7 @@ def test_a_set_is_prepared_first_if_that_is_asked_for(load, tmp_path):
     (dict(name='no_set_is_called_so'), "'no_set_is_called_so' in .*: .* not found"),
     (dict(name='tiny:2.0.0'), "TFDS cannot open 'tiny:2.0.0'"),
     (dict(name='mnist/none'), "TFDS cannot open 'mnist/none'"),
-    (dict(name=''), "TFDS cannot open ''"),
-    (dict(name='tiny', data_dir='/missing'), "TFDS cannot open 'tiny' in /missing"),
+      (dict(name='tiny', data_dir='/missing'), "TFDS cannot open 'tiny' in /missing"),
     (dict(train_split='trian'), r"tiny has no split 'trian' \(data.options.train_split\): .*train"),
     (dict(train_split='train[:'), r"tiny has no split 'train\[:'"),
     (dict(train_split='train[:42]'), r"tiny has no split 'train\[:42\]'.*41 examples"),
@@ -350,7 +349,7 @@ def test_a_set_is_prepared_first_if_that_is_asked_for(load, tmp_path):
                                 r'Image.* \(data.options.image_key, label_key\)'),
     (dict(label_key='class'), "no feature 'class' of kind ClassLabel; it has .*label: ClassLabel"),
     (dict(label_key='comment'), "no feature 'comment' of kind ClassLabel; it has .*comment: Text"),
-    (dict(held_out_share=.99), "the train split is empty .*'train', held_out_images 10009"),
+    (dict(held_out_share=.99), "the train split is empty .*'last', held_out_images 10009"),
     (dict(train_split='train[:0]'), r"the train split is empty .*'train\[:0\]'"),
     (dict(split='test', test_split='test[3:3]'), r"the test split is empty .*'test\[3:3\]'"),
 ])
@@ -372,8 +371,12 @@ def test_a_set_of_which_only_the_training_files_were_copied_can_be_trained_on(lo
     path.unlink()
   assert load(data_dir=str(tmp_path)).num_examples
   with pytest.raises(DataError, match='is missing'):
-    tfds_set.check_split('test', name='tiny', data_dir=str(tmp_path), download=False,
-                         test_split='test')
+    loading.check_test_split(dict(dataset='tfds', options=dict(OPTIONS, data_dir=str(tmp_path))))
+
+
+def test_a_set_needs_a_name(data_dir):
+  with pytest.raises(DataError, match="TFDS cannot open ''"):
+    prepared.open_set('', str(data_dir), download=False)
 
 
 def test_a_set_that_is_not_prepared_tells_the_command(load, tmp_path):
@@ -408,11 +411,11 @@ def test_another_file_format_is_refused(load, copy, tmp_path):
     ('', 'tiny has no test split: set data.options.test_split'),
     ('tset', "tiny has no split 'tset'"), ('test[:0]', 'the test split is empty')])
 def test_a_test_split_that_cannot_exist_is_said_without_reading(data_dir, test_split, message):
-  options = dict(OPTIONS, data_dir=str(data_dir), test_split=test_split)
+  section = dict(dataset='tfds', options=dict(OPTIONS, data_dir=str(data_dir)))
+  loading.check_test_split(section)
+  section['options']['test_split'] = test_split
   with pytest.raises(DataError, match=message):
-    tfds_set.check_split('test', **options)
-  tfds_set.check_split('train', **options)
-  tfds_set.check_split('test', **options | dict(test_split='test'))
+    loading.check_test_split(section)
 
 
 def test_the_files_of_training_and_held_out_images_are_named_by_set_and_version(load, data_dir):

@@ -10,9 +10,8 @@ import pytest
 from byol_jax import build
 from byol_jax.datasets import tfds as tfds_set
 from byol_jax.errors import InputError
-from byol_jax.input_pipeline import loading, prepared
-from byol_jax.input_pipeline.batches import evaluation_batches, train_batches
-from byol_jax.input_pipeline.records import DataError, Shards, Split, one_host
+from byol_jax.input_pipeline import loading, prepared, splits
+from byol_jax.input_pipeline.records import DataError, Shards, one_host
 from experiments.configs import default
 from tests import tiny
 from tests.datasets.test_tfds import (
@@ -31,6 +30,10 @@ ONE_HOST = Shards(TOTAL, tuple(range(TOTAL)))
 PER_CLASS = dict(held_out='per_class', held_out_per_class=3)
 VIEW = dict(crop_area=(.2, .6), crop_aspect=(3 / 4, 4 / 3))
 LABELS = np.random.default_rng(0).choice(CLASSES, 126, p=[.2, .1, .4, .3])
+
+
+def read(split, shards=ONE_HOST, **options):
+  return splits.read('tfds', split, purpose='a test', shards=shards, options=options)
 
 
 def image(number):
@@ -53,14 +56,13 @@ def options(data_dir):
 
 @pytest.fixture
 def load(options):
-  return lambda split='train', shards=ONE_HOST, **changes: tfds_set.load(
-      split, shards=shards, **options | changes)
+  return lambda split='train', shards=ONE_HOST, **changes: read(split, shards, **options | changes)
 
 
 def evaluated(stream, shards=ONE_HOST, workers=1):
   """All images of a host: numbers of their records, sample ids and labels."""
-  batches = list(evaluation_batches(
-      stream, image_size=4, share=1., order='resize_first', batch_size=16, shards=shards,
+  batches = list(stream.evaluation_batches(
+      image_size=4, share=1., order='resize_first', batch_size=16, shards=shards,
       workers=workers, unreadable=pytest.fail))
   join = lambda key: np.concatenate([batch[key] for batch in batches])
   return join('crop1')[:, 0, 0, 0], join('sample_id'), join('labels')
@@ -75,8 +77,8 @@ def rows(stream, data_dir):
 
 
 def trained(stream, shards, workers, first_step=0, last_step=4):
-  return list(train_batches(
-      'tf_data', stream, policies=(VIEW,), image_size=4, resize='bilinear', seed=5, shards=shards,
+  return list(stream.train_batches(
+      'tf_data', policies=(VIEW,), image_size=4, resize='bilinear', seed=5, shards=shards,
       workers=workers, unreadable=pytest.fail, batch_size=8, first_step=first_step,
       last_step=last_step))
 
@@ -146,19 +148,20 @@ def test_each_pass_has_each_image_of_the_subset_once_and_a_resumed_run_goes_on(l
 
 
 def test_labels_are_read_once_for_all_splits(load, monkeypatch):
-  prepared.column.cache_clear()
+  prepared.read_feature.cache_clear()
   for split in ('train', 'validation', 'train+validation'):
     load(split, subset_share=.2, **PER_CLASS)
-  assert prepared.column.cache_info().misses == 1
+  assert prepared.read_feature.cache_info().misses == 1
   monkeypatch.setattr(prepared, 'MOST_RECORDS', 100)
-  prepared.column.cache_clear()
+  prepared.read_feature.cache_clear()
   with pytest.raises(DataError, match="tiny has 120 records in 'train', too many"):
     load(**PER_CLASS)
   load()  # No labels are needed.
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(label_key='', subset_share=.5), r"needs? one label for each image; tiny has none"),
+    (dict(label_key='', subset_share=.5),
+     'subset_share needs one label for each image, and tiny has none'),
     (dict(PER_CLASS, label_key=''), 'tiny has none'),
     (dict(PER_CLASS, held_out_per_class=30), 'Class . has .* images in data.options.train_split'),
     (dict(train_split='train[:2]', subset_share=.9), 'classes have no training images'),
@@ -188,7 +191,7 @@ def test_validation_of_another_set_leaves_out_what_is_trained_on(tmp_path):
   write_real_set(tmp_path, 'imagenet2012', dict(train=(25, 35)), records(range(60)))
   write_real_set(tmp_path, 'imagenet2012_subset/1pct', dict(train=(9,), validation=(4,)),
                  records([*range(0, 60, 7), 1, 2, 3, 4]))
-  load = lambda split: tfds_set.load(split, shards=ONE_HOST, **dict(
+  load = lambda split: read(split, **dict(
       OPTIONS, data_dir=str(tmp_path), name='imagenet2012_subset/1pct', test_split='validation',
       validation_name='imagenet2012', validation_split='train[-20:]', image_id_key='file_name'))
   found, ids, _ = evaluated(load('train+validation'))
@@ -207,7 +210,7 @@ def test_the_rows_of_a_subset_are_written_to_the_workdir(options, tmp_path):
   loader = loading.load(data, 'train', purpose='a test', workdir=tmp_path)
   file = tmp_path / 'subset_rows_share0.2_of108_seed0.txt'
   rows = [int(line) for line in file.read_text().splitlines()]
-  assert isinstance(loader.data, Split) and loader.data.images[:, 0, 0, 0].tolist() == rows
+  assert loader.data.images[:, 0, 0, 0].tolist() == rows
   assert json.loads((tmp_path / loading.ACCESS_LOG).read_text())['examples'] == len(rows) == 22
   data.options.subset_share = 1.
   loading.load(data, 'train', purpose='a test', workdir=tmp_path)
@@ -250,7 +253,7 @@ def test_images_of_several_classes_have_a_row_of_labels(voc, tmp_path, pipeline)
 
 
 def test_without_the_difficult_ones_labels_are_present_or_absent(voc):
-  load = lambda **options: tfds_set.load('train', shards=ONE_HOST, **dict(
+  load = lambda **options: read('train', **dict(
       OPTIONS, data_dir=voc[0]) | VOC | options)
   labels = evaluated(load(ignored_label_key=''))[2]
   np.testing.assert_array_equal(labels, np.maximum(voc[1][:20], 0))
@@ -260,5 +263,5 @@ def test_without_the_difficult_ones_labels_are_present_or_absent(voc):
     load(label_key='objects')
 
 
-def test_the_keys_of_the_options_are_those_that_load_takes():
-  assert set(default.tfds_options()) == {'data_dir', *OPTIONS, *tfds_set.load.__kwdefaults__}
+def test_the_keys_of_the_options_are_those_that_can_be_given():
+  assert set(default.tfds_options()) == set(tfds_set.RANGES)

@@ -16,8 +16,8 @@ from byol_jax.evaluation.contract import (
   Images,
   restricted,
 )
-from byol_jax.input_pipeline.batches import host_batches
-from byol_jax.input_pipeline.records import Shards, Split
+from byol_jax.input_pipeline.memory import Split
+from byol_jax.input_pipeline.records import Shards
 
 SIZE, CLASSES, DIMENSION, SHARDS, BATCH = 4, 3, 5, Shards(4, (0, 1, 2, 3)), 8
 # The view is the whole image, so that its embedding can be computed directly.
@@ -73,8 +73,8 @@ def with_several_labels(split):
 def make_images(split, with_validation=None):
   def batches(policies, *, seed, batch_size, first_step, last_step):
     assert len(policies) == 1
-    return host_batches(
-        split, seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
+    return split.host_batches(
+        seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
         shards=SHARDS)
   return Images(FrozenEncoder(encode, variables(), training), batches, split.num_examples, SIZE,
                 lambda: split.labels, with_validation)
@@ -110,8 +110,8 @@ def reference(split, *, rate, steps, decay=0., bn_decay=.9, batch=BATCH, seed=SE
   values = [w, offset, np.zeros((DIMENSION, CLASSES)), np.zeros(CLASSES)]
   average = np.float64(state['encoder_norm']['average'])
   velocities = [np.zeros_like(value) for value in values]
-  batches = host_batches(split, seed=seed, batch_size=batch, first_step=0,
-                         last_step=steps, shards=SHARDS)
+  batches = split.host_batches(seed=seed, batch_size=batch, first_step=0,
+                               last_step=steps, shards=SHARDS)
   for number, one in enumerate(batches):
     inputs = pooled(one['images'] / 255.)
     w, offset, v, b = values

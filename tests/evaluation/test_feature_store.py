@@ -98,5 +98,4 @@ def test_an_interrupted_write_leaves_no_file(folder, monkeypatch):
 
 def test_keys_that_select_images_count_where_the_content_does_not_say_which():
   data = {'data.options.subset_share': .5, 'data.workers': 3, 'data.options.label_key': 'label'}
-  assert set(feature_store.deciding(data, True)) == {'data.options.label_key'}
-  assert set(feature_store.deciding(data, False)) == set(data) - {'data.workers'}
+  assert set(feature_store.deciding(data)) == {'data.options.label_key'}

@@ -11,8 +11,8 @@ from byol_jax.errors import InputError
 from byol_jax.evaluation import contract
 from byol_jax.evaluation.contract import Features, FrozenEncoder, Images
 from byol_jax.evaluators import linear
-from byol_jax.input_pipeline.batches import host_batches
-from byol_jax.input_pipeline.records import Shards, Split
+from byol_jax.input_pipeline.memory import Split
+from byol_jax.input_pipeline.records import Shards
 from tests.evaluators import by_features
 
 _, evaluate = by_features.functions(linear)
@@ -58,8 +58,8 @@ def make_split(seed, count):
 def make_images(variables, split, with_validation=None):
   def batches(policies, *, seed, batch_size, first_step, last_step):
     assert len(policies) == 1
-    return host_batches(
-        split, seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
+    return split.host_batches(
+        seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
         shards=SHARDS)
   return Images(FrozenEncoder(encode, variables), batches, split.num_examples, SIZE,
                 lambda: split.labels, with_validation)
@@ -106,8 +106,8 @@ def validation(variables):
 def reference(variables, split, rate, *, steps, momentum=.9, views=whole):
   """[D + 1, C]: weights over the bias of one classifier, trained alone in float64."""
   parameters, velocity = np.zeros((7, CLASSES)), 0.
-  batches = host_batches(split, seed=TRAINING['seed'], batch_size=BATCH,
-                         first_step=0, last_step=steps, shards=SHARDS)
+  batches = split.host_batches(seed=TRAINING['seed'], batch_size=BATCH,
+                               first_step=0, last_step=steps, shards=SHARDS)
   for number, batch in enumerate(batches):
     inputs = np.concatenate([embed(variables, views(batch)), np.ones((BATCH, 1))], axis=1)
     errors = softmax(inputs @ parameters, axis=1) - np.eye(CLASSES)[batch['labels']]

@@ -9,9 +9,9 @@ import pytest
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline import prefetch
-from byol_jax.input_pipeline.batches import train_batches
+from byol_jax.input_pipeline.memory import Split
 from byol_jax.input_pipeline.order import dispatches, part_order, samples_of_step, shard_order
-from byol_jax.input_pipeline.records import Shards, Split, one_host
+from byol_jax.input_pipeline.records import Shards, one_host
 
 TOTAL = 8  # virtual shards
 ONE_HOST = Shards(TOTAL, tuple(range(TOTAL)))
@@ -32,8 +32,8 @@ def make_split(shards=ONE_HOST, labelled=True, num_examples=NUM_EXAMPLES):
 def batches(first_step=0, last_step=6, *, pipeline='memory', shards=ONE_HOST, seed=0,
             split=None, batch_size=BATCH):
   split = make_split(shards) if split is None else split
-  return list(train_batches(
-      pipeline, split, policies=[VIEW, VIEW], resize='bicubic', image_size=4, seed=seed,
+  return list(split.train_batches(
+      pipeline, policies=[VIEW, VIEW], resize='bicubic', image_size=4, seed=seed,
       first_step=first_step, last_step=last_step, batch_size=batch_size, shards=shards,
       workers=0, unreadable=None))
 

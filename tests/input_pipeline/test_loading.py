@@ -13,8 +13,7 @@ import pytest
 from byol_jax import build, evaluate, train
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
-from byol_jax.input_pipeline import loading
-from byol_jax.input_pipeline.records import Split
+from byol_jax.input_pipeline import loading, tf_pipeline
 from experiments.configs import default
 from tests import tiny
 
@@ -95,7 +94,7 @@ def test_a_damaged_file_stops_the_run_with_its_name(config, tmp_path):
 
 def test_what_the_number_of_images_decides_is_said_before_they_are_decoded(
     config, tmp_path, monkeypatch):
-  monkeypatch.setattr(loading, '_in_memory', lambda *_: pytest.fail('decoded'))
+  monkeypatch.setattr(tf_pipeline, 'in_memory', lambda *_, **options: pytest.fail('decoded'))
   for change, message in (
       (dict(train__steps_per_dispatch=99), 'steps_per_dispatch cannot be 99 in a run of 6 steps'),
       (dict(evals__knn__k=200), 'evals.knn.k is 200 with 108 training images'),
@@ -120,7 +119,7 @@ def test_classes_and_files_that_are_left_out_are_said(config, folder, tmp_path, 
     (dict(unreadable='ignore'), "data.unreadable is 'ignore'; it can be 'stop' or 'skip'"),
     (dict(pipeline='grain'), "data.pipeline is 'grain'; it can be 'memory', 'device' or 'tf_data'"),
     (dict(options=dict(train='')), "data.options.train is ''; it can be a path")])
-def test_impossible_values_are_said(config, change, message):
+def test_impossible_values_are_said_before_a_split_is_read(config, change, message):
   data = config().data
   data.update(change)
   with pytest.raises(InputError, match=message):
@@ -137,13 +136,13 @@ def test_the_memory_pipeline_decodes_a_folder_of_one_size(tmp_path):
   data.dataset, data.options = 'image_folder', default.image_folder_options()
   data.options.update(train=str(folder), labels='none', validation_share=0.)
   loader = loading.load(data, 'train', purpose='a test', workdir=tmp_path)
-  assert isinstance(loader.data, Split) and loader.data.labels is None
+  assert loader.data.labels is None
   np.testing.assert_array_equal(loader.data.images, images)
   record = json.loads((tmp_path / loading.ACCESS_LOG).read_text())
   assert record == dict(dataset='image_folder', split='train', purpose='a test', examples=12)
 
 
-def test_the_content_changes_with_every_writing_of_a_file(tmp_path, monkeypatch):
+def test_the_fingerprint_changes_with_every_writing_of_a_file(tmp_path, monkeypatch):
   folder = tmp_path / 'images'
   folder.mkdir()
   for number in range(3):
@@ -152,37 +151,39 @@ def test_the_content_changes_with_every_writing_of_a_file(tmp_path, monkeypatch)
   data.update(dataset='image_folder', pipeline='tf_data')
   data.options = default.image_folder_options()
   data.options.update(train=str(folder), labels='none', validation_share=0.)
-  content = lambda: loading.load(data, 'train', purpose='a test', workdir=tmp_path).content()
-  one, found = folder / '1.png', [content()]
+  fingerprint = lambda: loading.load(
+      data, 'train', purpose='a test', workdir=tmp_path).fingerprint()
+  one, found = folder / '1.png', [fingerprint()]
   # In the same second, and as long as before.
   os.utime(one, ns=(0, one.stat().st_mtime_ns // 10 ** 9 * 10 ** 9 + 7))
-  found.append(content())
+  found.append(fingerprint())
   one.unlink()
   one.symlink_to(folder / 'nothing')
-  found.append(content())
+  found.append(fingerprint())
   assert len({*found}) == 3
   # Of a file whose owner has no name on this machine.
   monkeypatch.setattr(pwd, 'getpwuid', lambda number: {}[number])
-  assert content() == found[-1]
+  assert fingerprint() == found[-1]
 
 
-def test_the_content_in_memory_is_that_of_all_processes_however_many(tmp_path, monkeypatch):
+def test_the_fingerprint_in_memory_is_that_of_all_processes_however_many(tmp_path, monkeypatch):
   loader = loading.load(tiny.config().data, 'train', purpose='a test', workdir=tmp_path)
   data, gather = loader.data, parallel.gather_rows
   part = lambda rows: loader._replace(data=data._replace(
       images=data.images[rows], labels=data.labels[rows], sample_id=data.sample_id[rows]))
   own = []
   monkeypatch.setattr(parallel, 'gather_rows', lambda rows: own.append(rows) or rows)
-  whole = loader.content()
+  whole = loader.fingerprint()
   for rows in (slice(0, None, 2), slice(1, None, 2), slice(0, 0)):
-    part(rows).content()
+    part(rows).fingerprint()
   monkeypatch.setattr(parallel, 'gather_rows', lambda rows: np.concatenate(own[1:]))
-  assert part(slice(0, None, 2)).content() == whole
+  assert part(slice(0, None, 2)).fingerprint() == whole
   monkeypatch.setattr(parallel, 'gather_rows', gather)
   for field in ('images', 'labels', 'sample_id'):
     values = getattr(data, field)
-    assert loader._replace(data=data._replace(**{field: np.roll(values, 1, 0)})).content() != whole
-  assert loader._replace(data=data._replace(labels=None)).content() != whole
+    rolled = data._replace(**{field: np.roll(values, 1, 0)})
+    assert loader._replace(data=rolled).fingerprint() != whole
+  assert loader._replace(data=data._replace(labels=None)).fingerprint() != whole
 
 
 def test_the_memory_pipeline_refuses_what_it_cannot_hold(config, tmp_path):

@@ -3,10 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from byol_jax.datasets import tfds
 from byol_jax.errors import InputError
-from byol_jax.input_pipeline import prepare, preprocess
-from byol_jax.input_pipeline.records import Shards
+from byol_jax.input_pipeline import prepare, preprocess, splits
 from tests import commands
 
 tf = pytest.importorskip('tensorflow')
@@ -41,7 +39,7 @@ def images(data_dir):
   """{id: (encoded, label)} as training reads them."""
   options = default.tfds_options().to_dict() | dict(
       name='tiny', data_dir=str(data_dir), held_out_images=0)
-  stream = tfds.load('train', shards=Shards(), **options)
+  stream = splits.read('tfds', 'train', purpose='a test', options=options)
   return {int(record['sample_id']): tuple(stream.read(record).values())
           for record in stream.records(tf.constant(0, tf.int64), None)}
 

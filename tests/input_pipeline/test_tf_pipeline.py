@@ -13,11 +13,9 @@ import pytest
 import tensorflow as tf
 
 from byol_jax.augment import crops
-from byol_jax.datasets import image_folder
-from byol_jax.datasets import tfds as tfds_set
-from byol_jax.input_pipeline import loading, preprocess, tf_pipeline
-from byol_jax.input_pipeline.batches import evaluation_batches, train_batches
-from byol_jax.input_pipeline.records import DataError, Shards, Stream, one_host
+from byol_jax.input_pipeline import loading, preprocess, splits, tf_pipeline
+from byol_jax.input_pipeline.records import DataError, Shards, one_host
+from byol_jax.input_pipeline.streams import Stream
 from experiments.configs import default
 from tests.datasets.test_tfds import features, record_files, write_set
 
@@ -58,15 +56,17 @@ def write_records(data_dir, contents, kind='jpeg'):
 
 
 def open_records(data_dir, shards=ONE_HOST):
-  return tfds_set.load(
-      'train', shards=shards, name='tiny', data_dir=str(data_dir), train_split='train',
-      validation_split='', test_split='', held_out='last', held_out_images=0, held_out_share=0.,
-      image_key='image', label_key='label', shuffle_buffer=4, download=False)
+  options = dict(
+      name='tiny', data_dir=str(data_dir), train_split='train', validation_split='', test_split='',
+      held_out='last', held_out_images=0, held_out_share=0., image_key='image', label_key='label',
+      shuffle_buffer=4, download=False)
+  return splits.read('tfds', 'train', purpose='a test', shards=shards, options=options)
 
 
-def open_folder(folder, shards=ONE_HOST, labels='folders'):
-  return image_folder.load('train', shards=shards, train=str(folder), validation=None, test=None,
-                           labels=labels, validation_share=0.)
+def open_folder(folder, shards=ONE_HOST, labels='folders', **changes):
+  options = dict(train=str(folder), validation=None, test=None, labels=labels, validation_share=0.)
+  return splits.read('image_folder', 'train', purpose='a test', shards=shards,
+                     options=options | changes)
 
 
 OPENED = dict(tfds=open_records, image_folder=open_folder)
@@ -95,16 +95,16 @@ def forbidden(ids):
 
 def train(stream, first_step=0, last_step=STEPS, *, shards=ONE_HOST, seed=0, workers=1,
           batch_size=BATCH, unreadable=forbidden, policies=(VIEW,)):
-  return list(train_batches(
-      'tf_data', stream, policies=policies, resize='bicubic', image_size=4, seed=seed,
+  return list(stream.train_batches(
+      'tf_data', policies=policies, resize='bicubic', image_size=4, seed=seed,
       shards=shards, workers=workers, unreadable=unreadable, batch_size=batch_size,
       first_step=first_step, last_step=last_step))
 
 
 def evaluation(stream, *, shards=ONE_HOST, batch_size=BATCH, image_size=4, share=1.,
                order='crop_first', unreadable=forbidden):
-  return list(evaluation_batches(
-      stream, image_size=image_size, share=share, order=order, batch_size=batch_size,
+  return list(stream.evaluation_batches(
+      image_size=image_size, share=share, order=order, batch_size=batch_size,
       shards=shards, workers=2, unreadable=unreadable))
 
 
@@ -198,8 +198,8 @@ def test_memory_does_not_grow_from_pass_to_pass(tmp_path):
   # 22 images of 100 KB: 2 MB in a pass, 3 GB in all of them.
   write_records(tmp_path, [encode(noise(256, 256, 3, seed=i), 'JPEG', quality=95)
                            for i in range(NUM_EXAMPLES)])
-  batches = train_batches(
-      'tf_data', open_records(tmp_path), policies=PAIR, resize='bicubic', image_size=64, seed=0,
+  batches = open_records(tmp_path).train_batches(
+      'tf_data', policies=PAIR, resize='bicubic', image_size=64, seed=0,
       shards=ONE_HOST, workers=0, unreadable=forbidden, batch_size=BATCH, first_step=0,
       last_step=10 ** 6)
   resident = []
@@ -679,9 +679,7 @@ def test_every_pipeline_sees_photographs_upright(tmp_path, turned_back):
   lying = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
   write_images(tmp_path, {f'{i}.jpg': encode(lying, 'JPEG', quality=95, exif=exif)
                           for i in range(4)})
-  stream = image_folder.load(
-      'train', shards=ONE_HOST, train=str(tmp_path), validation=None, test=None, labels='none',
-      validation_share=0., exif_orientation=turned_back)
+  stream = open_folder(tmp_path, labels='none', exif_orientation=turned_back)
   axis = 1 if turned_back else 2
   # Crops as wide as the image is, whose halves tell the direction.
   whole = dict(crop_area=(1., 1.), crop_aspect=(1., 1.))

@@ -8,7 +8,6 @@ import ml_collections
 
 from byol_jax.config import plain
 from byol_jax.input_pipeline import loading
-from byol_jax.input_pipeline.records import Stream
 from experiments.studies.benchmark import timing
 
 # Images in one timed run.
@@ -27,7 +26,8 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
   batches = loader.train_batches(policies, seed=config.seed, batch_size=batch_size, first_step=0,
                                  last_step=10 ** 9)
   parts = []
-  if isinstance(loader.data, Stream):
+  # The parts are those of images that tf.data reads from disk.
+  if loader.data.evaluation_key == 'crop1':
     # Imported here: the memory path must run where TensorFlow is not installed.
     from experiments.studies.benchmark import tf_parts
 

@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 
 from byol_jax.input_pipeline import preprocess
-from byol_jax.input_pipeline.records import DataError, Shards, Stream
+from byol_jax.input_pipeline.records import DataError, Shards
+from byol_jax.input_pipeline.streams import Stream
 
 PARTS = ('read', 'decode', 'crops', 'published')
 

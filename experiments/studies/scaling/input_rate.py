@@ -9,7 +9,6 @@ import numpy as np
 
 from byol_jax.config import plain
 from byol_jax.input_pipeline import splits
-from byol_jax.input_pipeline.batches import train_batches
 from byol_jax.input_pipeline.records import DataError, one_host
 
 
@@ -36,8 +35,8 @@ def measure(data: Mapping[str, Any], policies, *, host_count: int, batch_size: i
   stream = splits.read(data['dataset'], 'train', purpose='rate', shards=shards,
                        options=data['options'])
   # Asked for more than is taken, so that the pipeline is busy to the last timed batch.
-  batches = train_batches(
-      'tf_data', stream, policies=policies, image_size=data['image_size'],
+  batches = stream.train_batches(
+      'tf_data', policies=policies, image_size=data['image_size'],
       resize=data['resize'], seed=0, shards=shards, workers=data['workers'],
       unreadable=_refuse, batch_size=batch_size, first_step=0, last_step=2 * (warmup + steps) + 4)
   for _ in range(warmup):

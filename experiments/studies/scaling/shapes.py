@@ -7,7 +7,7 @@ import numpy as np
 
 from byol_jax import build
 from byol_jax import train_step as byol
-from byol_jax.input_pipeline.records import Split
+from byol_jax.input_pipeline.memory import Split
 
 
 def recipe(config: ml_collections.ConfigDict, num_examples: int, num_classes: int) -> byol.Recipe:
