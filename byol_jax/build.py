@@ -104,8 +104,8 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
       model=build_model(config.model, resolved.num_classes),
       # Named, so that profiles tell it from the networks.
       views=jax.named_scope('views')(functools.partial(
-          views.random_views, seed=config.seed, policies=policies(config),
-          image_size=config.data.image_size, dtype=dtype)),
+          views.random_views, form=views.FORMS[config.data.pipeline], seed=config.seed,
+          policies=policies(config), image_size=config.data.image_size, dtype=dtype)),
       objective=_objective(train),
       loss=variants.choose(train.target, train.target_statistics, config.view_small.count),
       optimizer=_optimizer(train),
@@ -138,22 +138,16 @@ def _optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation
   return with_multipliers(built, train.learning_rate_multipliers.to_dict())
 
 
-def center_views(data: Mapping[str, Any]):
-  """batch -> the views for evaluation [B, H, W, 3] of a config's `data` section."""
-  return functools.partial(views.center_views, image_size=data['image_size'],
+def center_views(data: Mapping[str, Any], form: views.Form):
+  """batch -> the views for evaluation [B, H, W, 3], for a config's `data` section."""
+  return functools.partial(views.center_views, form=form, image_size=data['image_size'],
                            share=data['center_share'], order=data['center_order'])
 
 
-def encoder_function(networks: model.Model, data: Mapping[str, Any]):
+def encoder_function(networks: model.Model, data: Mapping[str, Any], form: views.Form):
   """((params, state), batch) -> embeddings [B, D] of the views for evaluation."""
-  view = center_views(data)
+  view = center_views(data, form)
   return lambda variables, batch: networks.encode(*variables, view(batch))
-
-
-def build_single_view(policy: Mapping[str, Any], seed: int, image_size: int):
-  """batch -> one view of it [B, H, W, 3]: crop and flip, the supervised augmentation."""
-  return functools.partial(views.crop_and_flip, seed=seed, policy=plain(policy),
-                           image_size=image_size)
 
 
 def check_differing(workdir: os.PathLike, step: int, differing: Sequence[str]) -> None:

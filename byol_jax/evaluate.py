@@ -165,7 +165,8 @@ def _score_all(job: _Job, fitted: Mapping[tuple[str, str], Any], features_of: Ma
 
 def _features(job: _Job, name: str, encoder: FrozenEncoder) -> Callable[..., contract.Features]:
   """(split, variables=None) -> Features; those of the encoder as it is are made once, and kept."""
-  views, digest = build.center_views(job.loaders['train']().config), _digest(encoder)
+  train, digest = job.loaders['train'](), _digest(encoder)
+  views = build.center_views(train.config, train.data.evaluation_form)
   encode = lambda variables, batch: encoder.encode(variables, views(batch))
 
   def extract(split: str, variables) -> contract.Features:
@@ -201,8 +202,8 @@ def _deciding(job: _Job, name: str, digest: str, split: str) -> dict[str, Any]:
 def _images(job: _Job, encoder: FrozenEncoder) -> Images:
   """The training images as evaluators take them that train on augmented views."""
   of = lambda loader, with_validation=None: Images(
-      encoder, loader.train_batches, loader.data.num_examples, loader.config['image_size'],
-      loader.labels, with_validation)
+      encoder, loader.train_batches, loader.single_views, loader.data.num_examples,
+      loader.config['image_size'], loader.labels, with_validation)
   return of(job.loaders['train'](), lambda: of(job.load('train+validation', purpose='refit')))
 
 

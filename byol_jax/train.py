@@ -256,7 +256,7 @@ def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, flo
   config, train = job.config, job.loader
   validation = loading.load(plain(config.data), 'validation', purpose='kNN during the run',
                             workdir=job.workdir)
-  encode = build.encoder_function(job.recipe.model, config.data)
+  encode = build.encoder_function(job.recipe.model, config.data, train.data.evaluation_form)
 
   def evaluate(state):
     variables = (state.online_params, state.online_state)

@@ -253,7 +253,7 @@ def test_load_encoder_gives_the_embeddings_of_the_evaluation(pretrained, tmp_pat
   networks = build.build_model(meta['config']['model'], 10)
   trees, _ = checkpoint.restore_trees(pretrained, ('online', 'state'))
   extracted = features.extract(
-      build.encoder_function(networks, meta['config']['data']),
+      build.encoder_function(networks, meta['config']['data'], loader.data.evaluation_form),
       (trees['online'], trees['state']['online']), loader.evaluation_batches(7), batch_size=7,
       devices=jax.devices())
   np.testing.assert_allclose(embeddings, extracted.embeddings, rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 from byol_jax import model, schedules
 from byol_jax import train_step as byol
 from byol_jax.augment import ops
-from byol_jax.augment.views import random_views
+from byol_jax.augment.views import WHOLE, random_views
 from byol_jax.distributed import parallel
 from byol_jax.input_pipeline.order import part_order
 from byol_jax.losses import targets, variants
@@ -43,8 +43,9 @@ def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_ave
   dtype = jnp.promote_types(jnp.dtype(compute_dtype), jnp.float32)
   small = [dict(config.view1.to_dict(), image_size=8)] * small_views
   views = functools.partial(
-      random_views, seed=0, policies=[config.view1.to_dict(), config.view2.to_dict(), *small],
-      image_size=IMAGE_SIZE, dtype=dtype)
+      random_views, form=WHOLE, seed=0,
+      policies=[config.view1.to_dict(), config.view2.to_dict(), *small], image_size=IMAGE_SIZE,
+      dtype=dtype)
   return byol.Recipe(
       networks, views, objective.loss, variants.choose(target, 'batch', small_views),
       lars.build(weight_decay=1e-4, eta=1e-2, momentum=.9),

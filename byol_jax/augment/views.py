@@ -4,8 +4,8 @@
 them in the paper's order (Table 6). `views` does so for a batch, by vmap.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -105,82 +105,102 @@ def sample_keys(seed: int, epoch: jax.Array, sample_id: jax.Array) -> jax.Array:
   return jax.vmap(fold)(epoch, sample_id)
 
 
-def random_views(batch: Mapping[str, jax.Array], *, seed: int, policies: Sequence[Policy],
-                 image_size: int, dtype) -> tuple[jax.Array, ...]:
-  """The augmented views of a batch, one for each policy, each [B, size, size, 3] in [0, 1].
+class Form(NamedTuple):
+  """How the batches of a pipeline hold their images.
 
-  Args:
-    batch: `sample_id` and `epoch`, int32 [B], and either `images`, uint8
-      [B, H, W, 3], which are cropped here, or `row`, int32 [B], of such images out of
-      `resident`, uint8 [n, H, W, 3], or `crop1`, `crop2`, ..., uint8
-      [B, size, size, 3], which the input pipeline has cropped.
-    seed: the run's seed.
-    policies: of the views; what the first ones draw does not depend on the number of others.
-    image_size: side of the views in pixels, of those whose policy has none of its own.
-    dtype: of the arithmetic and the result.
+  pixels: batch -> arrays [B, ...], of which each image has its part.
+  crop: (key, pixels of an image, number, policy, size, dtype) -> its crop for the view `number`,
+    counted from 1, [size, size, 3] in [0, 1].
+  center: (pixels of an image, size, share, order) -> its view for evaluation, as
+    `crops.center_view`.
   """
-  def view(number, key, record, policy):
-    crop_key, view_key = jax.random.split(jax.random.fold_in(key, number))
-    return random_view(view_key, _cropped(
-        crop_key, record, number, policy, policy.get('image_size', image_size), dtype), policy)
 
-  keys = sample_keys(seed, batch['epoch'], batch['sample_id'])
-  return tuple(jax.vmap(lambda key, record, n=number, p=policy: view(n, key, record, p))(
-      keys, _pixels(batch)) for number, policy in enumerate(policies, 1))
+  pixels: Callable[[Mapping[str, jax.Array]], Any]
+  crop: Callable[..., jax.Array]
+  center: Callable[..., jax.Array]
 
 
-def crop_and_flip(batch: Mapping[str, jax.Array], *, seed: int, policy: Policy,
-                  image_size: int) -> jax.Array:
-  """One randomly cropped and flipped view, float32 [B, image_size, image_size, 3] in [0, 1].
-
-  Args:
-    batch: as in `views`, with `images` or `crop1`.
-    seed: the run's seed.
-    policy: `crop_area`, `crop_aspect` and `flip_probability`.
-    image_size: side of the view in pixels.
-  """
-  def view(key, record):
-    crop_key, flip_key = jax.random.split(key)
-    image = _cropped(crop_key, record, 1, policy, image_size, jnp.float32)
-    flip = crops.uniform(flip_key, 0., 1.) < policy['flip_probability']
-    return jnp.where(flip, image[:, ::-1], image)
-
-  keys = sample_keys(seed, batch['epoch'], batch['sample_id'])
-  return jax.vmap(view)(keys, _pixels(batch))
+def _crop_of_whole(key, image, number: int, policy: Policy, size: int, dtype) -> jax.Array:
+  del number  # The key is that of the view.
+  image = image.astype(dtype) / 255
+  window = crops.random_window(key, *image.shape[:2], area=policy['crop_area'],
+                               aspect=policy['crop_aspect'])
+  return crops.crop_and_resize(image, window, size)
 
 
-def _pixels(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  if 'resident' in batch:
-    return dict(images=batch['resident'][batch['row']])
-  return {name: array for name, array in batch.items()
-          if name == 'images' or name.startswith('crop')}
-
-
-def _cropped(key, record, number: int, policy: Policy, size: int, dtype) -> jax.Array:
-  """A record's crop for the view `number`, taken here or by the input pipeline."""
-  if 'images' in record:
-    image = record['images'].astype(dtype) / 255
-    window = crops.random_window(key, *image.shape[:2], area=policy['crop_area'],
-                                 aspect=policy['crop_aspect'])
-    return crops.crop_and_resize(image, window, size)
-  image = record[f'crop{number}'].astype(dtype) / 255
+def _ready_crop(key, ready, number: int, policy: Policy, size: int, dtype) -> jax.Array:
+  del key, policy
+  image = ready[f'crop{number}'].astype(dtype) / 255
   chex.assert_shape(image, (size, size, 3))
   return image
 
 
-def center_views(batch: Mapping[str, jax.Array], *, image_size: int, share: float, order: str
-                 ) -> jax.Array:
+# `images`, uint8 [B, H, W, 3], which are cropped here, ...
+WHOLE = Form(lambda batch: batch['images'], _crop_of_whole,
+             lambda image, *how: crops.center_view(image.astype(jnp.float32) / 255, *how))
+# ... such images as `row`, int32 [B], picks out of `resident`, uint8 [n, H, W, 3], ...
+RESIDENT = WHOLE._replace(pixels=lambda batch: batch['resident'][batch['row']])
+# ... or `crop1`, `crop2`, ..., uint8 [B, size, size, 3], which the input pipeline has cropped.
+READY = Form(
+    lambda batch: {name: array for name, array in batch.items() if name.startswith('crop')},
+    _ready_crop, lambda ready, size, *_: _ready_crop(None, ready, 1, {}, size, jnp.float32))
+# By `data.pipeline`.
+FORMS = dict(memory=WHOLE, device=RESIDENT, tf_data=READY)
+
+
+def random_views(batch: Mapping[str, jax.Array], *, form: Form, seed: int,
+                 policies: Sequence[Policy], image_size: int, dtype) -> tuple[jax.Array, ...]:
+  """The augmented views of a batch, one for each policy, each [B, size, size, 3] in [0, 1].
+
+  Args:
+    batch: `sample_id` and `epoch`, int32 [B], and images as the form says.
+    form: one of FORMS.
+    seed: the run's seed.
+    policies: one for each view; what the first ones draw does not depend on the number of others.
+    image_size: side in pixels of the views whose policy has none of its own.
+    dtype: of the arithmetic and the result.
+  """
+  def view(number, key, pixels, policy):
+    crop_key, view_key = jax.random.split(jax.random.fold_in(key, number))
+    return random_view(view_key, form.crop(
+        crop_key, pixels, number, policy, policy.get('image_size', image_size), dtype), policy)
+
+  keys = sample_keys(seed, batch['epoch'], batch['sample_id'])
+  return tuple(jax.vmap(lambda key, pixels, n=number, p=policy: view(n, key, pixels, p))(
+      keys, form.pixels(batch)) for number, policy in enumerate(policies, 1))
+
+
+def crop_and_flip(batch: Mapping[str, jax.Array], *, form: Form, seed: int, policy: Policy,
+                  image_size: int) -> jax.Array:
+  """One randomly cropped and flipped view, float32 [B, image_size, image_size, 3] in [0, 1].
+
+  Args:
+    batch: as in `random_views`.
+    form: one of FORMS.
+    seed: the run's seed.
+    policy: `crop_area`, `crop_aspect` and `flip_probability`.
+    image_size: side of the view in pixels.
+  """
+  def view(key, pixels):
+    crop_key, flip_key = jax.random.split(key)
+    image = form.crop(crop_key, pixels, 1, policy, image_size, jnp.float32)
+    flip = crops.uniform(flip_key, 0., 1.) < policy['flip_probability']
+    return jnp.where(flip, image[:, ::-1], image)
+
+  keys = sample_keys(seed, batch['epoch'], batch['sample_id'])
+  return jax.vmap(view)(keys, form.pixels(batch))
+
+
+def center_views(batch: Mapping[str, jax.Array], *, form: Form, image_size: int, share: float,
+                 order: str) -> jax.Array:
   """The views for evaluation, float32 [B, image_size, image_size, 3] in [0, 1].
 
   Args:
-    batch: `images`, uint8 [B, H, W, 3], of which `crops.center_view` is taken, or `crop1`,
-      uint8 [B, image_size, image_size, 3], which the input pipeline has taken.
+    batch: images as the form says.
+    form: WHOLE, or READY, whose `crop1` is the view for evaluation then.
     image_size: side of the views in pixels.
     share: of `crops.center_view`.
     order: of `crops.center_view`.
   """
-  if 'images' not in batch:
-    chex.assert_shape(batch['crop1'], (None, image_size, image_size, 3))
-    return batch['crop1'].astype(jnp.float32) / 255
-  return jax.vmap(lambda image: crops.center_view(
-      image.astype(jnp.float32) / 255, image_size, share, order))(batch['images'])
+  return jax.vmap(lambda pixels: form.center(pixels, image_size, share, order))(
+      form.pixels(batch))

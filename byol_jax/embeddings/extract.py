@@ -104,7 +104,7 @@ def embed(encoder: Encoder, data: Mapping[str, Any], paths: np.ndarray, batch_si
       image_size=data['image_size'], share=data['center_share'],
       order=data['center_order'], batch_size=batch_size, shards=Shards(), workers=data['workers'],
       unreadable=lambda rows: skipped.update((row, files.reason(row)) for row in rows))
-  views = build.center_views(data)
+  views = build.center_views(data, files.evaluation_form)
   try:
     found = features.extract(lambda variables, batch: encoder.encode(variables, views(batch)),
                              encoder.variables, batches, batch_size=batch_size,

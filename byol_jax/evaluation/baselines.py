@@ -59,7 +59,7 @@ def _with_labels(config, networks, loader: loading.Loader, size: int):
                      'labels; leave it out of config.encoders.')
   options = plain(config.supervised)
   policy = options.pop('view')
-  view = build.build_single_view(policy, config.seed, size)
+  view = loader.single_views(policy, config.seed)
   return tuple(supervised.train(
       networks, view, functools.partial(loader.train_batches, [policy]),
       loader.data.num_examples, image_size=size, seed=config.seed, devices=jax.local_devices(),
@@ -76,7 +76,7 @@ def _untrained(config, networks, loader: loading.Loader):
   params, state = jax.jit(networks.init)(
       jax.random.key(config.seed), jnp.zeros((2, size, size, 3)))
   policy = plain(config.supervised.view)
-  view = build.build_single_view(policy, config.seed, size)
+  view = loader.single_views(policy, config.seed)
 
   def step(carry, batch):
     params, state = carry

@@ -89,8 +89,10 @@ class Images(NamedTuple):
   """Training images in front of an encoder, for evaluators that augment them.
 
   encoder: the encoder.
-  batches: (policies, seed, batch_size, first_step, last_step) -> labelled batches, as
-    `augment.views.crop_and_flip` takes them; all but the first by keyword.
+  batches: (policies, seed, batch_size, first_step, last_step) -> labelled batches; all but the
+    first by keyword.
+  single_views: (policy, seed) -> function of such a batch: one randomly cropped and flipped view
+    of each image, float32 [B, image_size, image_size, 3] in [0, 1].
   num_examples: training images over all hosts.
   image_size: side of the views in pixels.
   labels: () -> int32 [N], or [N, C] of several classes, of all hosts' images in the order of
@@ -100,6 +102,7 @@ class Images(NamedTuple):
 
   encoder: FrozenEncoder
   batches: Callable[..., Iterator[Mapping[str, np.ndarray]]]
+  single_views: Callable[..., Callable[..., chex.Array]]
   num_examples: int
   image_size: int
   labels: Callable[[], np.ndarray]

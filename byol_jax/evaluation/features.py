@@ -25,7 +25,7 @@ def extract(encode: Encode, variables: chex.ArrayTree, batches: Iterable[Batch],
 
   Args:
     encode: pure function of (variables, batch) giving embeddings [b, D], where
-      batch holds `images` or `crop1`, uint8 [b, H, W, 3]; an image's embedding must
+      batch holds images in one of the forms of `augment.views`; an image's embedding must
       not depend on the other images of its batch.
     variables: the parameters and state of the encoder, not replicated.
     batches: of `input_pipeline.evaluation_batches`: `sample_id`, pixels and, if
@@ -49,7 +49,8 @@ def extract(encode: Encode, variables: chex.ArrayTree, batches: Iterable[Batch],
   encode_batch = _compiled(encode, tuple(devices))
   parts, labels, ids = [], [], []
   for batch in batches:
-    pixels = {name: _spread(batch[name], shape) for name in ('images', 'crop1') if name in batch}
+    pixels = {name: _spread(array, shape) for name, array in batch.items()
+              if name not in ('sample_id', 'labels')}
     embeddings = np.asarray(encode_batch(variables, pixels), np.float32)
     chex.assert_shape(embeddings, (*shape, None))
     count = len(batch['sample_id'])

@@ -24,7 +24,6 @@ import numpy as np
 import optax
 
 from byol_jax import model
-from byol_jax.augment.views import crop_and_flip
 from byol_jax.distributed import parallel
 from byol_jax.evaluation.contract import Images
 from byol_jax.input_pipeline import prefetch
@@ -191,8 +190,7 @@ def runner(images: Images, *, num_classes: int, batch_norm_decay: float, batch_s
     which starts anew at every call. Its learning rate is per 256 images.
   """
   devices = jax.local_devices()
-  views = functools.partial(crop_and_flip, seed=seed, policy=view,
-                            image_size=images.image_size)
+  views = images.single_views(view, seed)
   step_fn = step_function(images.encoder.training(batch_norm_decay), views, momentum=momentum,
                           devices=devices)
   start = with_new_classifier(images, num_classes)

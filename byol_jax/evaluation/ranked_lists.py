@@ -122,17 +122,16 @@ def _images(loader: loading.Loader, ids: set[int], roles: Roles | None) -> dict[
     loader = loader._replace(data=listed_files.stream(
         roles.names[numbers], None, loading.shards(loader.config),
         upright=loader.config['options'].get('exif_orientation', True)))
-  found, pixels, name = [np.zeros(0, np.int32)], [], loader.data.evaluation_key
+  views = build.center_views(loader.config, loader.data.evaluation_form)
+  side = min(pictures.TILE, loader.config['image_size'])
+  found, images = [np.zeros(0, np.int32)], [np.zeros((0, side, side, 3), np.uint8)]
   for batch in loader.evaluation_batches(BATCH_SIZE):
     sample_id = batch['sample_id'] if roles is None else numbers[batch['sample_id']]
     wanted = np.isin(sample_id, numbers)
-    found.append(sample_id[wanted])
-    pixels.append(batch[name][wanted])
-  side = min(pictures.TILE, loader.config['image_size'])
-  images = np.zeros((0, side, side, 3), np.uint8)
-  if sum(map(len, pixels)):
-    views = build.center_views(loader.config)({name: np.concatenate(pixels)})
-    images = np.stack([pictures.small(view) for view in np.asarray(views)])
-  numbers, images = map(parallel.gather_rows, (np.concatenate(found), images))
+    if wanted.any():
+      found.append(sample_id[wanted])
+      own = {name: array[wanted] for name, array in batch.items()}
+      images.append(np.stack([pictures.small(view) for view in np.asarray(views(own))]))
+  numbers, images = (parallel.gather_rows(np.concatenate(rows)) for rows in (found, images))
   return dict(zip(numbers.tolist(), images))
 

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from byol_jax import ranges
-from byol_jax.augment.views import CROP_RANGES, crop_and_flip
+from byol_jax.augment.views import CROP_RANGES
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.evaluation.contract import EvalContext, Features, FitContext, Images, check_features
@@ -137,8 +137,7 @@ def _train(images: Images, learning_rates: Sequence[float], num_classes: int, *,
   """The classifiers after all epochs, on the host."""
   devices = jax.local_devices()
   max_steps = max(1, int(epochs * images.num_examples // batch_size))
-  views = functools.partial(crop_and_flip, seed=seed, policy=view,
-                            image_size=images.image_size)
+  views = images.single_views(view, seed)
   encoder = images.encoder
   dimension = jax.eval_shape(encoder.encode, encoder.variables, jnp.zeros(
       (1, images.image_size, images.image_size, 3))).shape[-1]

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from byol_jax.augment.views import Form
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline.records import Known, Shards
@@ -22,14 +23,14 @@ class Batches(Protocol):
   num_classes: classes in the data set; 0 for unlabelled data.
   multi_label: whether an image has several classes.
   labelled: whether batches have labels.
-  evaluation_key: of the pixels in batches for evaluation: 'images', whole ones, or 'crop1'.
+  evaluation_form: how batches for evaluation hold their images.
   """
 
   num_examples: int
   num_classes: int
   multi_label: bool
   labelled: bool
-  evaluation_key: str
+  evaluation_form: Form
 
   def train_batches(self, pipeline: str, *, policies: Sequence[Mapping[str, Any]],
                     image_size: int, resize: str, seed: int, shards: Shards, workers: int,

@@ -1,6 +1,7 @@
 """From a config's `data` section to batches: the split, its pipeline, its bad images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from byol_jax import files, plugins
+from byol_jax.augment import views
 from byol_jax.distributed import parallel, processes
 from byol_jax.input_pipeline import changed_files, prefetch, splits
 from byol_jax.input_pipeline.batches import Batches, HostBatch, gather_labels
@@ -59,6 +61,18 @@ class Loader(NamedTuple):
         resize=self.config['resize'], seed=seed, shards=shards(self.config),
         workers=self.config['workers'], unreadable=self.unreadable, batch_size=batch_size,
         first_step=first_step, last_step=last_step)
+
+  def single_views(self, policy: Mapping[str, Any], seed: int):
+    """Batch of `train_batches` with images -> one cropped and flipped view of each image.
+
+    Args:
+      policy: as in `augment.views.crop_and_flip`.
+      seed: the run's seed.
+    """
+    pipeline = self.config['pipeline']
+    return functools.partial(
+        views.crop_and_flip, form=views.FORMS['memory' if pipeline == 'device' else pipeline],
+        seed=seed, policy=policy, image_size=self.config['image_size'])
 
   def resident(self, devices: Sequence[jax.Device]) -> dict[str, jax.Array]:
     """What the device pipeline keeps on the devices for all batches; {} for the others."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
+from byol_jax.augment import views
 from byol_jax.distributed import parallel
 from byol_jax.input_pipeline.batches import HostBatch, Unreadable, check_count, gather_labels
 from byol_jax.input_pipeline.order import samples_of_step
@@ -49,7 +50,7 @@ class Split(NamedTuple):
   left_out: str = ''
 
   # The key of the images in the batches for evaluation.
-  evaluation_key = 'images'
+  evaluation_form = views.WHOLE
 
   @property
   def multi_label(self) -> bool:

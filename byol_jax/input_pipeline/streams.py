@@ -12,6 +12,7 @@ from etils import epath
 import numpy as np
 
 from byol_jax import files
+from byol_jax.augment import views
 from byol_jax.distributed import processes
 from byol_jax.input_pipeline.batches import HostBatch, Unreadable, check_count
 from byol_jax.input_pipeline.memory import Split
@@ -77,7 +78,7 @@ class Stream(NamedTuple):
   labelled: bool = True
 
   # The key of the images in the batches for evaluation.
-  evaluation_key = 'crop1'
+  evaluation_form = views.READY
 
   def unreadable(self, sample_id: int) -> str:
     """A part of a sentence: which image cannot be read, and why as far as that is known."""

@@ -29,7 +29,7 @@ def draw(run: Run, count: int) -> pictures.Sample:
   encoder = load_encoder(run.folder, step)
   loader = loading.load(plain(run.config['data']), 'validation', purpose='report',
                         workdir=run.folder)
-  views = build.center_views(loader.config)
+  views = build.center_views(loader.config, loader.data.evaluation_form)
   wanted = set(np.linspace(0, loader.data.num_examples - 1, count).astype(int).tolist())
   images = []
 

@@ -236,8 +236,8 @@ def test_extreme_images_stay_finite_and_in_range():
 @pytest.fixture(scope='module')
 def two_views():
   def draw(batch, seed):
-    return random_views(batch, seed=seed, policies=(EVERYTHING, EVERYTHING), image_size=6,
-                        dtype=jnp.float32)
+    return random_views(batch, form=views.WHOLE, seed=seed, policies=(EVERYTHING, EVERYTHING),
+                        image_size=6, dtype=jnp.float32)
   return draw
 
 
@@ -294,17 +294,17 @@ def test_ready_crops_are_taken_as_they_are(batch):
   ready = {f'crop{n}': np.random.default_rng(n).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
            for n in (1, 2)}
   batch = {name: batch[name] for name in ('sample_id', 'epoch')} | ready
-  views = random_views(batch, seed=0, policies=(NOTHING, NOTHING | dict(flip_probability=1)),
-                       image_size=6, dtype=jnp.float32)
-  np.testing.assert_allclose(views[0], ready['crop1'] / 255, atol=1e-7)
-  np.testing.assert_allclose(views[1], ready['crop2'][:, :, ::-1] / 255, atol=1e-7)
+  draw = functools.partial(random_views, batch, form=views.READY, seed=0, dtype=jnp.float32)
+  pair = draw(policies=(NOTHING, NOTHING | dict(flip_probability=1)), image_size=6)
+  np.testing.assert_allclose(pair[0], ready['crop1'] / 255, atol=1e-7)
+  np.testing.assert_allclose(pair[1], ready['crop2'][:, :, ::-1] / 255, atol=1e-7)
   with pytest.raises(AssertionError):
-    random_views(batch, seed=0, policies=(NOTHING, NOTHING), image_size=5, dtype=jnp.float32)
+    draw(policies=(NOTHING, NOTHING), image_size=5)
 
 
 def test_small_views_have_their_size_and_leave_the_others_alone(batch):
-  draw = lambda *policies: random_views(batch, seed=0, policies=policies, image_size=6,
-                                        dtype=jnp.float32)
+  draw = lambda *policies: random_views(batch, form=views.WHOLE, seed=0, policies=policies,
+                                        image_size=6, dtype=jnp.float32)
   small = NOTHING | dict(image_size=4, count=2, crop_area=(.1, .2))
   large, many = draw(NOTHING, NOTHING), draw(NOTHING, NOTHING, small, small)
   assert [view.shape for view in many] == [(4, 6, 6, 3)] * 2 + [(4, 4, 4, 3)] * 2
@@ -313,10 +313,10 @@ def test_small_views_have_their_size_and_leave_the_others_alone(batch):
   assert np.abs(many[2] - many[3]).max() > .1
 
 
-@jax.jit
-def cropped(batch, seed, area, probability):
+@functools.partial(jax.jit, static_argnames='form')
+def cropped(batch, seed, area, probability, form=views.WHOLE):
   policy = dict(crop_area=area, crop_aspect=(1., 1.), flip_probability=probability)
-  return crop_and_flip(batch, seed=seed, policy=policy, image_size=8)
+  return crop_and_flip(batch, form=form, seed=seed, policy=policy, image_size=8)
 
 
 @pytest.mark.parametrize('probability, step', [(0., 1), (1., -1)])
@@ -329,43 +329,43 @@ def test_crop_and_flip_of_the_whole_image(batch, probability, step):
 def test_crop_and_flip_depends_on_epoch_image_and_seed_only(batch):
   batch['images'] = batch['images'][:, :, :8]
   options, order = ((.1, .6), .5), np.array([2, 0, 3, 1])
-  views = cropped(batch, 0, *options)
-  np.testing.assert_allclose(cropped(take(batch, order), 0, *options), views[order],
+  found = cropped(batch, 0, *options)
+  np.testing.assert_allclose(cropped(take(batch, order), 0, *options), found[order],
                              atol=1e-6)
   for other, seed in ((batch | dict(epoch=batch['epoch'] + 1), 0), (batch, 1)):
     changed = cropped(other, seed, *options)
-    assert np.all(np.abs(changed - views).max(axis=(1, 2, 3)) > 1e-3)
+    assert np.all(np.abs(changed - found).max(axis=(1, 2, 3)) > 1e-3)
 
 
 @pytest.mark.parametrize('probability, step', [(0., 1), (1., -1)])
 def test_crop_and_flip_only_flips_a_ready_crop(batch, probability, step):
   ready = batch.pop('images')[:, :, :8]
   batch['crop1'] = ready
-  np.testing.assert_allclose(cropped(batch, 0, (.1, .2), probability),
+  np.testing.assert_allclose(cropped(batch, 0, (.1, .2), probability, views.READY),
                              ready[:, :, ::step] / 255, atol=1e-7)
 
 
 def test_crop_and_flip_and_center_views_refuse_ready_crops_of_another_size(batch):
   batch['crop1'] = batch.pop('images')[:, :, :8]
   with pytest.raises(AssertionError):
-    crop_and_flip(batch, seed=0, policy=NOTHING, image_size=6)
+    crop_and_flip(batch, form=views.READY, seed=0, policy=NOTHING, image_size=6)
   with pytest.raises(AssertionError):
-    center_views(batch, image_size=6, share=1., order='crop_first')
+    center_views(batch, form=views.READY, image_size=6, share=1., order='crop_first')
 
 
 @pytest.mark.parametrize('share, order', [(.875, 'resize_first'), (.5, 'crop_first')])
 def test_center_views_are_those_of_each_image(batch, share, order):
-  views = jax.jit(functools.partial(
-      center_views, image_size=6, share=share, order=order))(batch)
+  found = jax.jit(functools.partial(
+      center_views, form=views.WHOLE, image_size=6, share=share, order=order))(batch)
   center_view = jax.jit(functools.partial(
       crops.center_view, size=6, share=share, order=order))
-  assert views.shape == (4, 6, 6, 3) and views.dtype == jnp.float32
-  for image, actual in zip(batch['images'], views):
+  assert found.shape == (4, 6, 6, 3) and found.dtype == jnp.float32
+  for image, actual in zip(batch['images'], found):
     np.testing.assert_allclose(actual, center_view(image / np.float32(255)), atol=1e-6)
 
 
 def test_center_views_of_ready_crops_are_the_crops(batch):
   batch['crop1'] = batch.pop('images')[:, :, :8]
-  views = center_views(batch, image_size=8, share=.875, order='resize_first')
-  assert views.dtype == jnp.float32
-  np.testing.assert_allclose(views, batch['crop1'] / 255, atol=1e-7)
+  found = center_views(batch, form=views.READY, image_size=8, share=.875, order='resize_first')
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, batch['crop1'] / 255, atol=1e-7)

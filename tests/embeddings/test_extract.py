@@ -4,7 +4,7 @@ import pytest
 
 import byol_jax
 from byol_jax import checkpoint
-from byol_jax.augment.views import center_views
+from byol_jax.augment.views import WHOLE, center_views
 from byol_jax.config import as_json
 from byol_jax.convert import deepmind
 from byol_jax.embeddings import extract
@@ -58,7 +58,8 @@ def test_names_embeddings_and_counts(workdir, images, tmp_path):
     assert stored['digest'] == checkpoint.read_meta(workdir)['digests']['online']
     embeddings = stored['embeddings']
   pixels = np.stack([found[name] for name in sorted(found)])
-  views = center_views(dict(images=pixels), image_size=32, share=1., order='resize_first')
+  views = center_views(dict(images=pixels), form=WHOLE, image_size=32, share=1.,
+                       order='resize_first')
   wanted = byol_jax.load_encoder(workdir)(views)
   assert embeddings.dtype == np.float32
   np.testing.assert_allclose(embeddings, wanted, 1e-4, 1e-5)

@@ -1,9 +1,12 @@
 """A linear encoder with a running average, on a few images of 4 x 4 pixels."""
 
+import functools
+
 import jax
 import numpy as np
 from scipy.special import expit, softmax
 
+from byol_jax.augment import views
 from byol_jax.distributed import parallel
 from byol_jax.evaluation import grids
 from byol_jax.evaluation.contract import (
@@ -76,8 +79,10 @@ def make_images(split, with_validation=None):
     return split.host_batches(
         seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
         shards=SHARDS)
-  return Images(FrozenEncoder(encode, variables(), training), batches, split.num_examples, SIZE,
-                lambda: split.labels, with_validation)
+  single_views = lambda policy, seed: functools.partial(
+      views.crop_and_flip, form=views.WHOLE, seed=seed, policy=policy, image_size=SIZE)
+  return Images(FrozenEncoder(encode, variables(), training), batches, single_views,
+                split.num_examples, SIZE, lambda: split.labels, with_validation)
 
 
 def embedder(split):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from byol_jax.augment.views import crop_and_flip
+from byol_jax.augment import views
 from byol_jax.errors import InputError
 from byol_jax.evaluation import contract
 from byol_jax.evaluation.contract import Features, FrozenEncoder, Images
@@ -61,8 +61,10 @@ def make_images(variables, split, with_validation=None):
     return split.host_batches(
         seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
         shards=SHARDS)
-  return Images(FrozenEncoder(encode, variables), batches, split.num_examples, SIZE,
-                lambda: split.labels, with_validation)
+  single_views = lambda policy, seed: functools.partial(
+      views.crop_and_flip, form=views.WHOLE, seed=seed, policy=policy, image_size=SIZE)
+  return Images(FrozenEncoder(encode, variables), batches, single_views, split.num_examples,
+                SIZE, lambda: split.labels, with_validation)
 
 
 def fit(images, validation, *, num_classes, **options):
@@ -166,10 +168,9 @@ def test_momentum_and_epochs_are_those_of_the_options(variables, train, images, 
 
 def test_views_are_drawn_from_the_policy_and_the_seed(variables, train, images):
   view = dict(crop_area=(.3, 1.), crop_aspect=(3 / 4, 4 / 3), flip_probability=.5)
-  views = jax.jit(functools.partial(crop_and_flip, seed=TRAINING['seed'], policy=view,
-                                    image_size=SIZE))
+  drawn = jax.jit(images.single_views(view, TRAINING['seed']))
   found = linear._train(images, RATES[:1], CLASSES, **TRAINING | dict(view=view))
-  assert_trained(found, reference(variables, train, RATES[0], steps=13, views=views))
+  assert_trained(found, reference(variables, train, RATES[0], steps=13, views=drawn))
 
 
 def test_the_encoder_is_frozen(variables, train, together, validation, devices, monkeypatch):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from byol_jax.augment import ops
-from byol_jax.augment.views import random_views
+from byol_jax.augment.views import READY, WHOLE, random_views
 from experiments.studies.benchmark import random_data, timing
 
 # Operations that a case leaves out, by the keys of a policy.
@@ -23,20 +23,21 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
   """
   del workdir  # Random images serve.
   size, policies = config.data.image_size, (config.view1.to_dict(), config.view2.to_dict())
+  form = READY if config.data.pipeline == 'tf_data' else WHOLE
   batch = jax.device_put(random_data.batch(
-      config.train.batch_size, size, 10, whole=config.data.pipeline != 'tf_data'))
-  views = functools.partial(random_views, seed=config.seed, image_size=size, dtype=jnp.float32)
+      config.train.batch_size, size, 10, whole=form is WHOLE))
+  views = functools.partial(random_views, form=form, seed=config.seed, image_size=size,
+                            dtype=jnp.float32)
   found = [timing.jitted('views', functools.partial(views, policies=policies), batch)]
   for name, operations in LEFT_OUT.items():
     less = [dict(policy, **{f'{operation}_probability': 0. for operation in operations})
             for policy in policies]
     found.append(timing.jitted(f'views without {name}', functools.partial(
         views, policies=less), batch))
-  return found + _blurs(config, batch)
+  return found + _blurs(config, batch['images' if form is WHOLE else 'crop1'])
 
 
-def _blurs(config, batch) -> list[timing.Case]:
-  pixels = batch['images'] if 'images' in batch else batch['crop1']
+def _blurs(config, pixels) -> list[timing.Case]:
   images = ops.to_planes(pixels.astype(jnp.float32) / 255)
   sigmas = jnp.linspace(*config.view1.blur_sigma, len(pixels))
   kernel_size = config.data.image_size / config.view1.blur_divider

@@ -26,7 +26,7 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
   size, batch_size = config.data.image_size, config.evals.batch_size
   variables = jax.jit(lambda key: recipe.model.init(key, jnp.zeros((2, size, size, 3))))(
       jax.random.key(config.seed))
-  encode = build.encoder_function(recipe.model, config.data)
+  encode = build.encoder_function(recipe.model, config.data, loader.data.evaluation_form)
   # Held in memory: decoding is what the input's cases time.
   batches = [batch for batch, _ in zip(loader.evaluation_batches(batch_size), range(BATCHES))]
   images = sum(len(batch['sample_id']) for batch in batches)

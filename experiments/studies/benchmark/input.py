@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from byol_jax.augment.views import READY
 from byol_jax.config import plain
 from byol_jax.input_pipeline import loading
 from experiments.studies.benchmark import timing
@@ -27,7 +28,7 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
                                  last_step=10 ** 9)
   parts = []
   # The parts are those of images that tf.data reads from disk.
-  if loader.data.evaluation_key == 'crop1':
+  if loader.data.evaluation_form is READY:
     # Imported here: the memory path must run where TensorFlow is not installed.
     from experiments.studies.benchmark import tf_parts
 
