@@ -149,6 +149,28 @@ EVALUATION = dict(
         momentum=ranges.MOMENTUM, weight_decay=ranges.DECAY, view=CROP_RANGES))
 
 
+def plugin_options(kind: str, name: str) -> ml_collections.ConfigDict:
+  """The OPTIONS of a plug-in; one that is None takes a value of the type that its range has.
+
+  Args:
+    kind: one of `plugins.FUNCTIONS`.
+    name: a module of that kind, or a dotted path.
+
+  Raises:
+    InputError: no such module, or one without OPTIONS or RANGES.
+  """
+  allowed = plugins.constant(kind, name, 'RANGES')
+
+  def empty(key):
+    other = allowed[key].first
+    return ml_collections.config_dict.placeholder(
+        str if isinstance(other, ranges.Text) else int if other.whole else float)
+
+  return ml_collections.ConfigDict(
+      {key: empty(key) if value is None else value
+       for key, value in plugins.constant(kind, name, 'OPTIONS').items()}, convert_dict=True)
+
+
 def table_of(config: ml_collections.ConfigDict) -> Table:
   """The ranges of a pretraining's or evaluation's keys, those of its plug-ins' options too."""
   own = lambda kind, name: getattr(plugins.load(kind, name), 'RANGES', {}) if name else {}

@@ -12,7 +12,8 @@ import pytest
 
 from experiments import config_files
 from byol_jax import evaluate, plugins, train
-from byol_jax.config import EVALUATION, PRETRAINING, range_of, table_of
+from byol_jax.augment import views
+from byol_jax.config import EVALUATION, PRETRAINING, plugin_options, range_of, table_of
 from byol_jax.errors import InputError
 from byol_jax.evaluation import checks
 from byol_jax.input_pipeline import splits
@@ -48,17 +49,12 @@ SOURCES = [
     (default._small_view, some(PRETRAINING['view_small'], 'count', 'image_size', 'crop_area')),
     (default._train, PRETRAINING['train']),
     (default._evals, PRETRAINING['evals']),
-    *((plugins.load(kind, name), own(kind, name)) for kind, name in (
-        ('encoders', 'resnet'), ('objectives', 'infonce'), ('objectives', 'closed_form'),
-        ('optimizers', 'lars'))),
-    (arrays.get_config, dict(data=dict(options=own('datasets', 'arrays')))),
-    (demo.get_config, dict(data=dict(options=own('datasets', 'shapes')))),
-    *((getattr(default, f'{name}_options'), own('datasets', name))
-      for name in ('tfds', 'stl10', 'image_folder', 'retrieval')),
+    *((plugins.load(kind, name), own(kind, name)) for kind, name in PLUGINS
+      if hasattr(plugins.load(kind, name), 'OPTIONS')),
+    (views, views.CROP_RANGES),
     (eval_default.get_config, some(EVALUATION, 'seed', 'batch_size', 'encoders', 'data')),
     (eval_default.supervised, EVALUATION['supervised']),
-    (eval_default._view, EVALUATION['supervised']['view']),
-    *((getattr(eval_default, name), own('evaluators', name)) for name in EVALUATORS)]
+    ]
 # No config sets them.
 UNSET = ('query_chunk', 'bank_chunk')
 
@@ -74,8 +70,8 @@ def flat(table, prefix=''):
 def source_of(place):
   """The text of a function, or of OPTIONS in a module."""
   text = inspect.getsource(place)
-  return text if inspect.isfunction(place) else re.search(r'^OPTIONS = .*?\n(?=\S*RANGES)', text,
-                                                          re.M | re.S)[0]
+  return text if inspect.isfunction(place) else re.search(
+      r'^\w*OPTIONS = dict\(\n.*?\n\)\n|^OPTIONS = .*?\n(?=RANGES)', text, re.M | re.S)[0]
 
 
 def comments(place):
@@ -162,7 +158,7 @@ PRETRAININGS = dict(
     infonce=tiny.config(train__objective='infonce',
                         train__objective_options=infonce.OPTIONS),
     **{name: tiny.config(data__dataset=name,
-                         data__options=getattr(default, f'{name}_options')())
+                         data__options=plugin_options('datasets', name))
        for name in ('tfds', 'stl10', 'image_folder', 'retrieval')},
     arrays=tiny.config(data__dataset='arrays', data__options=arrays.get_config().data.options))
 # That float32 makes 0, infinite or not a number of, or no memory holds.
@@ -242,7 +238,7 @@ def test_options_of_an_evaluator_that_cannot_be_together(change, message):
 def test_an_evaluation_without_evaluators_and_images_held_out_of_no_class():
   with pytest.raises(InputError, match='config.evaluators names no evaluator'):
     checks.check_evaluation(eval_default.get_config())
-  options = default.tfds_options().to_dict() | dict(held_out='per_class')
+  options = plugin_options('datasets', 'tfds').to_dict() | dict(held_out='per_class')
   with pytest.raises(InputError, match="held_out_per_class is 0; held_out='per_class' needs 1 or"):
     splits.divide_options('tfds', options)
 

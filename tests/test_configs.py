@@ -95,7 +95,7 @@ def test_arguments_after_the_colon_reach_the_config():
     (imagenet_r50.get_config, 'epochs=long', "'epochs=long' after the colon"),
     (imagenet_r50.get_config, 'epochs=50', 'No preset for 50 epochs; there are 40, 100, 300, 1000'),
     (cifar10.get_config, 'size=tpu', "size is 'tpu'; it can be gpu or cpu"),
-    (eval_tfds.get_config, 'linaer', "'linaer' after the colon .* linear, linear_features, knn"),
+    (eval_tfds.get_config, 'linaer', "'linaer' after the colon .* knn, knn_grid, linear, linear_features"),
     (eval_semi_supervised.get_config, 'cifar11', "'cifar11' after the colon .* cifar10,.*smoke"),
     (eval_transfer_finetune.get_config, 'cifar10,smok', "'cifar10,smok' after the colon"),
     (eval_transfer_linear.get_config, 'dtd,pets', "'dtd,pets' after the colon .* one data set")])

@@ -8,14 +8,13 @@ import pytest
 
 import byol_jax
 from byol_jax import build, checkpoint, evaluate, train
-from byol_jax.config import overridden
+from byol_jax.config import overridden, plugin_options
 from byol_jax.encoder import load_encoder
 from byol_jax.errors import InputError
 from byol_jax.evaluation import features, fine_tuning, results
 from byol_jax.input_pipeline import loading, splits
 from byol_jax.plots import tables
 from experiments.configs.eval import data_sets
-from experiments.configs.eval import default as eval_default
 from experiments.configs.eval import image_folder as eval_folder
 from tests import tiny
 from tests.datasets.test_tfds import encode, write_real_set
@@ -353,8 +352,8 @@ def test_unknown_encoders_and_empty_workdirs_are_said(pretrained, tmp_path):
 def fine_tuning_config(**overrides):
   """Two points of two steps for each of the two evaluators."""
   config = tiny.eval_config(encoders=('pretrained',), **overrides).unlock()
-  config.evaluators = dict(semi_supervised=eval_default.semi_supervised(),
-                           fine_tuned_transfer=eval_default.fine_tuned_transfer())
+  config.evaluators = dict(semi_supervised=plugin_options('evaluators', 'semi_supervised'),
+                           fine_tuned_transfer=plugin_options('evaluators', 'fine_tuned_transfer'))
   config.evaluators.semi_supervised.update(
       learning_rates=(.01, .5), epochs=(1.,), batch_size=32)
   config.evaluators.fine_tuned_transfer.update(
@@ -435,7 +434,7 @@ def test_images_of_several_classes_are_fine_tuned_and_fitted(pretrained, tmp_pat
   config.data = data_sets.data('voc2007')
   config.data.options.data_dir = str(tmp_path)
   config.evaluators = dict(fine_tuned_transfer=config.evaluators.fine_tuned_transfer,
-                           linear_transfer=eval_default.linear_transfer())
+                           linear_transfer=plugin_options('evaluators', 'linear_transfer'))
   config.evaluators.linear_transfer.l2_values = (1., 100.)
   for options in config.evaluators.values():
     options.metric = 'map_voc07'
@@ -449,7 +448,7 @@ def test_images_of_several_classes_are_fine_tuned_and_fitted(pretrained, tmp_pat
   assert reads.count('test') == 1 and reads[-1] == 'test'
   assert 'fine-tuned (D.3) VOC07 mAP' in (tmp_path / 'out' / 'results.md').read_text()
   with config.unlocked():
-    config.evaluators = dict(semi_supervised=eval_default.semi_supervised())
+    config.evaluators = dict(semi_supervised=plugin_options('evaluators', 'semi_supervised'))
   with pytest.raises(InputError, match='does not take; fine_tuned_transfer and linear_transfer do'):
     evaluate.evaluate(config, pretrained, tmp_path / 'other')
 

@@ -1,5 +1,6 @@
 """A run small enough for tests: a tiny network on 64 generated images of 16 pixels."""
 
+from byol_jax.config import plugin_options
 from experiments.configs import default
 from experiments.configs.eval import default as eval_default
 
@@ -33,11 +34,11 @@ def eval_config(**overrides):
   config = eval_default.get_config().unlock()
   config.batch_size = 32
   config.encoders = ('pretrained', 'random', 'pixels', 'supervised')
-  config.evaluators.linear_features = eval_default.linear_features()
+  config.evaluators.linear_features = plugin_options('evaluators', 'linear_features')
   config.evaluators.linear_features.update(l2_values=(1e-2, 1.), max_iterations=20)
-  config.evaluators.knn = eval_default.knn()
+  config.evaluators.knn = plugin_options('evaluators', 'knn')
   config.evaluators.knn.k = 5
-  config.evaluators.linear = eval_default.linear()
+  config.evaluators.linear = plugin_options('evaluators', 'linear')
   config.evaluators.linear.update(epochs=2.0, batch_size=16, learning_rates=(.1, 1.))
   config.supervised.update(epochs=1.0, batch_size=16)
   config.update(overrides)
@@ -47,7 +48,7 @@ def eval_config(**overrides):
 def tuning_config():
   """Two points of fine-tuning, and the last run."""
   config = eval_default.get_config().unlock()
-  config.evaluators.fine_tuned_transfer = eval_default.fine_tuned_transfer()
+  config.evaluators.fine_tuned_transfer = plugin_options('evaluators', 'fine_tuned_transfer')
   config.evaluators.fine_tuned_transfer.update(
       learning_rates=(.01, .1), weight_decays=(0.,), steps=10, batch_size=64)
   return config.lock()
@@ -55,7 +56,7 @@ def tuning_config():
 
 def records_config():
   """The same on JPEG files in TFRecords; data.options.data_dir is to be given."""
-  options = default.tfds_options()
+  options = plugin_options('datasets', 'tfds')
   options.update(name='tiny', test_split='')
   return config(data__dataset='tfds', data__options=options, data__pipeline='tf_data',
                 evals__knn=dict(k=5, temperature=.07))

@@ -19,6 +19,14 @@ def _pair(low: float, high: float) -> ranges.Several:
   return ranges.Several(ranges.number(low, high), exactly=2, order='ascending')
 
 
+# Random crop and flip in supervised training (appendix C.1).
+CROP_OPTIONS = dict(
+    # Share of the image's area, uniform; two numbers in [0.0001, 1], ascending
+    crop_area=(0.08, 1.0),
+    # Width / height, log-uniform; two numbers in [0.01, 100], ascending
+    crop_aspect=(3 / 4, 4 / 3),
+    flip_probability=0.5,  # a number in [0, 1]
+)
 # Of the policy of a crop, ...
 CROP_RANGES = dict(
     # Narrower ones have no pixel.

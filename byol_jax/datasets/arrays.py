@@ -38,6 +38,19 @@ class _Labels(NamedTuple):
   file: str
 
 
+OPTIONS = dict(
+    images='images.npz',  # .npz with `images` and optionally `labels`, or an .npy; a path
+    # .npy of integers if `images` is an .npy. None: the labels in `images`, if there are any.
+    # 'none': training and test images are read as unlabelled; a path or None
+    labels=None,
+    # Like `images`; a path or None
+    test_images=None,
+    # Like `labels`; a path or None
+    test_labels=None,
+    validation_share=0.1,  # share of the images held out from training; a number in [0, 1)
+    # 0: the largest training label + 1, at most the number of images; a whole number of 0 or more
+    num_classes=0,
+)
 RANGES = dict(
     images=ranges.PATH, labels=ranges.optional(ranges.PATH),
     test_images=ranges.optional(ranges.PATH), test_labels=ranges.optional(ranges.PATH),

@@ -22,6 +22,22 @@ from byol_jax.input_pipeline.records import DataError, Files, Records
 
 LABELS = ('folders', 'none')
 LOCATION_OPTIONS = ('train', 'validation', 'test')
+OPTIONS = dict(
+    train='images',  # folder of the training images; a path
+    # Folder of held-out images (None: they are taken from `train`); a path or None
+    validation=None,
+    # Folder of test images (None: there are none); a path or None
+    test=None,
+    # 'folders': one subfolder per class; 'none': unlabelled; 'folders' or 'none'
+    labels='folders',
+    # Share of `train` that is held out, unless `validation` is given; a number in [0, 1)
+    validation_share=0.1,
+    # Rotate images according to their EXIF tag; True or False
+    exif_orientation=True,
+    # Share of the other training images used; below 1 it is class-balanced; a number in (0, 1]
+    subset_share=1.0,
+    subset_seed=0,  # selects the subset; a whole number of 0 or more
+)
 RANGES = dict(
     train=ranges.PATH, validation=ranges.optional(ranges.PATH), test=ranges.optional(ranges.PATH),
     labels=ranges.OneOf(LABELS), exif_orientation=ranges.FLAG, **splits.SHARE, **splits.SUBSET)

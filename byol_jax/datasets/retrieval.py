@@ -20,6 +20,25 @@ from byol_jax.input_pipeline.retrieval_lists import Listed, Roles
 
 LABELS = ('identities', 'none')
 LOCATION_OPTIONS = ('root', 'query', 'gallery', 'train')
+OPTIONS = dict(
+    # 'csv': files with the columns path,id,camera; 'folders': a subfolder per identity;
+    # 'veri': VeRi-776; 'veri_wild': VERI-Wild; 'csv', 'folders', 'veri' or 'veri_wild'
+    format='csv',
+    # Folder of the benchmark, for 'veri' and 'veri_wild'; a path or None
+    root=None,
+    # CSV file or folder with the queries, for 'csv' and 'folders'; a path or None
+    query=None,
+    # The same with the gallery; a path or None
+    gallery=None,
+    # The same with the training images, whose identities are not needed. In an evaluation
+    # 'gallery' uses the images of the gallery; a path or None
+    train=None,
+    test_size=3000,  # identities in the VERI-Wild test set; 3000, 5000 or 10000
+    labels='identities',  # 'none' for pretraining; 'identities' or 'none'
+    validation_share=0.1,  # share of the training images held out; a number in [0, 1)
+    # Rotate images according to their EXIF tag; True or False
+    exif_orientation=True,
+)
 RANGES = dict(
     format=ranges.OneOf(retrieval_lists.FORMATS), root=ranges.optional(ranges.PATH),
     query=ranges.optional(ranges.PATH), gallery=ranges.optional(ranges.PATH),

@@ -24,6 +24,14 @@ CLASS_NAMES = tuple(' '.join(names) for names in CLASSES)
 
 LOCATION_OPTIONS = ()
 SMALLEST_IMAGE = 16  # pixels; on a smaller one the textures cannot be told apart.
+OPTIONS = dict(
+    image_size=32,  # pixels; a whole number in [16, 65535]
+    train_examples=8192,  # images; a whole number of 1 or more
+    validation_examples=1024,  # images; a whole number of 1 or more
+    test_examples=2048,  # images; a whole number of 1 or more
+    # Seeds the images, not the run (the recipe was chosen on images of seed 0); a whole number
+    seed=1,
+)
 RANGES = dict(
     image_size=ranges.whole(SMALLEST_IMAGE, 65_535), train_examples=ranges.whole(1),
     validation_examples=ranges.whole(1), test_examples=ranges.whole(1),

@@ -20,6 +20,17 @@ SIDE = 96
 CLASS_NAMES = ('airplane', 'bird', 'car', 'cat', 'deer', 'dog', 'horse', 'monkey', 'ship', 'truck')
 CLASSES = len(CLASS_NAMES)
 LOCATION_OPTIONS = ('folder',)
+OPTIONS = dict(
+    folder='stl10_binary',  # folder with the files; a path
+    # Use the 100,000 unlabelled images, for pretraining; True or False
+    unlabelled=True,
+    # A predefined fold (None: all 5,000 images); a whole number in [0, 9] or None
+    fold=None,
+    validation_share=0.1,  # share of the training images held out; a number in [0, 1)
+    # Share of the other labelled images used; below 1 it is class-balanced; a number in (0, 1]
+    subset_share=1.0,
+    subset_seed=0,  # selects the subset; a whole number of 0 or more
+)
 RANGES = dict(
     folder=ranges.PATH, unlabelled=ranges.FLAG, fold=ranges.optional(ranges.whole(0, 9)),
     **splits.SHARE, **splits.SUBSET)

@@ -15,6 +15,54 @@ from byol_jax.input_pipeline.tfrecords import Chosen, RecordFiles
 
 LOCATION_OPTIONS = ('data_dir', 'download', 'cache_dir')
 _OR_EMPTY = ranges.or_empty(ranges.TEXT)
+OPTIONS = dict(
+    # Config and version may follow, as in 'imagenette/160px-v2'; a text
+    name='imagenet2012',
+    # None: TFDS's default folder; a path or None
+    data_dir=None,
+    # In TFDS syntax, like the next two keys; a text
+    train_split='train',
+    validation_split='',  # '': held out from train_split; a text or ''
+    # '': none. For ImageNet the public validation set serves as test set; a text or ''
+    test_split='validation',
+    # Which images of train_split are held out: the 'last' (appendix D.1), the 'first'
+    # (reference), or 'per_class' the same number of each class, selected by a hash
+    # (appendix D.1: SUN397, Pets, Caltech-101); 'first', 'last' or 'per_class'
+    held_out='last',
+    # Number held out (appendix C.1; reference 10,000); a whole number of 0 or more
+    held_out_images=10_009,
+    # Upper limit as a share of train_split, for small data sets; a number in [0, 1)
+    held_out_share=0.1,
+    # Number held out of each class; 'per_class' needs 1 or more; a whole number of 0 or more
+    held_out_per_class=0,
+    # Data set that contains validation_split and has the same classes ('': `name`);
+    # a text or ''
+    validation_name='',
+    # Feature that identifies images, such as 'file_name': images that are in train_split too
+    # are left out of the validation ('': none are left out); a text or ''
+    image_id_key='',
+    # Share of the images not held out that is used for training; below 1 it is a
+    # class-balanced subset (appendix C.1, Figure 4: 0.01 to 1). With the same seed, a larger
+    # subset contains the smaller ones; a number in (0, 1]
+    subset_share=1.0,
+    subset_seed=0,  # selects the subset; a whole number of 0 or more
+    image_key='image',  # feature with the image; a text
+    # Feature with the label ('': unlabelled). If it is a sequence of classes, an image can
+    # have several labels; a text or ''
+    label_key='label',
+    # Feature with a sequence of classes. Those that are not also in label_key are ignored in
+    # training and scoring, like VOC2007's difficult objects ('': none are ignored);
+    # a text or ''
+    ignored_label_key='',
+    # Encoded records that each virtual shard buffers for shuffling; with 64 shards that is
+    # 16,384 over all hosts; a whole number of 1 or more
+    shuffle_buffer=256,
+    download=False,  # download and prepare the data set first, if TFDS can; True or False
+    # For slow storage: a folder on this host (local disk or /dev/shm) into which the files of
+    # its shards are copied before the first step (None: no copy);
+    # a path or None
+    cache_dir=None,
+)
 RANGES = dict(
     name=ranges.TEXT, data_dir=ranges.optional(ranges.PATH), train_split=ranges.TEXT,
     validation_split=_OR_EMPTY, test_split=_OR_EMPTY, **splits.HELD_OUT,

@@ -26,6 +26,15 @@ from byol_jax.input_pipeline.records import numbered
 TITLE = 'few-shot'
 METRICS = {'top1_{}_shots': 'top-1, {} per class'}
 MAIN_METRIC = 'top1_{}_shots'
+OPTIONS = dict(
+    # Training images per class; one or more whole numbers of 1 or more, each once
+    shots=(5, 10, 25),
+    # Random draws of the images; their mean score is reported; a whole number of 1 or more
+    draws=5,
+    # One is chosen; one or more numbers above 0, each once
+    l2_values=tuple(10.0 ** (power / 2) for power in range(-8, 13)),
+    seed=0,  # of the draws; a whole number of 0 or more
+)
 RANGES = dict(
     shots=ranges.Several(ranges.whole(1), order='each once'), draws=ranges.whole(1),
     l2_values=ranges.GRID, seed=ranges.SEED)

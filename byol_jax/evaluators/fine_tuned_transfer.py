@@ -10,7 +10,7 @@ import functools
 from typing import Any
 
 from byol_jax import ranges
-from byol_jax.augment.views import CROP_RANGES
+from byol_jax.augment.views import CROP_OPTIONS, CROP_RANGES
 from byol_jax.errors import InputError
 from byol_jax.evaluation import fine_tuned, fine_tuning, grids, scoring
 from byol_jax.evaluation.contract import FitContext, Images
@@ -20,6 +20,24 @@ IN_TABLE = ('top1',)
 REFITS = True
 TRAINS_ENCODER = True
 SEVERAL_LABELS = True
+OPTIONS = dict(
+    # Per 256 images; one of 7 from 1e-4 to 1e-1, log-spaced, is chosen (D.3);
+    # one or more numbers above 0, each once
+    learning_rates=tuple(10.0 ** (power / 2) for power in range(-8, -1)),
+    # Divided by the learning rate; one of 0 and 7 from 1e-6 to 1e-3 is chosen (D.3);
+    # one or more numbers of 0 or more, each once
+    weight_decays=(0.0, *(10.0 ** (power / 2) for power in range(-12, -5))),
+    # Per grid point, and in the final run with the best one (D.3); a whole number of 1 or more
+    steps=20_000,
+    batch_size=256,  # images per step over all devices (D.3); a whole number of 1 or more
+    momentum=0.9,  # Nesterov (D.3); a number in [0, 1)
+    # Metric for the choice: 'top1'; 'mean_per_class' for Aircraft, Pets, Caltech-101 and
+    # Flowers; 'map_voc07' for VOC2007 (D.1, Table 10);
+    # 'top1', 'mean_per_class' or 'map_voc07'
+    metric='top1',
+    view=dict(CROP_OPTIONS),
+    seed=0,  # of the order of the images and the augmentation; a whole number of 0 or more
+)
 RANGES = dict(
     learning_rates=ranges.GRID,
     weight_decays=ranges.Several(ranges.NOT_NEGATIVE, order='each once'), steps=ranges.whole(1),

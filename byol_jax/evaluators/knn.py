@@ -25,6 +25,11 @@ from byol_jax.evaluation.contract import EvalContext, Facts, Features, FitContex
 from byol_jax.evaluation.scoring import ACCURACY, accuracy, label_ranks
 
 TITLE, METRICS, MAIN_METRIC = 'kNN', ACCURACY, 'top1'
+OPTIONS = dict(
+    # Neighbours, at most the number of training images; a whole number of 1 or more
+    k=200,
+    temperature=0.07,  # of their votes; a number above 0
+)
 RANGES = dict(k=ranges.whole(1), temperature=ranges.POSITIVE, query_chunk=ranges.whole(1),
               bank_chunk=ranges.whole(1))
 PROTOCOL = (

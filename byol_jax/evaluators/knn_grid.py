@@ -12,6 +12,13 @@ from byol_jax.evaluation.scoring import ACCURACY
 from byol_jax.evaluators import knn
 
 TITLE, METRICS, MAIN_METRIC = 'kNN, chosen', ACCURACY, 'top1'
+OPTIONS = dict(
+    # Values above the number of training images are left out;
+    # one or more whole numbers of 1 or more, each once
+    k_values=(1, 5, 10, 20, 50, 100, 200),
+    # Of the neighbours' votes; one or more numbers above 0, each once
+    temperatures=(0.01, 0.02, 0.05, 0.07, 0.1, 0.2, 1.0),
+)
 RANGES = dict(k_values=ranges.Several(ranges.whole(1), order='each once'),
               temperatures=ranges.GRID)
 PROTOCOL = (

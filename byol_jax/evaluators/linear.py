@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from byol_jax import ranges
-from byol_jax.augment.views import CROP_RANGES
+from byol_jax.augment.views import CROP_OPTIONS, CROP_RANGES
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.evaluation.contract import EvalContext, Features, FitContext, Images, check_features
@@ -30,6 +30,17 @@ from byol_jax.input_pipeline import prefetch
 
 TITLE, METRICS, MAIN_METRIC = 'linear (C.1)', ACCURACY, 'top1'
 IN_TABLE = ('top5',)
+OPTIONS = dict(
+    # Per 256 images; one is chosen (C.1); one or more numbers above 0, each once
+    learning_rates=(0.4, 0.3, 0.2, 0.1, 0.05),
+    epochs=80.0,  # passes over the training images (C.1); a number above 0
+    batch_size=1024,  # images per step over all devices (C.1); a whole number of 1 or more
+    momentum=0.9,  # Nesterov (C.1); a number in [0, 1)
+    view=dict(CROP_OPTIONS),
+    seed=0,  # of the order of the images and the augmentation; a whole number of 0 or more
+    # Train again on training and held-out images together (not in the paper); True or False
+    refit=False,
+)
 RANGES = dict(
     learning_rates=ranges.GRID, epochs=ranges.POSITIVE, batch_size=ranges.whole(1),
     momentum=ranges.MOMENTUM, view=CROP_RANGES, seed=ranges.SEED, refit=ranges.FLAG)

@@ -24,6 +24,12 @@ from byol_jax.evaluation.scoring import ACCURACY, accuracy, label_ranks
 from byol_jax.input_pipeline.records import numbered
 
 TITLE, METRICS, MAIN_METRIC = 'linear on features', ACCURACY, 'top1'
+OPTIONS = dict(
+    # Factors of |W|^2 / 2; one or more numbers above 0, each once
+    l2_values=tuple(10.0 ** power for power in range(-7, 2)),
+    tolerance=1e-7,  # estimated relative distance from the minimum; a number above 0
+    max_iterations=500,  # of L-BFGS for each l2; a whole number of 1 or more
+)
 RANGES = dict(l2_values=ranges.GRID, tolerance=ranges.POSITIVE, max_iterations=ranges.whole(1))
 PROTOCOL = (
     'Multinomial logistic regression by L-BFGS on cached features of images without augmentation, '

@@ -29,6 +29,18 @@ TITLE, METRICS, MAIN_METRIC = 'linear (D.2)', scoring.TITLES, 'top1'
 IN_TABLE = ('top1',)
 REFITS = True
 SEVERAL_LABELS = True
+OPTIONS = dict(
+    # 45 from 1e-6 to 1e5, log-spaced, for a loss summed over the images; one is chosen (D.2);
+    # one or more numbers above 0, each once
+    l2_values=tuple(10.0 ** (power / 4) for power in range(-24, 21)),
+    # Metric for the choice (D.1, Table 10); 'top1', 'mean_per_class' or 'map_voc07'
+    metric='top1',
+    tolerance=1e-7,  # estimated relative distance from the minimum; a number above 0
+    max_iterations=1000,  # of L-BFGS for each penalty; a whole number of 1 or more
+    # Precision of L-BFGS. A TPU emulates float64 in software: use 'float32' with tolerance
+    # 1e-5 there; 'float32' or 'float64'
+    dtype='float64',
+)
 RANGES = dict(
     l2_values=ranges.GRID, metric=ranges.OneOf(scoring.METRICS), tolerance=ranges.POSITIVE,
     max_iterations=ranges.whole(1), dtype=ranges.OneOf(('float32', 'float64')))

@@ -25,6 +25,31 @@ RETRIEVES = True
 GALLERIES = ('lists', 'train', 'test')
 CMC_AT = (1, 5, 10)
 _BYTES = ranges.whole(1, ranges.LARGEST_64_BITS)
+OPTIONS = dict(
+    # 'lists': the data set lists queries and gallery. For data sets with classes: 'train', the
+    # training images, or 'test', the other test images; 'lists', 'train' or 'test'
+    gallery='train',
+    # Dimensions kept by a PCA whitening fitted on training images (0: no whitening);
+    # a whole number of 0 or more
+    whitening=0,
+    rerank=False,  # by k-reciprocal neighbours (Zhong et al. 2017); True or False
+    # Nearest images that can be reciprocal (section 4.1 there); a whole number of 1 or more
+    k1=20,
+    # Nearest images whose vectors are averaged, at most k1 + 1 (likewise);
+    # a whole number of 1 or more
+    k2=6,
+    original_weight=0.3,  # of the original distance, lambda (likewise); a number in [0, 1]
+    # Depths at which recall is reported; one or more whole numbers of 1 or more, each once
+    recall_at=(10, 100),
+    depth=50,  # images of each ranked list that are written; a whole number of 1 or more
+    # Queries in the picture of each kind: evenly chosen, best and worst (0: no picture);
+    # a whole number of 0 or more
+    pictured=3,
+    # Bytes of similarities held at a time (64 bits); a whole number of 1 or more
+    block_bytes=2 ** 28,
+    # Most bytes that re-ranking may use (64 bits); a whole number of 1 or more
+    most_bytes=2 ** 33,
+)
 RANGES = dict(
     gallery=ranges.OneOf(GALLERIES), whitening=ranges.whole(0), rerank=ranges.FLAG,
     k1=ranges.whole(1), k2=ranges.whole(1), original_weight=ranges.SHARE,

@@ -10,13 +10,28 @@ import functools
 from typing import Any
 
 from byol_jax import ranges, schedules
-from byol_jax.augment.views import CROP_RANGES
+from byol_jax.augment.views import CROP_OPTIONS, CROP_RANGES
 from byol_jax.evaluation import fine_tuned, fine_tuning, grids, scoring
 from byol_jax.evaluation.contract import Facts, FitContext
 
 TITLE, METRICS, MAIN_METRIC = 'fine-tuned (C.1)', scoring.TITLES, 'top1'
 IN_TABLE = ('top5',)
 TRAINS_ENCODER = True
+OPTIONS = dict(
+    # Per 256 images; one is chosen (C.1); one or more numbers above 0, each once
+    learning_rates=(0.01, 0.02, 0.05, 0.1, 0.005),
+    # Passes over the training images; one is chosen (C.1);
+    # one or more numbers above 0, each once
+    epochs=(30.0, 50.0),
+    batch_size=1024,  # images per step over all devices (C.1); a whole number of 1 or more
+    momentum=0.9,  # Nesterov (C.1); a number in [0, 1)
+    # Of the running statistics (the paper is silent; as in pretraining); a number in [0, 1)
+    batch_norm_decay=0.9,
+    view=dict(CROP_OPTIONS),
+    seed=0,  # of the order of the images and the augmentation; a whole number of 0 or more
+    # Most steps per grid point, for trials (0: no limit); a whole number of 0 or more
+    max_steps=0,
+)
 RANGES = dict(
     learning_rates=ranges.GRID, epochs=ranges.GRID, batch_size=ranges.whole(1),
     momentum=ranges.MOMENTUM, batch_norm_decay=ranges.MOMENTUM, view=CROP_RANGES,

@@ -13,25 +13,14 @@ for it; hardware and time have not been measured.
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from experiments.configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
   config = default.get_config().unlock()
   config.data.dataset = 'arrays'
-  config.data.options = dict(
-      images='images.npz',  # .npz with `images` and optionally `labels`, or an .npy; a path
-      # .npy of integers if `images` is an .npy. None: the labels in `images`, if there are any.
-      # 'none': training and test images are read as unlabelled; a path or None
-      labels=ml_collections.config_dict.placeholder(str),
-      # Like `images`; a path or None
-      test_images=ml_collections.config_dict.placeholder(str),
-      # Like `labels`; a path or None
-      test_labels=ml_collections.config_dict.placeholder(str),
-      validation_share=0.1,  # share of the images held out from training; a number in [0, 1)
-      # 0: the largest training label + 1, at most the number of images; a whole number of 0 or more
-      num_classes=0,
-  )
+  config.data.options = plugin_options('datasets', 'arrays')
   config.data.image_size = 32
   config.data.center_share = 1.0  # evaluation sees the whole of these small images
   config.model.encoder_options.update(depth=18, stem='small', first_projection=False)

@@ -21,6 +21,7 @@ As usual for images of 32 pixels, there is no blur, and the stem downsamples les
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
 from experiments.configs import default
 
@@ -30,7 +31,7 @@ def get_config(arguments='') -> ml_collections.ConfigDict:
   if given['size'] not in ('gpu', 'cpu'):
     raise InputError(f'size is {given["size"]!r}; it can be gpu or cpu.')
   config = default.get_config().unlock()
-  config.data.update(dataset='tfds', options=default.tfds_options(), image_size=32,
+  config.data.update(dataset='tfds', options=plugin_options('datasets', 'tfds'), image_size=32,
                      center_share=1.0)  # evaluation sees the whole of these small images
   config.data.options.update(name='cifar10', held_out_images=5000, test_split='test')
   for view in (config.view1, config.view2):

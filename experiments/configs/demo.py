@@ -14,20 +14,14 @@ coefficient is larger, because there are few steps with a small learning rate ea
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from experiments.configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
   config = default.get_config().unlock()
   config.data.dataset = 'shapes'
-  config.data.options = dict(
-      image_size=32,  # pixels; a whole number in [16, 65535]
-      train_examples=8192,  # images; a whole number of 1 or more
-      validation_examples=1024,  # images; a whole number of 1 or more
-      test_examples=2048,  # images; a whole number of 1 or more
-      # Seeds the images, not the run (the recipe was chosen on images of seed 0); a whole number
-      seed=1,
-  )
+  config.data.options = plugin_options('datasets', 'shapes')
   config.data.image_size = 32
   config.data.center_share = 1.0  # evaluation sees the whole of these small images
   config.model.encoder_options.update(depth=10, width=0.25, stem='medium',

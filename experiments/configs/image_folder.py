@@ -16,12 +16,13 @@ and time have not been measured.
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from experiments.configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
   config = default.get_config().unlock()
-  config.data.update(dataset='image_folder', options=default.image_folder_options(),
+  config.data.update(dataset='image_folder', options=plugin_options('datasets', 'image_folder'),
                      pipeline='tf_data', virtual_shards=16)
   config.data.options.labels = 'none'
   config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99)

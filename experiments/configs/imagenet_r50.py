@@ -25,6 +25,7 @@ Preparation: download the two ImageNet archives by hand
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
 from experiments.configs import default
 
@@ -40,7 +41,7 @@ def get_config(arguments='') -> ml_collections.ConfigDict:
                      f'{", ".join(map(str, PRESETS))}. Other numbers: --config.train.epochs=...')
   learning_rate, weight_decay, tau = PRESETS[given['epochs']]
   config = default.get_config().unlock()
-  config.data.update(dataset='tfds', options=default.tfds_options(), pipeline='tf_data',
+  config.data.update(dataset='tfds', options=plugin_options('datasets', 'tfds'), pipeline='tf_data',
                      virtual_shards=64)
   config.model.encoder_options.update(depth=given['depth'], width=given['width'])
   config.train.update(epochs=float(given['epochs']), base_learning_rate=learning_rate, base_tau=tau)

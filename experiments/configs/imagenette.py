@@ -13,12 +13,13 @@ our test split. A tenth of the 9,469 training images, 947, is held out.
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from experiments.configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
   config = default.get_config().unlock()
-  config.data.update(dataset='tfds', options=default.tfds_options(), pipeline='tf_data',
+  config.data.update(dataset='tfds', options=plugin_options('datasets', 'tfds'), pipeline='tf_data',
                      image_size=128, virtual_shards=16)
   config.data.options.name = 'imagenette/160px-v2'
   config.model.encoder_options.depth = 18

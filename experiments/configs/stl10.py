@@ -15,12 +15,13 @@ linear in a smaller setting (ResNet-18, batch 64, 80 epochs, SGD; README of stha
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from experiments.configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
   config = default.get_config().unlock()
-  config.data.update(dataset='stl10', options=default.stl10_options(), image_size=96)
+  config.data.update(dataset='stl10', options=plugin_options('datasets', 'stl10'), image_size=96)
   config.model.encoder_options.depth = 18
   config.train.update(epochs=300.0, batch_size=512, base_learning_rate=0.3, base_tau=0.99)
   config.train.optimizer_options.weight_decay = 1e-6

@@ -15,13 +15,14 @@ measured.
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from experiments.configs import default
 
 
 def get_config(text='') -> ml_collections.ConfigDict:
   given = default.arguments(text, format='veri', root='VeRi', train='')
   config = default.get_config().unlock()
-  config.data.update(dataset='retrieval', options=default.retrieval_options(),
+  config.data.update(dataset='retrieval', options=plugin_options('datasets', 'retrieval'),
                      pipeline='tf_data', virtual_shards=16)
   own = given['format'] in ('csv', 'folders')
   config.data.options.update(format=given['format'], labels='none',

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from byol_jax import build
+from byol_jax.config import plugin_options
 from byol_jax.datasets import tfds as tfds_set
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline import loading, prepared, splits
 from byol_jax.input_pipeline.records import DataError, Shards, one_host
-from experiments.configs import default
 from tests import tiny
 from tests.datasets.test_tfds import (
   OPTIONS,
@@ -264,4 +264,4 @@ def test_without_the_difficult_ones_labels_are_present_or_absent(voc):
 
 
 def test_the_keys_of_the_options_are_those_that_can_be_given():
-  assert set(default.tfds_options()) == set(tfds_set.RANGES)
+  assert set(plugin_options('datasets', 'tfds')) == set(tfds_set.RANGES)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from byol_jax import plugins
+from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
 from byol_jax.evaluation import features
 from byol_jax.evaluation.contract import Features, check_features
-from experiments.configs.eval import default as eval_default
 from tests.evaluators import by_features
 
 NUM_IMAGES = 11
@@ -157,6 +157,6 @@ def test_images_of_several_classes_keep_their_rows_of_labels(split):
 def test_evaluators_of_one_class_refuse_several(name):
   several = Features(np.ones((4, 3), np.float32), np.zeros((4, 2), np.int32), np.arange(4))
   fit, _ = by_features.functions(plugins.load('evaluators', name))
-  options = getattr(eval_default, name)().to_dict()
+  own = plugin_options('evaluators', name).to_dict()
   with pytest.raises(InputError, match='several classes for each image'):
-    fit(several, several, num_classes=2, **options)
+    fit(several, several, num_classes=2, **own)

@@ -7,9 +7,9 @@ from scipy.special import expit, logsumexp
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 
+from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
 from byol_jax.evaluation import logistic_regression
-from experiments.configs.eval import default as eval_default
 
 PROBLEMS = ('digits', 'wine', 'breast_cancer')
 OPTIONS = dict(kind='multinomial', l2_values=(1.,), tolerance=1e-8, max_iterations=1000,
@@ -64,7 +64,7 @@ def test_every_penalty_is_minimised_as_by_newtons_method(problem, index):
 def test_all_penalties_with_the_shipped_tolerance(name):
   """Prints what stands in docs/measurements/evaluations.md: `pytest -m slow -s`."""
   inputs, labels, targets = load(name)
-  inputs, shipped = inputs.astype(np.float32), eval_default.linear_transfer()
+  inputs, shipped = inputs.astype(np.float32), plugin_options('evaluators', 'linear_transfer')
   began = time.perf_counter()
   solutions = list(logistic_regression.path(
       inputs, targets, kind='multinomial', l2_values=L2_VALUES, tolerance=shipped.tolerance,
@@ -98,7 +98,7 @@ def test_rare_classes_are_minimised_at_every_penalty_with_the_shipped_tolerance(
   monkeypatch.setattr(logistic_regression, 'SUM_IN_ITERATIONS', sum_in_iterations)
   inputs, labels, targets = rare_classes('wine')
   assert np.bincount(labels).tolist() == [59, 12, 2]
-  shipped = eval_default.linear_transfer()
+  shipped = plugin_options('evaluators', 'linear_transfer')
   exact = inputs.astype(np.float64)
   for solution in logistic_regression.path(
       inputs, targets, kind='multinomial', l2_values=L2_VALUES, tolerance=shipped.tolerance,

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
 from byol_jax.evaluation import ranking
 from byol_jax.evaluation.contract import EvalContext, Features, FitContext
 from byol_jax.evaluators import retrieval
 from byol_jax.input_pipeline.retrieval_lists import Roles
-from experiments.configs.eval import default
 
 NUM_CLASSES = 6
 
@@ -38,7 +38,8 @@ def never():
 
 def fit(train=never, *, roles=None, **changes):
   """The roles come without labels, as from the caller."""
-  options = default.retrieval().to_dict() | dict(depth=3, recall_at=(5,)) | changes
+  options = plugin_options('evaluators', 'retrieval').to_dict() | dict(
+      depth=3, recall_at=(5,)) | changes
   context = FitContext(NUM_CLASSES, lambda split: dict(train=train, validation=never)[split](),
                        roles=roles and roles._replace(label=None))
   return retrieval.fit(context, **options)

@@ -12,10 +12,10 @@ import pytest
 
 from byol_jax import checkpoint, evaluate, train
 from byol_jax import train_step as byol
+from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline import fingerprint, loading
 from byol_jax.sweep import points as sweep
-from experiments.configs import default
 from tests import tiny
 
 CLASSES, EACH = 'ab', 40
@@ -32,7 +32,8 @@ def write_images(folder, seed=0):
 
 def folder_config(folder, **overrides):
   config = tiny.config(evals__every_epochs=0., train__stop_at_step=1, **overrides).unlock()
-  config.data.dataset, config.data.options = 'image_folder', default.image_folder_options()
+  config.data.dataset = 'image_folder'
+  config.data.options = plugin_options('datasets', 'image_folder')
   config.data.options.train, config.data.pipeline = str(folder), 'tf_data'
   return config
 

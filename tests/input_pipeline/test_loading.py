@@ -11,10 +11,10 @@ from PIL import Image
 import pytest
 
 from byol_jax import build, evaluate, train
+from byol_jax.config import plugin_options
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline import loading, tf_pipeline
-from experiments.configs import default
 from tests import tiny
 
 GOOD, BAD = 70, 50
@@ -59,7 +59,7 @@ def config(folder, other_folder):
     config = tiny.config(train__epochs=1.0, train__warmup_epochs=.2, evals__every_epochs=1.0,
                          **overrides).unlock()
     config.data.update(dataset='image_folder', pipeline='tf_data', center_share=.875)
-    config.data.options = default.image_folder_options()
+    config.data.options = plugin_options('datasets', 'image_folder')
     config.data.options.update(train=str(folder), test=str(other_folder))
     return config
   return make
@@ -133,7 +133,7 @@ def test_the_memory_pipeline_decodes_a_folder_of_one_size(tmp_path):
   for i, image in enumerate(images):
     (folder / f'{i:02}.png').write_bytes(encoded(image))
   data = tiny.config().unlock().data
-  data.dataset, data.options = 'image_folder', default.image_folder_options()
+  data.dataset, data.options = 'image_folder', plugin_options('datasets', 'image_folder')
   data.options.update(train=str(folder), labels='none', validation_share=0.)
   loader = loading.load(data, 'train', purpose='a test', workdir=tmp_path)
   assert loader.data.labels is None
@@ -149,7 +149,7 @@ def test_the_fingerprint_changes_with_every_writing_of_a_file(tmp_path, monkeypa
     (folder / f'{number}.png').write_bytes(encoded(np.zeros((9, 9, 3), np.uint8)))
   data = tiny.config().unlock().data
   data.update(dataset='image_folder', pipeline='tf_data')
-  data.options = default.image_folder_options()
+  data.options = plugin_options('datasets', 'image_folder')
   data.options.update(train=str(folder), labels='none', validation_share=0.)
   fingerprint = lambda: loading.load(
       data, 'train', purpose='a test', workdir=tmp_path).fingerprint()

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline import prepare, preprocess, splits
 from tests import commands
@@ -11,7 +12,6 @@ tf = pytest.importorskip('tensorflow')
 # After TensorFlow, which they import.
 
 
-from experiments.configs import default
 from tests.datasets.test_tfds import features, write_set
 from tests.input_pipeline.test_tf_pipeline import encode
 
@@ -37,7 +37,7 @@ def shrink(source, target, **options):
 
 def images(data_dir):
   """{id: (encoded, label)} as training reads them."""
-  options = default.tfds_options().to_dict() | dict(
+  options = plugin_options('datasets', 'tfds').to_dict() | dict(
       name='tiny', data_dir=str(data_dir), held_out_images=0)
   stream = splits.read('tfds', 'train', purpose='a test', options=options)
   return {int(record['sample_id']): tuple(stream.read(record).values())

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from byol_jax.augment import crops
+from byol_jax.config import plugin_options
 from byol_jax.input_pipeline import loading, preprocess, splits, tf_pipeline
 from byol_jax.input_pipeline.records import DataError, Shards, one_host
 from byol_jax.input_pipeline.streams import Stream
@@ -558,7 +559,7 @@ def test_the_memory_pipeline_gives_every_host_its_part_of_a_tfds_set(
   write_records(tmp_path, [encode(noise(5, 6, 3, seed=i), 'PNG') for i in range(NUM_EXAMPLES)],
                 'png')
   data = dict(default.get_config().data.to_dict(), dataset='tfds', image_size=4,
-              virtual_shards=TOTAL, options=default.tfds_options().to_dict())
+              virtual_shards=TOTAL, options=plugin_options('datasets', 'tfds').to_dict())
   data['options'] |= dict(name='tiny', data_dir=str(tmp_path), test_split='', held_out_images=0)
 
   def batches(index, count):

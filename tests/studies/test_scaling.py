@@ -9,6 +9,7 @@ import pytest
 
 from experiments import scaling
 from byol_jax import train_step as byol
+from byol_jax.config import plugin_options
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from experiments.configs import default, imagenet_r50
@@ -148,7 +149,7 @@ def test_a_folder_without_compilations_is_refused_and_left_alone(tmp_path):
 def test_a_hosts_rate_is_of_its_share_of_the_batches(tmp_path, hosts):
   write_records(tmp_path, [encode(noise(20, 24, 3, seed=i), 'JPEG') for i in range(22)])
   config = default.get_config().unlock()
-  options = default.tfds_options()
+  options = plugin_options('datasets', 'tfds')
   options.update(name='tiny', data_dir=str(tmp_path), test_split='', shuffle_buffer=4)
   config.data.update(dataset='tfds', options=options, virtual_shards=4, image_size=8)
   policies = [config.view1.to_dict(), config.view2.to_dict()]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
-from experiments.configs import default as pretraining
 from experiments.configs.eval import default
 
 METRICS = ('top1', 'mean_per_class', 'map_voc07')
@@ -186,13 +186,12 @@ def data(name: str, smoke: bool = False) -> ml_collections.ConfigDict:
   if name not in DATA_SETS:
     raise InputError(f'{name!r} is no data set of the table; there are {", ".join(DATA_SETS)}.')
   found = DATA_SETS[name]
-  options = dict(tfds=pretraining.tfds_options, image_folder=pretraining.image_folder_options,
-                 stl10=pretraining.stl10_options)[found.dataset]()
-  options.update(found.options)
+  own = plugin_options('datasets', found.dataset)
+  own.update(found.options)
   section = default.get_config().unlock().data
   # The views have the same size as in pretraining: 224 pixels for the paper's encoder.
   section.update(
-      dataset=found.dataset, options=options, center_share=found.center_share,
+      dataset=found.dataset, options=own, center_share=found.center_share,
       pipeline='memory' if name in SMALL_IMAGES else 'tf_data', center_order='resize_first')
   if smoke:
     section.update(image_size=32, virtual_shards=4)

@@ -9,12 +9,12 @@ This runs the quick evaluations; `eval/image_folder.py:linear` is the paper's li
 
 import ml_collections
 
-from experiments.configs import default as pretraining
+from byol_jax.config import plugin_options
 from experiments.configs.eval import default
 
 
 def get_config(evaluators='linear_features,knn') -> ml_collections.ConfigDict:
   config = default.with_evaluators(default.get_config().unlock(), evaluators)
-  config.data.update(dataset='image_folder', options=pretraining.image_folder_options(),
+  config.data.update(dataset='image_folder', options=plugin_options('datasets', 'image_folder'),
                      pipeline='tf_data')
   return config.lock()

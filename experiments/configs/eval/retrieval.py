@@ -23,9 +23,9 @@ with the identities, fast-reid's ResNet-50-ibn reaches mAP 81.9 and rank-1 97.0 
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline.retrieval_lists import FORMATS, GALLERY
-from experiments.configs import default as pretraining
 from experiments.configs.eval import data_sets, default
 
 
@@ -33,7 +33,7 @@ def get_config(words='') -> ml_collections.ConfigDict:
   config = default.with_evaluators(default.get_config().unlock(), 'retrieval')
   config.encoders = ('pretrained', 'random')
   if words in FORMATS:
-    config.data.update(dataset='retrieval', options=pretraining.retrieval_options(),
+    config.data.update(dataset='retrieval', options=plugin_options('datasets', 'retrieval'),
                        pipeline='tf_data')
     config.data.options.format = words
     if words in ('csv', 'folders'):

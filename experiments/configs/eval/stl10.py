@@ -10,12 +10,13 @@ fold and reports the mean of the ten test accuracies. This runs the quick evalua
 
 import ml_collections
 
-from experiments.configs import default as pretraining
+from byol_jax.config import plugin_options
 from experiments.configs.eval import default
 
 
 def get_config(evaluators='linear_features,knn') -> ml_collections.ConfigDict:
   config = default.with_evaluators(default.get_config().unlock(), evaluators)
-  config.data.update(dataset='stl10', options=pretraining.stl10_options(), pipeline='memory')
+  config.data.update(dataset='stl10', options=plugin_options('datasets', 'stl10'),
+                     pipeline='memory')
   config.data.options.unlabelled = False
   return config.lock()

@@ -9,11 +9,11 @@ This runs the quick evaluations; `eval/tfds.py:linear` is the paper's linear eva
 
 import ml_collections
 
-from experiments.configs import default as pretraining
+from byol_jax.config import plugin_options
 from experiments.configs.eval import default
 
 
 def get_config(evaluators='linear_features,knn') -> ml_collections.ConfigDict:
   config = default.with_evaluators(default.get_config().unlock(), evaluators)
-  config.data.update(dataset='tfds', options=pretraining.tfds_options(), pipeline='tf_data')
+  config.data.update(dataset='tfds', options=plugin_options('datasets', 'tfds'), pipeline='tf_data')
   return config.lock()
