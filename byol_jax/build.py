@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: resolved numbers, networks, views, optimizer."""
+"""Builds the parts of a run from its config: resolved numbers, networks, views, optimizer."""
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
@@ -25,17 +25,17 @@ from byol_jax.train_step import Recipe
 
 
 class Resolved(NamedTuple):
-  """What the config comes to with this data set and these devices.
+  """The numbers that follow from a config, its data set and the devices.
 
   num_examples: training images.
-  num_classes: 0 for unlabelled data.
+  num_classes: number of classes; 0 for unlabelled data.
   steps_per_epoch: num_examples / batch_size.
-  max_steps: steps of the run.
+  max_steps: total number of steps in the run.
   warmup_steps: steps until the peak learning rate.
   peak_learning_rate: base_learning_rate * batch_size / 256.
-  checkpoint_every: steps; 0 for the last only.
-  evaluate_every: steps; 0 for never.
-  devices: over all hosts.
+  checkpoint_every: steps between checkpoints; 0 saves only the last step.
+  evaluate_every: steps between evaluations; 0 means never.
+  devices: number of devices over all hosts.
   """
 
   num_examples: int
@@ -53,15 +53,15 @@ def resolve(config: ml_collections.ConfigDict, data: Batches | Selected) -> Reso
   """Epochs to steps, learning rate to this batch; checks what must fit together.
 
   Raises:
-    InputError: what `check_pretraining` refuses, images with several labels, no
-      step in the run, a warm-up as long as the run, or fewer images than virtual shards or the
-      neighbours of kNN.
+    InputError: `check_pretraining` rejects the config, images have several labels, the run
+      has no steps, the warm-up is as long as the run, or there are fewer images than virtual
+      shards or kNN neighbours.
   """
   check_pretraining(config, jax.device_count())
   train, batch_size = config.train, config.train.batch_size
   if data.multi_label:
     raise InputError('data.options.label_key names several classes for one image, which the '
-                     "online classifier does not take; set it to '' for unlabelled images.")
+                     "online classifier does not support; set it to '' for unlabelled images.")
   to_steps = functools.partial(schedules.num_steps, num_examples=data.num_examples,
                                batch_size=batch_size)
   max_steps, warmup_steps = to_steps(train.epochs), to_steps(train.warmup_epochs)
@@ -72,8 +72,8 @@ def resolve(config: ml_collections.ConfigDict, data: Batches | Selected) -> Reso
   if warmup_steps >= max_steps:
     raise InputError(f'The warm-up of {train.warmup_epochs} epochs ({warmup_steps} steps) is not '
                      f'shorter than the run of {train.epochs} epochs ({max_steps} steps); lower '
-                     'train.warmup_epochs. For the first steps of a longer run set '
-                     'train.stop_at_step and leave the epochs.')
+                     'train.warmup_epochs. To run only the first steps of a longer run, set '
+                     'train.stop_at_step and keep train.epochs.')
   check_steps(train, max_steps)
   labelled = data.num_classes > 0
   evaluate_every = to_steps(config.evals.every_epochs) if labelled else 0
@@ -91,18 +91,18 @@ def resolve(config: ml_collections.ConfigDict, data: Batches | Selected) -> Reso
 
 
 def build_model(config: Mapping[str, Any], num_classes: int) -> model.Model:
-  """The networks of a config's `model` section, as a plain or a config dict."""
+  """Builds the networks from a config's `model` section, a plain dict or a ConfigDict."""
   return model.build(num_classes=num_classes,
                      **{key: plain(value) for key, value in config.items()})
 
 
 def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recipe:
-  """The functions of a pretraining run."""
+  """Builds the functions of a pretraining run."""
   train = config.train
   dtype = jnp.promote_types(jnp.dtype(config.model.compute_dtype), jnp.float32)
   return Recipe(
       model=build_model(config.model, resolved.num_classes),
-      # Named, so that profiles tell it from the networks.
+      # The name separates it from the networks in profiles.
       views=jax.named_scope('views')(functools.partial(
           views.random_views, form=views.FORMS[config.data.pipeline], seed=config.seed,
           policies=policies(config), image_size=config.data.image_size, dtype=dtype)),
@@ -121,7 +121,7 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
 
 
 def policies(config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
-  """Of all views of an image: the two large ones, then any small ones."""
+  """The augmentation policies of all views of an image: two large ones, then any small ones."""
   small = config.view_small.to_dict()
   return [config.view1.to_dict(), config.view2.to_dict(), *[small] * small['count']]
 
@@ -151,21 +151,21 @@ def encoder_function(networks: model.Model, data: Mapping[str, Any], form: views
 
 
 def check_differing(workdir: os.PathLike, step: int, differing: Sequence[str]) -> None:
-  """Raises InputError where there are lines of `differing_keys` for the run in a workdir."""
+  """Raises InputError if `differing` (from `differing_keys`) has any lines for a workdir's run."""
   if differing:
     raise InputError(
-        f'{workdir} holds a run at step {step} with another config. These keys differ '
+        f'{workdir} has a run at step {step} with another config. These keys differ '
         '(saved -> given):\n  ' + '\n  '.join(differing) +
-        '\nGive the saved values to resume it, or another --workdir to start anew.')
+        '\nGive the saved values to resume it, or another --workdir to start a new run.')
 
 
 def check_same_job(config: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
-  """Checks that all processes of a job were given the same run; all of them call it.
+  """Checks that all processes of a job were given the same run. All of them must call it.
 
-  They would train apart from each other, or wait for each other for ever.
+  Otherwise they would train different models, or wait for each other forever.
 
   Raises:
-    InputError: on all processes, where the configs of two differ, or what they come to.
+    InputError: on all processes, if the configs or resolved values of any two differ.
   """
   runs = [json.loads(text) for text in processes.texts_of_all(json.dumps([config, resolved]))]
   for process, run in enumerate(runs):
@@ -180,14 +180,14 @@ def check_same_job(config: Mapping[str, Any], resolved: Mapping[str, Any]) -> No
 
 
 def check_pretraining(config: ml_collections.ConfigDict, devices: int) -> None:
-  """Checks all that can be known of a pretraining from its config but `check_data`.
+  """Checks everything that the config alone determines, except the `data` section.
 
   Args:
     config: as `experiments/configs/default.py` documents it.
-    devices: over all hosts, which must divide the batch.
+    devices: number of devices over all hosts; it must divide the batch size.
 
   Raises:
-    InputError: a value out of its range, or values that cannot be together.
+    InputError: a value is out of its range, or values conflict with each other.
   """
   values = config.to_dict()
   ranges.check('', values, PRETRAINING)
@@ -200,28 +200,28 @@ def check_pretraining(config: ml_collections.ConfigDict, devices: int) -> None:
   model.check(*(networks[key] for key in ('projector', 'predictor', 'small_predictor',
                                           'compute_dtype')))
   if train['target_statistics'] != 'batch' and train['target'] != 'moving_average':
-    raise InputError(f'train.target_statistics is {train["target_statistics"]!r}, which only the '
-                     f'target moving_average has, and train.target {train["target"]!r}; set '
+    raise InputError(f'train.target_statistics is {train["target_statistics"]!r}, which only '
+                     f'train.target moving_average supports, not {train["target"]!r}; set '
                      "train.target_statistics to 'batch'.")
   if networks['small_predictor'] and not values['view_small']['count']:
     raise InputError(f'model.small_predictor is {networks["small_predictor"]} without small views '
                      '(view_small.count is 0); set it to ().')
   if train['warmup_epochs'] >= train['epochs']:
     raise InputError(f'train.warmup_epochs is {train["warmup_epochs"]}, not shorter than the run '
-                     f'of train.epochs {train["epochs"]}; lower it. For the first steps of a '
-                     'longer run set --config.train.stop_at_step and leave the epochs.')
+                     f'of train.epochs {train["epochs"]}; lower it. To run only the first steps of '
+                     'a longer run, set --config.train.stop_at_step and keep train.epochs.')
   parallel.check_batch_size(train['batch_size'], values['data']['virtual_shards'],
                             parts=train['accumulation_steps'], devices=devices)
 
 
 def check_data(section: Mapping[str, Any]) -> None:
-  """Raises InputError for a `data` section of plain dicts that no split can be read with."""
+  """Raises InputError if no split can be read with this `data` section (plain dicts)."""
   ranges.check('data', section, DATA)
   splits.divide_options(section['dataset'], section['options'])
 
 
 def check_steps(train: ml_collections.ConfigDict, max_steps: int) -> None:
-  """Raises InputError for steps per dispatch that the run has not."""
+  """Raises InputError if the steps per dispatch do not fit the length of the run."""
   stop, each = train.stop_at_step, train.steps_per_dispatch
   if each > max_steps:
     raise InputError(f'train.steps_per_dispatch cannot be {each} in a run of {max_steps} steps.')

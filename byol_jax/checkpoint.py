@@ -1,12 +1,12 @@
-"""Save and restore of a run through Orbax.
+"""Saves and restores a run through Orbax.
 
-A checkpoint of step N is the folder `<workdir>/checkpoints/N` with four trees,
+The checkpoint of step N is the folder `<workdir>/checkpoints/N`. It has four trees,
 `online`, `target`, `state` (BatchNorm statistics of both networks) and `optimizer`
 (its state), and `meta`: config, resolved values, shapes, and a sha256 of each tree.
-Orbax writes it in the background and commits it, by a rename or in an object store by
-the file COMMITTED: what `steps` lists is whole. Altered bytes load without an error in
-Orbax, hence the digests: every restore compares them. A checkpoint that is damaged is
-named and left aside, and the newest sound one is used.
+Orbax writes it in the background and commits it by a rename, or in an object store by
+the file COMMITTED, so every step that `steps` lists is complete. Orbax loads altered bytes
+without an error, so every restore compares the digests. A damaged checkpoint is
+reported and skipped, and the newest valid one is used.
 
 The folder may lie in an object store. In a job of several processes all of them call
 `saving`, `save` and the restoring functions; the arrays are the same on each.
@@ -37,22 +37,22 @@ from byol_jax.train_step import TrainState
 
 TREES = ('online', 'target', 'state', 'optimizer')
 BEST_METRIC = 'knn/top1'
-# In a folder of an object store, which cannot be renamed, once all of it is there.
+# Marks a complete folder in an object store, where folders cannot be renamed.
 COMMITTED = 'commit_success.txt'
-PAUSE = 2.  # seconds before a read that failed is tried again
+PAUSE = 2.  # seconds before a failed read is retried
 
 Meta = dict[str, Any]
 
 
 class SaveFailed(InputError):
-  """A checkpoint that could not be written; says why and what is left."""
+  """A checkpoint could not be written; the message says why and which one is the last."""
 
 
 class Damaged(InputError):
-  """A checkpoint whose files are missing, truncated or altered; names it."""
+  """A checkpoint has missing, truncated or altered files; the message names it."""
 
 
-# Orbax logs some fifty lines per save, and warns where a save has no metric to rank by.
+# Orbax logs about fifty lines per save, and warns when a save has no metric to rank by.
 logging.getLogger('absl').addFilter(
     lambda record: 'orbax' not in record.pathname or record.levelno >= logging.ERROR)
 
@@ -67,18 +67,18 @@ def trees_of(state: TrainState) -> dict[str, tensors.Tree]:
 @contextlib.contextmanager
 def saving(workdir: str | os.PathLike, *, keep_last: int, keep_best: int
            ) -> Iterator[ocp.CheckpointManager]:
-  """Opens the checkpoints of a workdir for writing; the end waits for the last save.
+  """Opens the checkpoints of a workdir for writing; on exit it waits for the last save.
 
   Keeps the newest `keep_last` and the best `keep_best` by `knn/top1`.
 
   Raises:
-    SaveFailed: a save in the background has failed, noticed at the next one or at the end.
+    SaveFailed: a background save failed; raised at the next save or on exit.
   """
   checkpoints = _manager(workdir, keep_last, keep_best)
   try:
     yield checkpoints
   except BaseException:
-    # What is being saved is still worth having; the first error is the one to tell.
+    # Let the save in progress finish, but report the first error.
     with contextlib.suppress(Exception):
       checkpoints.close()
     raise
@@ -93,32 +93,32 @@ def _manager(workdir, keep_last: int, keep_best: int) -> ocp.CheckpointManager:
                                         keep_checkpoints_without_metrics=False)]
   options = ocp.CheckpointManagerOptions(
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-      # Without it Orbax does not write the metrics that the policy above reads.
+      # Without this, Orbax does not write the metrics that the policy above reads.
       best_fn=best,
-      # What a process that was killed has left of a save.
+      # Removes partial saves left by a killed process.
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True)
   folder = _folder(workdir)
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise InputError(f'{folder} cannot be made ({error.strerror}); give another --workdir.'
+    raise InputError(f'{folder} cannot be created ({error.strerror}); give another --workdir.'
                      ) from error
   return ocp.CheckpointManager(folder, options=options, item_names=(*TREES, 'meta'))
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState, meta: Mapping[str, Any],
          metrics: Mapping[str, float]) -> None:
-  """Starts to save a state in the background.
+  """Starts saving a state in the background.
 
   Args:
     checkpoints: from `saving`.
-    state: NumPy arrays that nobody changes afterwards (`parallel.fetch`).
-    meta: JSON values to keep with it.
-    metrics: may hold BEST_METRIC, by which the best checkpoint is kept.
+    state: NumPy arrays that must not change afterwards (from `parallel.fetch`).
+    meta: JSON values to save with it.
+    metrics: may contain BEST_METRIC, which ranks the checkpoints to keep.
 
   Raises:
-    SaveFailed: this save, or the one before, could not be written.
+    SaveFailed: this save or the previous one could not be written.
   """
   trees = trees_of(state)
   meta = dict(meta, step=int(state.step), digests={k: tensors.digest(v) for k, v in trees.items()},
@@ -130,13 +130,13 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, meta: Mapping[st
     begun = checkpoints.save(int(state.step), metrics=best, args=ocp.args.Composite(
         meta=ocp.args.JsonSave(meta), **items))
   if not begun:
-    raise SaveFailed(f'Step {int(state.step)} is not saved in {checkpoints.directory}: there is '
-                     'a checkpoint of this or a later step, which this run has not made. Move it '
-                     'away, and give the same command again.')
+    raise SaveFailed(f'Step {int(state.step)} was not saved in {checkpoints.directory}: there is '
+                     'already a checkpoint of this or a later step from another run. Move it '
+                     'away and run the same command again.')
 
 
 def steps(workdir: str | os.PathLike) -> list[int]:
-  """The steps of the complete checkpoints in a workdir, ascending; empty without any."""
+  """The steps of the complete checkpoints in a workdir, ascending; empty if there are none."""
   folder = _folder(workdir)
   if not folder.is_dir():
     return []
@@ -150,7 +150,7 @@ def _is_checkpoint(path: epath.Path) -> bool:
 
 
 def damage(workdir: str | os.PathLike, step: int) -> str:
-  """What is wrong with a checkpoint, in words; '' where all its digests agree."""
+  """Describes what is wrong with a checkpoint; '' if all its digests match."""
   try:
     _read_step(workdir, TREES, step)
   except Damaged as error:
@@ -159,10 +159,10 @@ def damage(workdir: str | os.PathLike, step: int) -> str:
 
 
 def newest_sound(workdir: str | os.PathLike, names: Sequence[str] = TREES) -> int:
-  """The newest step of which `names` are sound; says on stderr which newer ones are not.
+  """The newest step whose trees `names` are valid; warns on stderr about damaged newer ones.
 
   Raises:
-    InputError: there is no checkpoint, or none is sound.
+    InputError: there is no checkpoint, or none is valid.
   """
   found, errors = steps(workdir), []
   for step in reversed(found):
@@ -173,13 +173,13 @@ def newest_sound(workdir: str | os.PathLike, names: Sequence[str] = TREES) -> in
       errors.append(error)
       print(f'WARNING {error}', file=sys.stderr, flush=True)
   if errors:
-    raise InputError(f'None of the {len(found)} checkpoints in {_folder(workdir)} is sound; the '
+    raise InputError(f'None of the {len(found)} checkpoints in {_folder(workdir)} is valid; the '
                      f'newest: {errors[0]}')
   raise _none(workdir)
 
 
 def set_aside(workdir: str | os.PathLike, after: int) -> None:
-  """Moves the checkpoints after a step out of the way of those that will be written anew."""
+  """Moves the checkpoints after a step away, because the run will write these steps again."""
   for step in [step for step in steps(workdir) if step > after]:
     aside = _folder(workdir).parent / 'damaged_checkpoints'
     aside.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def set_aside(workdir: str | os.PathLike, after: int) -> None:
 
 
 def read_meta(workdir: str | os.PathLike, step: int | None = None) -> Meta:
-  """`restore_trees` of no tree: the `meta` of a checkpoint."""
+  """Reads the `meta` of a checkpoint; like `restore_trees` without any tree."""
   return restore_trees(workdir, (), step)[1]
 
 
@@ -198,11 +198,11 @@ def restore_trees(workdir: str | os.PathLike, names: Sequence[str], step: int | 
   """Reads and verifies some of the TREES as NumPy, with the checkpoint's meta.
 
   Args:
-    names: of the trees.
-    step: of the checkpoint; where None, the newest of which these trees are sound.
+    names: which trees to read.
+    step: step of the checkpoint; if None, the newest one whose `names` are valid.
 
   Raises:
-    InputError: no such checkpoint, or a tree whose digest is not the saved one.
+    InputError: there is no such checkpoint, or the digest of a tree does not match.
   """
   if step is None:
     step = newest_sound(workdir, names)
@@ -213,14 +213,14 @@ def restore_trees(workdir: str | os.PathLike, names: Sequence[str], step: int | 
 
 def restore(workdir: str | os.PathLike, like: TrainState, step: int | None = None
             ) -> tuple[TrainState, Meta]:
-  """The verified state of a checkpoint as NumPy, for any number of devices.
+  """Reads and verifies the state of a checkpoint as NumPy, for any number of devices.
 
   Args:
-    like: a state of the same networks and optimizer, of which only the shapes matter.
-    step: of the checkpoint; the newest sound one where None.
+    like: a state of the same networks and optimizer; only its shapes matter.
+    step: step of the checkpoint; the newest valid one if None.
 
   Raises:
-    InputError: no such checkpoint, damaged, or of another architecture.
+    InputError: the checkpoint is missing, damaged, or of another architecture.
   """
   if step is None:
     step = newest_sound(workdir)
@@ -252,7 +252,7 @@ def _none(workdir, step: int | None = None) -> InputError:
 def _as_save_failed(workdir) -> Iterator[None]:
   try:
     yield
-  # The storage layer has many kinds of error; a full disk is the commonest.
+  # The storage layer raises many kinds of error; a full disk is the most common cause.
   except Exception as error:
     if processes.has_lost_one(error):
       raise
@@ -262,15 +262,15 @@ def _as_save_failed(workdir) -> Iterator[None]:
 def _save_failed(workdir, error: Exception) -> SaveFailed:
   reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), '')
   found = steps(workdir)
-  left = (f'the last whole checkpoint is that of step {found[-1]}' if found
+  left = (f'the last complete checkpoint is step {found[-1]}' if found
           else 'there is no earlier one')
   return SaveFailed(f'A checkpoint in {_folder(workdir)} could not be written '
                     f'({type(error).__name__}: {reason.strip()[-300:]}); {left}. Free space or '
-                    'repair the storage, and give the same command again: it goes on from there.')
+                    'repair the storage, then run the same command again: it resumes from there.')
 
 
 def _read_step(workdir, names: Sequence[str], step: int) -> tuple[dict[str, tensors.Tree], Meta]:
-  """Trees and meta of a step; raises Damaged where a digest is not the saved one."""
+  """The trees and meta of a step; raises Damaged if a digest does not match."""
   meta = _read(workdir, step, 'meta', ocp.args.JsonRestore())
   if not _is_meta(meta, step):
     raise _damaged(workdir, step, 'meta')
@@ -283,24 +283,24 @@ def _read_step(workdir, names: Sequence[str], step: int) -> tuple[dict[str, tens
 
 
 def _is_meta(meta: Any, step: int) -> bool:
-  """Whether it is the meta of this step, as it was saved."""
+  """Whether `meta` belongs to this step and is unchanged since it was saved."""
   digests = meta.get('digests') if isinstance(meta, dict) else None
   return (isinstance(digests, dict) and digests.get('meta') == _meta_digest(meta)
           and meta['step'] == step)
 
 
 def _read(workdir, step: int, name: str, args, attempts: int = 3) -> Any:
-  """One item of a checkpoint; what the reader raises becomes Damaged with its name."""
+  """Reads one item of a checkpoint; turns errors of the reader into Damaged with its name."""
   handler = ocp.JsonCheckpointHandler() if name == 'meta' else ocp.StandardCheckpointHandler()
   try:
-    # The handler alone: a Checkpointer would wait for the other processes of a job.
+    # Only the handler: a Checkpointer would wait for the other processes of a job.
     return handler.restore(_folder(workdir) / str(step) / name, args=args)
   except (MemoryError, PermissionError) as error:
     raise InputError(f'{_folder(workdir) / str(step)}: {name} cannot be read '
                      f'({type(error).__name__}: {error}).') from error
-  # Damaged files surface as many kinds of error from the storage layer.
+  # The storage layer reports damaged files with many kinds of error.
   except Exception as error:
-    # A disk that fails in passing must not lose a sound checkpoint.
+    # A temporary disk failure must not discard a valid checkpoint.
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and attempts > 1:
       time.sleep(PAUSE)
       return _read(workdir, step, name, args, attempts - 1)
@@ -310,8 +310,8 @@ def _read(workdir, step: int, name: str, args, attempts: int = 3) -> Any:
 
 
 def _damaged(workdir, step: int, name: str, kind: str = '') -> Damaged:
-  return Damaged(f'{_folder(workdir) / str(step)}: {name} is damaged: missing files, or '
-                 f'its sha256 is not the one saved with it{kind}.')
+  return Damaged(f'{_folder(workdir) / str(step)}: {name} is damaged: files are missing, or '
+                 f'its sha256 does not match the saved one{kind}.')
 
 
 def _meta_digest(meta: Mapping[str, Any]) -> str:

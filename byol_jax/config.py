@@ -1,4 +1,4 @@
-"""Configs as dicts: flat keys, overrides, differences."""
+"""Configs as dicts: flat keys, overrides and differences."""
 
 from collections.abc import Mapping, Sequence
 import difflib
@@ -13,23 +13,23 @@ from byol_jax.input_pipeline.batches import PIPELINES
 from byol_jax.losses import targets
 from byol_jax.ranges import OPTIONS, OneOf, Range, Several, Table, number, whole
 
-# Keys that may change when a run is resumed: they leave the weights alone.
+# Keys that may change when a run is resumed: they do not affect the weights.
 MAY_CHANGE = ('log.', 'checkpoint.', 'evals.', 'resolved.checkpoint_every',
               'resolved.evaluate_every', 'resolved.devices', 'train.stop_at_step',
               'data.workers', 'data.unreadable', 'data.changed_files', 'data.options.test')
-# Keys in which the processes of a job may differ, besides where each finds the data.
+# Keys that may differ between the processes of a job, besides the location of the data.
 MAY_DIFFER = ('data.workers', 'data.locations')
-# What the files of the data come to, if those are known to be the same or are accepted.
+# Values derived from the data files; not compared if the files are the same or accepted.
 FOLLOWS_FROM_FILES = ('resolved.num_examples', 'resolved.steps_per_epoch', 'resolved.max_steps',
                       'resolved.warmup_steps')
 
 
 def overridden(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
                ) -> ml_collections.ConfigDict:
-  """The config with keys such as 'train.epochs' set; the config keeps its types.
+  """Returns the config with keys such as 'train.epochs' set; the types stay the same.
 
   Raises:
-    InputError: a key that the config has not, or a value of another type.
+    InputError: the config does not have a key, or a value has another type.
   """
   for path, value in overrides.items():
     *sections, key = path.split('.')
@@ -52,7 +52,7 @@ def overridden(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
 
 
 def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """{'train.epochs': 1.0} for {'train': {'epochs': 1.0}}."""
+  """Flattens a config: {'train': {'epochs': 1.0}} -> {'train.epochs': 1.0}."""
   result = {}
   for key, value in config.items():
     inside = isinstance(value, Mapping) and value
@@ -61,7 +61,7 @@ def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The flat config without what small views are like, where there are none."""
+  """The flat config, without the keys of small views if there are no small views."""
   keys = flat(config)
   return {key: value for key, value in keys.items() if keys['view_small.count']
           or not key.startswith('view_small.') or key == 'view_small.count'}
@@ -75,13 +75,13 @@ def differing_keys(saved: Mapping[str, Any], current: Mapping[str, Any], prefix:
     old, new = saved.get(key, '(absent)'), current.get(key, '(absent)')
     if isinstance(old, Mapping) and isinstance(new, Mapping):
       lines += differing_keys(old, new, f'{prefix}{key}.')
-    elif old != new and not (old != old and new != new):  # NaN is not itself
+    elif old != new and not (old != old and new != new):  # NaN != NaN
       lines.append(f'{prefix}{key}: {old} -> {new}')
   return lines
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as JSON gives it back: tuples become lists."""
+  """The config as it reads back from JSON: tuples become lists."""
   return _listed(config.to_dict())
 
 
@@ -93,7 +93,7 @@ def _listed(value):
 
 
 def plain(value):
-  """Config and JSON values as the library takes them: dicts and tuples."""
+  """Converts config and JSON values to what the library takes: dicts and tuples."""
   if isinstance(value, ml_collections.ConfigDict):
     value = value.to_dict()
   if isinstance(value, Mapping):
@@ -172,7 +172,7 @@ def plugin_options(kind: str, name: str) -> ml_collections.ConfigDict:
 
 
 def table_of(config: ml_collections.ConfigDict) -> Table:
-  """The ranges of a pretraining's or evaluation's keys, those of its plug-ins' options too."""
+  """The ranges of all keys of a pretraining or evaluation config, with its plug-ins' options."""
   own = lambda kind, name: getattr(plugins.load(kind, name), 'RANGES', {}) if name else {}
   options = own('datasets', config.data.dataset)
   if 'evaluators' in config:
@@ -189,7 +189,7 @@ def table_of(config: ml_collections.ConfigDict) -> Table:
 
 
 def range_of(config: ml_collections.ConfigDict, key: str) -> Range | None:
-  """The range of a key such as 'train.epochs'; None where a plug-in says nothing of it."""
+  """The range of a key such as 'train.epochs'; None if its plug-in does not declare one."""
   found = table_of(config)
   for part in key.split('.'):
     found = found.get(part) if isinstance(found, Mapping) else None

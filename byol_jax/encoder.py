@@ -14,14 +14,14 @@ from byol_jax.errors import InputError
 
 
 class Encoder(NamedTuple):
-  """A frozen encoder that can be called.
+  """A callable frozen encoder.
 
   encode: pure function of (variables, images) -> embeddings [B, D].
   variables: its parameters and BatchNorm statistics.
-  image_size: side in pixels of the images it was trained on.
+  image_size: side length in pixels of the images it was trained on.
   embedding_size: D.
-  image_mean: subtracted from images in [0, 1], per channel; `encode` does so itself.
-  image_std: divides them afterwards; likewise.
+  image_mean: per-channel mean of images in [0, 1]; `encode` subtracts it.
+  image_std: per-channel standard deviation; `encode` divides by it afterwards.
   """
 
   encode: Callable[..., jax.Array]
@@ -32,12 +32,12 @@ class Encoder(NamedTuple):
   image_std: tuple[float, ...]
 
   def __call__(self, images) -> jax.Array:
-    """Images [B, H, W, 3], floats in [0, 1] -> embeddings float32 [B, D].
+    """Maps images [B, H, W, 3], floats in [0, 1], to float32 embeddings [B, D].
 
-    Other sizes than `image_size` work, but the encoder has not seen them.
+    Sizes other than `image_size` work, but the encoder was not trained on them.
 
     Raises:
-      InputError: another shape, integers, or values outside [0, 1].
+      InputError: the images have another shape, are integers, or have values outside [0, 1].
     """
     try:
       images = np.asarray(images)
@@ -54,21 +54,21 @@ class Encoder(NamedTuple):
 
 
 def load_encoder(path: str | os.PathLike, step: int | None = None) -> Encoder:
-  """The online encoder of a pretraining workdir, BatchNorm in evaluation mode.
+  """Loads the online encoder of a pretraining workdir, with BatchNorm in evaluation mode.
 
   Args:
     path: workdir of a pretraining run.
-    step: of the checkpoint; the newest where None.
+    step: step of the checkpoint; the newest valid one if None.
 
   Raises:
-    InputError: no checkpoint, a damaged one, or one of another architecture.
+    InputError: the checkpoint is missing, damaged, or of another architecture.
   """
   devices.check_platforms()
   trees, meta = checkpoint.restore_trees(path, ('online', 'state'), step)
   config = meta['config']
   networks = build.build_model(config['model'], meta['resolved']['num_classes'])
   size = config['data']['image_size']
-  # Shapes alone: images of a large size would fill the memory.
+  # Only shapes: real images of a large size would fill the memory.
   images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
   shapes, _ = jax.eval_shape(networks.init, jax.random.key(0), images)
   tensors.check(tensors.describe(trees['online']), tensors.describe(shapes),

@@ -1,8 +1,8 @@
-"""The error of a user's input: one line that says what, where and what to do."""
+"""The error for user input: one line that says what is wrong, where, and what to do."""
 
 
 class InputError(ValueError):
-  """A config, a file or a data set that cannot be used; the commands print it and exit."""
+  """A config, file or data set cannot be used; the commands print the message and exit."""
 
 
 def counted(number: int, one: str, many: str = '') -> str:

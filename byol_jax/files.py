@@ -1,4 +1,4 @@
-"""Paths that users give, and files of runs and reports: whole, or not there."""
+"""Paths that users give, and atomic writes of the files of runs and reports."""
 
 from collections.abc import Iterator
 import contextlib
@@ -15,21 +15,21 @@ import jax
 
 from byol_jax.errors import InputError
 
-# Of object stores that can be read and written.
+# The object stores that can be read and written.
 STORE = 'gs'
-# Seconds after which a partial file is what a killed writer has left.
+# A partial file not written to for this many seconds was left by a killed writer.
 ABANDONED = 3600.
 PARTIAL = re.compile(r'\.[0-9a-f]{32}\.partial$')
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[epath.Path]:
-  """Gives a path beside `path`; the file written there takes its place when the context ends.
+  """Yields a path beside `path`; the file written there replaces `path` when the context ends.
 
-  Until then, and where the context ends with an error, what was at `path` stays. The
-  temporary name is unique, so that several writers do not meet; the last one to end decides.
-  A writer that is killed leaves its partial file; the next writer in the same local folder
-  removes it when it has not been written to for ABANDONED seconds.
+  Until then, or if the context ends with an error, the old file at `path` stays. The
+  temporary name is unique, so writers do not collide; the last one to finish wins.
+  A killed writer leaves its partial file; the next writer in the same local folder
+  removes it once it has not been written to for ABANDONED seconds.
 
   Args:
     path: local, or of an object store such as gs://bucket/name.
@@ -52,12 +52,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[epath.Path]:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = 'w', **arguments) -> Iterator[IO[Any]]:
-  """Opens a file for writing, which takes its place at `path` as that of `atomic_path`.
+  """Opens a file for writing, which replaces `path` on exit as in `atomic_path`.
 
   Args:
     path: local, or of an object store such as gs://bucket/name.
     mode: 'w' for text in UTF-8, 'wb' for bytes.
-    **arguments: of `open`, for local files.
+    **arguments: passed to `open` for local files.
 
   Raises:
     OSError: the file cannot be written.
@@ -71,14 +71,14 @@ def atomic_write(path: str | os.PathLike, mode: str = 'w', **arguments) -> Itera
 
 
 def checked_path(path: str | os.PathLike, name: str = 'The path') -> str:
-  """The path with ~ expanded.
+  """Returns the path with ~ expanded.
 
   Args:
     path: local, or of an object store.
-    name: what messages call it, '--workdir' for one.
+    name: what messages call it, for example '--workdir'.
 
   Raises:
-    InputError: it is empty, or has a form that no path here has.
+    InputError: the path is empty, or has a form that is not supported.
   """
   text = os.fspath(path)
   scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]+):(/+)', text)
@@ -86,34 +86,34 @@ def checked_path(path: str | os.PathLike, name: str = 'The path') -> str:
     raise InputError(f'{name} is empty: is a shell variable not set? Give a path, . for this '
                      'folder.')
   if text != text.strip() or not text.isprintable():
-    raise InputError(f'{name} is {text!r}, with white space at an end or a character that cannot '
-                     'be printed; give the path without it.')
+    raise InputError(f'{name} is {text!r}, with leading or trailing white space or an unprintable '
+                     'character; give the path without it.')
   if re.match(r'\$\{?\w', text):
-    raise InputError(f'{name} is {text}, a shell variable in the place of its value; leave out the '
-                     'quotes that keep the shell from reading it.')
+    raise InputError(f'{name} is {text}, the name of a shell variable instead of its value; remove '
+                     'the quotes that stop the shell from expanding it.')
   if re.match(r'(gs|s3):[^/]', text):
     raise InputError(f'{name} is {text}; an object store is {STORE}://BUCKET/..., with two '
                      'slashes and the name of a bucket.')
   if re.match(r'[A-Za-z]:[\\/]', text) or text.startswith('\\\\'):
-    raise InputError(f'{name} is {text}, a path of Windows; under WSL the drive C: is /mnt/c.')
+    raise InputError(f'{name} is {text}, a Windows path; under WSL the drive C: is /mnt/c.')
   if scheme and scheme[1] != STORE:
-    raise InputError(f'{name} is {text}; of object stores and URLs only {STORE}://BUCKET/... can '
-                     'be used. Give such a path or a local one.')
+    raise InputError(f'{name} is {text}; of object stores and URLs, only {STORE}://BUCKET/... is '
+                     'supported. Give such a path or a local one.')
   if scheme and not re.match(f'{STORE}://[^/]', text):
     raise InputError(f'{name} is {text}; an object store is {STORE}://BUCKET/..., with two '
                      'slashes and the name of a bucket.')
   expanded = text if scheme else os.path.expanduser(text)
   if expanded.startswith('~'):
     raise InputError(f'{name} is {text}, and there is no user {text.split("/")[0][1:]}; give ./'
-                     f'{text} for a path that begins with ~.')
+                     f'{text} for a path that starts with ~.')
   return expanded
 
 
 def check_writable(path: str | os.PathLike) -> None:
-  """Tries whether `atomic_write` can write a file, before hours of work for what is in it.
+  """Checks that `atomic_write` can write a file, before hours of work to produce its contents.
 
   Raises:
-    OSError: it cannot; what is at `path` stays as it is.
+    OSError: it cannot. An existing file at `path` is not changed.
   """
   if epath.Path(path).is_dir():
     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
@@ -128,7 +128,7 @@ def _beside(path: str | os.PathLike) -> epath.Path:
 
 
 def remove_abandoned(folder: str | os.PathLike) -> None:
-  """Removes the partial files in a local folder that nobody has written to for ABANDONED s."""
+  """Removes partial files in a local folder that were last written to over ABANDONED s ago."""
   with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
     for entry in entries:
       if PARTIAL.search(entry.name):
@@ -138,7 +138,7 @@ def remove_abandoned(folder: str | os.PathLike) -> None:
             os.unlink(entry)
 
 
-# What to look at where an object store cannot be used.
+# What to check when an object store cannot be used.
 REACHABLE = 'Check the address, the network and the credentials.'
 
 
@@ -149,27 +149,27 @@ def folder(path: str | os.PathLike) -> epath.Path:
 
 
 def in_object_store(path: str | os.PathLike) -> bool:
-  """Whether a path is of a bucket."""
+  """Whether a path is in an object store."""
   return '://' in os.fspath(path)
 
 
 def is_of_store(error: BaseException) -> bool:
-  """Whether an error is of an object store, which TensorFlow's file system reads and writes."""
+  """Whether an error comes from an object store (through TensorFlow's file system)."""
   return type(error).__module__.startswith('tensorflow.') and f'{STORE}://' in str(error)
 
 
 def local_path(path: str | os.PathLike) -> pathlib.Path:
-  """An absolute path; raises InputError for one of an object store."""
+  """An absolute local path; raises InputError for a path in an object store."""
   text = checked_path(path)
   if in_object_store(text):
-    raise InputError(f'{path} lies in an object store, which only pretraining, evaluation, '
-                     'inspection and extraction read and write; copy the folder to this machine, '
-                     'or give a local one.')
+    raise InputError(f'{path} is in an object store, which only pretraining, evaluation, '
+                     'inspection and extraction can read and write; copy the folder to this '
+                     'machine, or give a local one.')
   return pathlib.Path(text).absolute()
 
 
 def writable_folder(workdir: str | os.PathLike) -> epath.Path:
-  """Makes the folder, tries to write into it, and returns its absolute path."""
+  """Creates the folder, tries to write into it, and returns its absolute path."""
   path = folder(workdir)
   try:
     if path.exists() and not path.is_dir():

@@ -1,4 +1,4 @@
-"""Scalars out: a machine-readable file, TensorBoard events and lines for a person.
+"""Logs scalars to a machine-readable file, TensorBoard events and lines for people.
 
 Only the first process writes. `metrics.jsonl` has one JSON object per line:
 {"step": 100, "train/loss": 3.2, ...}. A run that resumes at step N first drops the
@@ -22,15 +22,15 @@ FILE_NAME = 'metrics.jsonl'
 
 
 class MetricLog:
-  """Open log files of a run; a context manager."""
+  """The open log files of a run; a context manager."""
 
   def __init__(self, workdir: str | os.PathLike, *, first_step: int, last_step: int):
     """Opens the logs.
 
     Args:
       workdir: folder of the run.
-      first_step: steps done before; later records are dropped.
-      last_step: steps of the whole run, for the progress bar.
+      first_step: steps already done; records of later steps are dropped.
+      last_step: total steps of the run, for the progress bar.
     """
     self._active = parallel.is_first_process()
     if not self._active:
@@ -39,9 +39,9 @@ class MetricLog:
     path = folder / FILE_NAME
     kept = [record for record in read(workdir) if record['step'] <= first_step]
     if path.exists() and len(read(workdir)) < len(path.read_bytes().splitlines()):
-      # Unreadable lines are dropped from the log, so they are kept beside it.
+      # Unreadable lines are dropped from the log, so the old file is kept beside it.
       path.copy(path.with_suffix('.jsonl.damaged'), overwrite=True)
-    # A kill in between must not lose the records.
+    # The records must survive if the process is killed in between.
     with files.atomic_write(path) as file:
       file.writelines(json.dumps(record) + '\n' for record in kept)
     self._file = path.open('a')
@@ -60,7 +60,7 @@ class MetricLog:
         self._events.close()
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
-    """Writes scalars of a step to the file and to TensorBoard."""
+    """Writes the scalars of a step to the file and to TensorBoard."""
     if not self._active:
       return
     self._file.write(json.dumps(dict(step=step, **values)) + '\n')
@@ -69,7 +69,7 @@ class MetricLog:
       self._events.add_scalar(name, value, step)
 
   def line(self, text: str) -> None:
-    """Prints a line, above the progress bar where there is one."""
+    """Prints a line, above the progress bar if there is one."""
     if self._active:
       with self._bar.external_write_mode(sys.stdout):
         parallel.say(text)
@@ -81,7 +81,7 @@ class MetricLog:
 
 
 def _events(folder, first_step: int):
-  """The writer of TensorBoard events; None where it cannot write to an object store."""
+  """The TensorBoard event writer; None if it cannot write to the object store."""
   if '://' in str(folder) and not importlib.util.find_spec('google.cloud.storage'):
     print('No TensorBoard events: google-cloud-storage is not installed.', flush=True)
     return None
@@ -89,9 +89,9 @@ def _events(folder, first_step: int):
 
 
 def read(workdir: str | os.PathLike) -> list[dict[str, float]]:
-  """The records of a run in the order of their steps; empty without a file.
+  """Reads the records of a run in step order; empty if there is no file.
 
-  Lines that are no record, such as one that a kill has cut off, are left out.
+  Lines that are not records, such as one cut off by a kill, are skipped.
   """
   path = files.folder(workdir) / FILE_NAME
   if not path.exists():

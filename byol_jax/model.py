@@ -28,7 +28,7 @@ RANGES = dict(
     encoder=plugins.Module('encoders'), encoder_options=ranges.OPTIONS,
     projector=ranges.Several(ranges.whole(1)), predictor=_SIZES, small_predictor=_SIZES,
     normalization=ranges.OneOf(norms.NORMALIZATIONS), initial_scale=ranges.SCALE,
-    # In float32 a decay that is closer to 1 is 1.
+    # In float32 a decay closer to 1 rounds to 1.
     batch_norm_decay=ranges.number(0, .9999), batch_norm_epsilon=ranges.number(1e-12, 1),
     compute_dtype=ranges.OneOf(('float32', 'bfloat16', 'float64')),
     image_mean=ranges.Several(ranges.number(-1000, 1000), exactly=3),
@@ -36,12 +36,12 @@ RANGES = dict(
 
 
 class Outputs(NamedTuple):
-  """What the network says of a batch.
+  """The network's outputs for a batch.
 
   embedding: [B, D], the encoder's representation.
   projection: [B, P].
   prediction: [B, P].
-  logits: [B, C] of the online classifier; None for unlabelled data.
+  logits: [B, C], the online classifier's; None for unlabelled data.
   """
 
   embedding: jax.Array
@@ -56,12 +56,12 @@ class Model(NamedTuple):
   init: (key, images) -> (params, state).
   apply: (params, state, images, is_training) -> (Outputs, state), with images
     [B, H, W, 3] in [0, 1]. With `is_training`, BatchNorm uses the statistics of
-    the batch, over all devices, and moves its averages; without, it uses those.
-  apply_to_small: the same, with the prediction of the predictor for small views.
-  encode: (params, state, images) -> embeddings [B, D] in evaluation mode; needs the
-    parameters of the encoder only.
+    the batch over all devices and updates its averages; without, it uses the averages.
+  apply_to_small: the same as `apply`, but uses the predictor for small views.
+  encode: (params, state, images) -> embeddings [B, D] in evaluation mode; needs only the
+    encoder's parameters.
   encode_in_training: (params, state, images) -> (embeddings [B, D], state), as `apply` with
-    `is_training`; likewise of the encoder only.
+    `is_training`; also needs only the encoder's parameters.
   """
 
   init: Callable[..., Any]
@@ -91,26 +91,26 @@ def build(
 
   Args:
     encoder: a module of `encoders`, or a dotted path.
-    encoder_options: keyword arguments of its `build`.
+    encoder_options: keyword arguments for its `build`.
     projector: sizes of the projector's layers; (4096, 256) in the paper.
     predictor: sizes of the predictor's layers; the last must equal the projector's.
-      Without any, the prediction is the projection (Table 5b).
-    num_classes: of the online classifier; 0 leaves it out.
+      If empty, the prediction is the projection (Table 5b).
+    num_classes: classes of the online classifier; 0 leaves it out.
     batch_norm_decay: decay of the running statistics.
     batch_norm_epsilon: added to the variance.
-    compute_dtype: 'float32', 'bfloat16' or 'float64'. Parameters, BatchNorm and
-      outputs are in float32 under bfloat16.
-    image_mean: subtracted from images in [0, 1], per channel.
-    image_std: divides them afterwards.
-    normalization: of all layers, one of `normalization.NORMALIZATIONS`.
-    initial_scale: multiplies the weights as Haiku draws them, whose standard deviation is
-      1 / sqrt(inputs); sqrt(2) makes them those of He et al. 2015.
-    small_predictor: sizes of the layers of a second predictor, for small views; without any
-      they have the same.
+    compute_dtype: 'float32', 'bfloat16' or 'float64'. With bfloat16, parameters, BatchNorm
+      and outputs stay in float32.
+    image_mean: per-channel mean, subtracted from images in [0, 1].
+    image_std: per-channel standard deviation; the images are divided by it afterwards.
+    normalization: normalisation of all layers, one of `normalization.NORMALIZATIONS`.
+    initial_scale: multiplies Haiku's initial weights, whose standard deviation is
+      1 / sqrt(inputs); sqrt(2) gives the initialisation of He et al. 2015.
+    small_predictor: layer sizes of a second predictor, for small views; if empty, small views
+      use the same predictor.
 
   Raises:
-    InputError: a predictor's output size differs from the projector's, an encoder without
-      such options, or float64 where JAX has it not.
+    InputError: a predictor's output size differs from the projector's, the encoder does not
+      have these options, or JAX has float64 disabled.
   """
   check(projector, predictor, small_predictor, compute_dtype)
   batch_norm = norms.make(normalization, decay=batch_norm_decay, epsilon=batch_norm_epsilon)
@@ -126,7 +126,7 @@ def build(
     prediction = _predict(projection, is_training, batch_norm, predictor, small_predictor, small)
     logits = None
     if num_classes:
-      # The classifier reads the representation without teaching it.
+      # The classifier's gradients do not reach the encoder.
       logits = hk.Linear(num_classes, name='classifier')(jax.lax.stop_gradient(embedding))
     return Outputs(embedding, projection, prediction, logits)
 
@@ -144,22 +144,22 @@ def build(
 
 def check(projector: tuple[int, ...], predictor: tuple[int, ...],
           small_predictor: tuple[int, ...], compute_dtype: str) -> None:
-  """Raises InputError for arguments of `build` that cannot be together, or not here."""
+  """Raises InputError if arguments of `build` conflict, or are not supported here."""
   if compute_dtype == 'float64' and not jax.config.jax_enable_x64:
     raise InputError('model.compute_dtype float64 needs the environment variable '
                      'JAX_ENABLE_X64=1.')
   for name, head in (('predictor', predictor), ('small_predictor', small_predictor)):
     if head and head[-1] != projector[-1]:
       raise InputError(f'model.{name} ends in {head[-1]} units and model.projector in '
-                       f'{projector[-1]}; they must agree: the one predicts the other.')
+                       f'{projector[-1]}; they must agree: one predicts the other.')
 
 
 def _predict(projection, is_training, batch_norm, predictor, small_predictor, small: bool):
-  """The prediction of a view, which is the projection where there is no predictor."""
+  """The prediction of a view; without a predictor it is the projection."""
   prediction = projection
   if predictor and not (small and small_predictor):
     prediction = _MLP(predictor, batch_norm, name='predictor')(projection, is_training)
-  # All parameters are made in a pass of a large view.
+  # A pass of a large view creates all parameters.
   if small_predictor and (small or hk.running_init()):
     of_small = _MLP(small_predictor, batch_norm, name='predictor_small')(projection, is_training)
     prediction = of_small if small else prediction
@@ -167,7 +167,7 @@ def _predict(projection, is_training, batch_norm, predictor, small_predictor, sm
 
 
 def _scaled(params: Params, state: Params, scale: float) -> tuple[Params, Params]:
-  """Parameters with the weights `w` of all layers times `scale`, and the state as it is."""
+  """Multiplies the weights `w` of all layers by `scale`; the state does not change."""
   return {module: {name: array if scale == 1 or name != 'w' else scale * array
                    for name, array in arrays.items()} for module, arrays in params.items()}, state
 
@@ -191,14 +191,14 @@ def _at_precision(function, compute_dtype: str, normalization: str) -> hk.Transf
   compute = jnp.dtype(compute_dtype)
   full = jnp.promote_types(compute, jnp.float32)
   layers = jmp.Policy(param_dtype=full, compute_dtype=compute, output_dtype=compute)
-  # Without a policy of its own BatchNorm would keep its running averages in
+  # Without its own policy BatchNorm would keep its running averages in
   # bfloat16, where an average with decay 0.9 stalls.
   statistics = jmp.Policy(param_dtype=full, compute_dtype=full, output_dtype=compute)
 
   def at_precision(images, is_training):
     chex.assert_rank(images, 4)
     push = hk.mixed_precision.push_policy
-    # Policies are of a class alone, not of those derived from it.
+    # A policy applies to one class, not to its subclasses.
     with (push(hk.Conv2D, layers), push(Conv2D, layers), push(hk.Linear, layers),
           push(hk.BatchNorm, statistics), push(hk.GroupNorm, statistics),
           norms.standardized_weights(normalization)):
@@ -209,13 +209,13 @@ def _at_precision(function, compute_dtype: str, normalization: str) -> hk.Transf
 
 
 def count_parameters(params: Params, prefix: str = '') -> int:
-  """Numbers in the arrays of the modules whose name starts with `prefix`."""
+  """The number of parameters in the modules whose name starts with `prefix`."""
   return sum(array.size for module, arrays in params.items() if module.startswith(prefix)
              for array in arrays.values())
 
 
 def encoder_only(params: Params) -> Params:
-  """The modules that are neither head nor classifier."""
+  """The encoder's parameters: all modules except the heads and the classifier."""
   heads = ('projector', 'predictor', 'predictor_small', 'classifier')
   return {module: arrays for module, arrays in params.items()
           if module.split('/')[0] not in heads}

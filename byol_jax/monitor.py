@@ -1,6 +1,6 @@
-"""Watches a run: is the loss finite, has it collapsed, how fast is it.
+"""Watches a run: whether the loss is finite, whether it has collapsed, and its speed.
 
-The loop hands over the device scalars of each dispatch. They are read `LAG` dispatches
+The loop passes in the device scalars of each dispatch. They are read `LAG` dispatches
 later, so that the device never waits for the host.
 """
 
@@ -16,17 +16,17 @@ from byol_jax.distributed import parallel
 from byol_jax.metric_log import MetricLog
 
 LAG = 2
-# Seen in 768 steps of the demonstration, a report every 16 steps: three healthy seeds
-# kept a spread of 0.65 to 0.84 and an effective rank above 1.5; without predictor or
-# without target the spread was below 0.07 from step 64 on. A collapse to a line would
-# leave one direction, rank 1; none was seen.
+# Measured in 768 steps of the demonstration, reported every 16 steps: three healthy seeds
+# kept a spread of 0.65 to 0.84 and an effective rank above 1.5; without the predictor or
+# without the target network the spread was below 0.07 from step 64 on. A collapse to a line
+# would leave one direction, rank 1; this was not observed.
 SMALLEST_STD = 0.1
 SMALLEST_RANK = 1.1
 
 COLLAPSED = (
     'WARNING step {step}: the projections are collapsing: spread {std:.3f} (healthy: 0.5 to 1; '
-    'warned below {smallest_std}), effective rank {effective_rank:.2f} of {dimensions} (warned '
-    'below {smallest_rank}). The network gives nearly the same output for every image, which '
+    'threshold {smallest_std}), effective rank {effective_rank:.2f} of {dimensions} (threshold '
+    '{smallest_rank}). The network gives nearly the same output for every image, which '
     'makes the loss small and the representation useless. Try, one at a time: a lower '
     'train.base_learning_rate, a train.base_tau closer to 1, a longer train.warmup_epochs, the '
     "paper's train.optimizer_options.weight_decay; and check that the predictor and BatchNorm are "
@@ -34,7 +34,7 @@ COLLAPSED = (
 
 
 class NonFiniteLoss(RuntimeError):
-  """The loss became infinite or not a number; names the step."""
+  """The loss became infinite or NaN; the message names the step."""
 
   def __init__(self, step: int, loss: float):
     super().__init__(f'The loss is {loss} at step {step}.')
@@ -42,18 +42,18 @@ class NonFiniteLoss(RuntimeError):
 
 
 def has_collapsed(std: float, effective_rank: float) -> bool:
-  """Whether `metrics.collapse_statistics` are beyond what healthy runs show."""
+  """Whether `metrics.collapse_statistics` are outside the range of healthy runs."""
   return std < SMALLEST_STD or effective_rank < SMALLEST_RANK
 
 
 def check_finite(step: int, params: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-  """Raises NonFiniteLoss if a parameter after `step` is not finite: the next loss would be."""
+  """Raises NonFiniteLoss if a parameter after `step` is not finite: the next loss is not either."""
   if not all(np.isfinite(array).all() for arrays in params.values() for array in arrays.values()):
     raise NonFiniteLoss(step + 1, np.nan)
 
 
 class Monitor:
-  """The last steps of a run, averaged into what is logged."""
+  """Averages the last steps of a run and logs the result."""
 
   def __init__(self, log: MetricLog, *, batch_size: int, steps_per_epoch: float, first_step: int,
                max_steps: int):
@@ -63,13 +63,13 @@ class Monitor:
       log: where scalars and lines go.
       batch_size: images per step over all devices.
       steps_per_epoch: may be fractional.
-      first_step: steps done before this process.
-      max_steps: steps of the run.
+      first_step: steps done before this process started.
+      max_steps: total steps of the run.
     """
     self._log = log
     self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
     self._max_steps = max_steps
-    # Whether some process was asked to stop, as a step read so far says.
+    # Whether a step read so far reports that some process was asked to stop.
     self.stop_asked = False
     self._sizes: set[int] = set()
     self._unread: list[tuple[int, Mapping[str, Any]]] = []
@@ -79,14 +79,14 @@ class Monitor:
 
   @contextlib.contextmanager
   def waiting_for_data(self) -> Iterator[None]:
-    """Time in this context is time without data."""
+    """Counts the time in this context as waiting for data."""
     start = time.perf_counter()
     yield
     self._waited += time.perf_counter() - start
 
   @contextlib.contextmanager
   def paused(self, step: int, name: str) -> Iterator[None]:
-    """Time in this context is not the training's; logged as `time/<name>_seconds`."""
+    """Excludes the time in this context from training; logs it as `time/<name>_seconds`."""
     start = time.perf_counter()
     yield
     seconds = time.perf_counter() - start
@@ -95,12 +95,12 @@ class Monitor:
 
   @contextlib.contextmanager
   def dispatching(self, step: int, count: int) -> Iterator[None]:
-    """A dispatch of `count` steps up to `step`; the first of each size compiles as it is made."""
+    """Wraps a dispatch of `count` steps up to `step`; the first of each size also compiles."""
     if count in self._sizes:
       yield
       return
     self._sizes.add(count)
-    # Large networks take minutes, in which nothing else is seen.
+    # Large networks take minutes to compile, with no other output.
     self._log.line(f'compiling {count} step{"s" if count > 1 else ""}')
     began = time.perf_counter()
     with self.paused(step, 'compilation'):
@@ -108,10 +108,10 @@ class Monitor:
     self._log.line(f'compiled in {time.perf_counter() - began:.1f} s')
 
   def add(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Takes device scalars; raises NonFiniteLoss of a step LAG calls ago.
+    """Takes device scalars; raises NonFiniteLoss for a step LAG calls ago.
 
     Args:
-      step: the last of the n steps that they are of.
+      step: the last of the n steps of the scalars.
       scalars: arrays [n, ...].
     """
     self._unread.append((step, scalars))

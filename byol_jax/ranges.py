@@ -1,8 +1,8 @@
-"""What the values of a config can be, in the words of its comments and of its errors.
+"""The allowed values of config keys, in the words used by config comments and errors.
 
 A range `allows` a value or not, and its `str` describes what it allows: 'a number in [0, 1)'. A
-table of ranges has the form of the section of a config that it is for: {key: range}, and a table
-in place of a range where the config has a section. A plug-in has one for its options, `RANGES`.
+table of ranges mirrors a section of the config: {key: range}, with a nested table where the
+config has a nested section. A plug-in declares the table of its options as `RANGES`.
 
 Numbers are finite. Whole numbers fit in 32 bits unless their range says otherwise.
 """
@@ -15,23 +15,23 @@ from typing import Any, NamedTuple, Protocol
 from byol_jax.errors import InputError
 
 LARGEST, LARGEST_64_BITS = 2 ** 31 - 1, 2 ** 63 - 1
-# Characters of a value that an error shows.
+# How many characters of a value an error shows.
 SHOWN = 120
 COUNTS = {2: 'two', 3: 'three'}
 
 
 class Range(Protocol):
-  """What the value of a key can be."""
+  """The allowed values of a key."""
 
   def allows(self, value: Any) -> bool:
     """Whether the value is in the range."""
 
   def __str__(self) -> str:
-    """What can be written after 'it can be'."""
+    """A description that fits after 'it can be'."""
 
 
 class Number(NamedTuple):
-  """An interval of finite numbers; `ends` are its brackets: '[)' without `high` itself."""
+  """An interval of finite numbers; `ends` are its brackets: '[)' excludes `high`."""
 
   low: float
   high: float
@@ -39,7 +39,7 @@ class Number(NamedTuple):
   whole: bool
 
   def allows(self, value: Any) -> bool:
-    """A bool is no number, and 4.0 no whole one; a whole number is a number."""
+    """A bool is not a number, and 4.0 is not a whole number; a whole number is a number."""
     if isinstance(value, bool) or not isinstance(
         value, numbers.Integral if self.whole else numbers.Real):
       return False
@@ -52,12 +52,12 @@ class Number(NamedTuple):
     return finite and above and below
 
   def note(self, value: Any) -> str:
-    """What `str` leaves out: that a whole number is too large for its type."""
+    """A note that a whole number is too large for its type, which `str` does not say."""
     too_large = self.whole and isinstance(value, int) and value > self.high
     return f', at most {self.high}' if too_large else ''
 
   def bounds(self) -> str:
-    """What follows 'a number'; limits of the number's type are not named."""
+    """The bounds to write after 'a number'; omits the limits of the number's type."""
     if self.high in (math.inf, LARGEST, LARGEST_64_BITS):
       if self.low == -math.inf:
         return ''
@@ -69,7 +69,7 @@ class Number(NamedTuple):
 
 
 class OneOf(NamedTuple):
-  """One of some words or other values, of the same type: True is not 1."""
+  """One of a set of words or other values; types must match: True is not 1."""
 
   values: tuple[Any, ...]
 
@@ -83,12 +83,12 @@ class OneOf(NamedTuple):
 
 
 class Text(NamedTuple):
-  """A text that is not empty; `what` says of which kind, as in 'a path'."""
+  """A non-empty text; `what` names its kind, for example 'a path'."""
 
   what: str = 'a text'
 
   def allows(self, value: Any) -> bool:
-    """Any text but the empty one."""
+    """Whether the value is a non-empty text."""
     return isinstance(value, str) and bool(value)
 
   def __str__(self) -> str:
@@ -96,17 +96,17 @@ class Text(NamedTuple):
 
 
 class Either(NamedTuple):
-  """What one of two ranges allows."""
+  """The values that at least one of two ranges allows."""
 
   first: Range
   second: Range
 
   def allows(self, value: Any) -> bool:
-    """Whether one of the two allows the value."""
+    """Whether either range allows the value."""
     return self.first.allows(value) or self.second.allows(value)
 
   def note(self, value: Any) -> str:
-    """That of the first."""
+    """The note of the first range."""
     return _note(self.first, value)
 
   def __str__(self) -> str:
@@ -116,9 +116,9 @@ class Either(NamedTuple):
 class Several(NamedTuple):
   """A tuple or list of values that `each` allows.
 
-  least: how many at least.
-  exactly: how many, where it is not 0.
-  order: 'ascending' (equal ones are allowed), 'each once', or '' for any.
+  least: the minimum number of values.
+  exactly: the exact number of values; 0 for any number.
+  order: 'ascending' (equal values are allowed), 'each once', or '' for any order.
   """
 
   each: Number | OneOf | Text
@@ -146,10 +146,10 @@ class Several(NamedTuple):
 
 
 class Options:
-  """A section whose keys another table has: that of the plug-in which it is for."""
+  """A section of options; the table of its plug-in has the ranges of its keys."""
 
   def allows(self, value: Any) -> bool:
-    """Any section."""
+    """Whether the value is a section."""
     return isinstance(value, Mapping)
 
   def __str__(self) -> str:
@@ -171,12 +171,12 @@ def whole(low: float = -math.inf, high: int = LARGEST) -> Number:
 
 
 def optional(one: Range) -> Either:
-  """What a range allows, and None."""
+  """A range that also allows None."""
   return Either(one, OneOf((None,)))
 
 
 def or_empty(one: Range) -> Either:
-  """What a range allows, and the empty text."""
+  """A range that also allows the empty text."""
   return Either(one, OneOf(('',)))
 
 
@@ -184,23 +184,23 @@ SEED = whole(0)
 SIDE = whole(1, 65_535)  # pixels; the largest that a JPEG file can have
 POSITIVE, NOT_NEGATIVE = number(0, ends='()'), number(0)
 SHARE, MOMENTUM = number(0, 1), number(0, 1, '[)')
-# What real runs take and a thousand times more: beyond, float32 makes 0, inf or NaN of it, which a
-# run would show as a loss that is not finite.
+# Covers real runs and a thousand times more. Beyond this, float32 gives 0, inf or NaN, and the
+# run would only report a loss that is not finite.
 FACTOR, DECAY, SCALE = number(0, 1000), number(0, 100), number(1e-4, 1000)
 # Values that an evaluator tries one after another.
 GRID = Several(POSITIVE, order='each once')
 
 
 def check(name: str, value: Any, allowed: 'Range | Table') -> None:
-  """Checks a value, or a section and all that is in it.
+  """Checks a value, or a section and everything in it.
 
   Args:
-    name: of the key, 'train.epochs'; '' for a whole config.
-    value: the section as plain dicts.
+    name: name of the key, such as 'train.epochs'; '' for a whole config.
+    value: the value, or the section as plain dicts.
     allowed: its range or table.
 
   Raises:
-    InputError: the value is not in the range, or the keys of a section are others.
+    InputError: the value is not in the range, or a section has unknown or missing keys.
   """
   if not isinstance(allowed, Mapping):
     if not allowed.allows(value):
@@ -220,14 +220,14 @@ def check(name: str, value: Any, allowed: 'Range | Table') -> None:
 
 
 def check_each(name: str, section: Mapping[str, Any], table: Table) -> None:
-  """Checks the keys of a section that the table has; raises InputError as `check`."""
+  """Checks those keys of a section that are in the table; raises InputError like `check`."""
   for key, value in section.items():
     if key in table:
       check(f'{name}.{key}' if name else key, value, table[key])
 
 
 def _note(allowed: Range, value: Any) -> str:
-  """What a range adds to its `str` where it refuses a value."""
+  """What a range adds to its `str` when it rejects a value."""
   return allowed.note(value) if hasattr(allowed, 'note') else ''
 
 

@@ -1,4 +1,4 @@
-"""From epochs to steps; the learning rate and tau as functions of the step."""
+"""Converts epochs to steps; the learning rate and tau as functions of the step."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from byol_jax.errors import InputError
 MOST_STEPS = 2 ** 31 - 1  # the counter of a run is an int32
 
 def num_steps(epochs: float, num_examples: int, batch_size: int) -> int:
-  """Steps in `epochs` passes over `num_examples` images: their product // batch size.
+  """The number of steps in `epochs` passes over `num_examples` images: product // batch size.
 
-  As in the reference implementation: 1000 epochs of ImageNet's 1,281,167 images
+  This matches the reference implementation: 1000 epochs of ImageNet's 1,281,167 images
   at batch 4096 are 312,784 steps.
 
   Raises:
@@ -35,10 +35,10 @@ def learning_rate(
 
   Args:
     step: optimizer steps done so far.
-    base_learning_rate: the peak for a batch of 256; it grows linearly with the batch.
+    base_learning_rate: the peak at batch size 256; it scales linearly with the batch size.
     batch_size: images per step over all devices.
     warmup_steps: steps until the peak; less than `max_steps`.
-    max_steps: steps in the whole run.
+    max_steps: total steps of the run.
 
   Returns:
     The learning rate of this step, a scalar.
@@ -47,7 +47,7 @@ def learning_rate(
   return optax.warmup_cosine_decay_schedule(0., peak, warmup_steps, max_steps)(step)
 
 
-# How tau moves: to 1 along a cosine (section 3.3), or not at all (Table 5a, tau 0).
+# Tau increases to 1 along a cosine (section 3.3), or stays constant (Table 5a, tau 0).
 TAU_SCHEDULES = ('cosine', 'constant')
 
 
@@ -58,11 +58,12 @@ def tau(step: jax.Array | int, *, base_tau: float, max_steps: int, schedule: str
   Args:
     step: k, optimizer steps done so far.
     base_tau: in [0, 1].
-    max_steps: K, steps in the whole run.
+    max_steps: K, total steps of the run.
     schedule: one of TAU_SCHEDULES.
-    batch_ratio: batch size over the one that `base_tau` is for. tau_k is taken to this power, so
-      that the target follows as far in one step as in that many of the smaller batch (Busbridge
-      et al. 2023, arXiv 2307.13813). It takes appendix G's 0.996 at batch 4096 to 0.9995 at 512.
+    batch_ratio: batch size divided by the batch size that `base_tau` was chosen for. tau_k is
+      raised to this power, so one step moves the target as far as that many steps at the smaller
+      batch (Busbridge et al. 2023, arXiv 2307.13813). Appendix G's 0.996 at batch 4096 becomes
+      0.9995 at 512.
   """
   now = (jnp.float32(base_tau) if schedule == 'constant'
          else 1. - optax.cosine_decay_schedule(1. - base_tau, max_steps)(step))

@@ -1,4 +1,4 @@
-"""The run: config -> parts -> restore -> loop."""
+"""The pretraining run: config -> parts -> restore -> loop."""
 
 from collections.abc import Callable
 import contextlib
@@ -37,10 +37,10 @@ from byol_jax.plots import pictures
 
 
 class _Job(NamedTuple):
-  """A run's parts, made from its config.
+  """The parts of a run, built from its config.
 
-  stop_asked: the signal by which this process was asked to stop, 0 while it was not.
-  began: time at which the process began its work, in seconds.
+  stop_asked: returns the signal that asked this process to stop; 0 if there was none.
+  began: time at which the process started its work, in seconds.
   """
 
   config: ml_collections.ConfigDict
@@ -54,25 +54,25 @@ class _Job(NamedTuple):
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> byol.TrainState:
-  """Runs, or resumes, the pretraining that a config describes.
+  """Runs or resumes the pretraining that a config describes.
 
-  In a job of several processes every one calls it; the first one writes the logs.
+  In a job of several processes, every process calls it; the first one writes the logs.
 
   Args:
     config: as `experiments/configs/default.py` documents it.
-    workdir: folder of the run, of an object store too. One that holds a checkpoint is
-      resumed from the newest sound one.
+    workdir: folder of the run, local or in an object store. If it has checkpoints, the run
+      resumes from the newest valid one.
 
   Returns:
     The final state, on the host.
 
   Raises:
-    InputError: what the user can mend, a loss that is not finite and another job in the
-      workdir among it.
-    Preempted: a signal asked to stop; the last step is saved.
+    InputError: a problem that the user can fix, including a loss that is not finite and
+      another job in the workdir.
+    Preempted: a signal asked the run to stop; the last step is saved.
   """
   began = time.perf_counter()
-  # Before there is a folder.
+  # Check before the folder is created.
   build.check_pretraining(config, jax.device_count())
   build.check_data(config.data.to_dict())
   workdir = files.writable_folder(workdir)
@@ -93,26 +93,26 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
     except monitor.NonFiniteLoss as error:
       saved = checkpoint.steps(workdir)
       good = (f'the last good checkpoint is {workdir}/checkpoints/{saved[-1]}' if saved
-              else 'no checkpoint had been saved')
+              else 'no checkpoint was saved')
       raise InputError(
           f'{error} The run has stopped; {good}. Try a lower train.base_learning_rate or a longer '
           'train.warmup_epochs in a new workdir.') from error
     except DataError as error:
       if saved := checkpoint.steps(workdir):
-        raise InputError(f'{error} The checkpoint of step {saved[-1]} is saved, and the same '
-                         'command goes on from it.') from error
+        raise InputError(f'{error} The checkpoint of step {saved[-1]} is saved; run the same '
+                         'command to resume from it.') from error
       raise
 
 
 def _first_state(job: _Job) -> byol.TrainState:
-  """The newest sound state of the workdir, or that at initialisation where it has none."""
+  """The newest valid state of the workdir, or the initial state if there is none."""
   size = job.config.data.image_size
   init = lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), job.recipe)
   key = jax.random.key(job.config.seed)
   step = -1
   if parallel.is_first_process() and checkpoint.steps(job.workdir):
     step = checkpoint.newest_sound(job.workdir)
-  # One process decides: the others could find the folder in another state.
+  # One process decides, because the others could see the folder in another state.
   step = parallel.from_first_process(step)
   processes.checked_by_first(functools.partial(_check_same_run, job, step))
   if step < 0:
@@ -153,7 +153,7 @@ def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
         watch.report(step)
       evaluating, saving = due(resolved.evaluate_every), due(resolved.checkpoint_every)
       if evaluating or saving or step == last_step:
-        # A checkpoint is written only when every loss so far has proved finite.
+        # A checkpoint is written only after every loss so far was checked to be finite.
         watch.settle()
       stopping = watch.stop_asked and step < last_step
       with rescuing(state, step):
@@ -176,7 +176,7 @@ def _dispatches(job: _Job, first_step: int, last_step: int):
 
 
 def _steps(state: byol.TrainState, batches: byol.Batch, recipe: byol.Recipe):
-  """`train_step` for each of the batches [n, B, ...], and whether a process was asked to stop."""
+  """Runs `train_step` on each of the batches [n, B, ...]; reports if a process must stop."""
   def one(state, batch):
     state, scalars = byol.train_step(state, batch, recipe)
     return state, dict(scalars, stop=parallel.mean_over_devices(jnp.mean(batch['stop'])))
@@ -202,18 +202,18 @@ def _save(checkpoints, state, step: int, meta, results, watch: monitor.Monitor) 
 
 @contextlib.contextmanager
 def _rescuing(job: _Job, checkpoints, watch: monitor.Monitor, state, step: int):
-  """Saves the state after `step` where images cannot be read, before it raises their error."""
+  """If images cannot be read, saves the state after `step`, then raises the error."""
   try:
     yield
   except DataError:
-    # Several processes save together only, and the others do not know of it.
+    # Several processes can only save together, and the others do not know of the error.
     if jax.process_count() == 1 and step > (checkpoints.latest_step() or 0):
       _save(checkpoints, state, step, job.meta, {}, watch)
     raise
 
 
 def _batches(job: _Job, first_step: int, last_step: int, devices):
-  """The batches on the devices; draws a picture of the first one's views."""
+  """Yields the batches on the devices; draws a picture of the first batch's views."""
   config, workdir = job.config, job.workdir
   batches = job.loader.train_batches(
       build.policies(config), seed=config.seed,
@@ -242,17 +242,17 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
 
 
 def _conclude(workdir, loader: loading.Loader) -> None:
-  """What was left out, and what can be done next."""
+  """Prints which images were left out and the next command to run."""
   if not files.in_object_store(workdir):
     parallel.say(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
-    parallel.say(f'left out, since unreadable: {counted(len(unreadable), "image")}, listed in '
+    parallel.say(f'left out as unreadable: {counted(len(unreadable), "image")}, listed in '
                  f'{workdir / loading.UNREADABLE}')
   loading.say_left_out(dict(train=lambda: loader))
 
 
 def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, float]]:
-  """kNN of the online encoder: training images as the bank, validation as queries."""
+  """kNN of the online encoder: training images are the bank, held-out images the queries."""
   config, train = job.config, job.loader
   validation = loading.load(plain(config.data), 'validation', purpose='kNN during the run',
                             workdir=job.workdir)
@@ -273,7 +273,7 @@ def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, flo
 
 
 def _check_same_run(job: _Job, step: int) -> None:
-  """The config, the files of the data, and what they come to; keeps a record of the files."""
+  """Checks config, data files and resolved values against the saved run; records the files."""
   files = job.loader.origin()
   if step < 0:
     if files:
@@ -287,7 +287,7 @@ def _check_same_run(job: _Job, step: int) -> None:
           differing_keys(saved['resolved'], job.meta['resolved'], 'resolved.')))
   record = None
   if not keys and files:
-    # Before the counts: which files have changed says more than how many images there are now.
+    # Before the counts: which files changed says more than how many images there are now.
     record, known = changed_files.resumed(
         job.workdir, files, seed=job.config.seed, action=job.config.data.changed_files)
     counts = [line for line in counts
@@ -298,7 +298,7 @@ def _check_same_run(job: _Job, step: int) -> None:
 
 
 def _announce(workdir, config, resolved, state) -> None:
-  """Prints and saves what the run is going to do."""
+  """Prints and saves what the run will do."""
   counts = {name: model.count_parameters(state.online_params, name)
             for name in ('projector', 'predictor', 'classifier')}
   counts['encoder'] = model.count_parameters(model.encoder_only(state.online_params))
@@ -307,7 +307,7 @@ def _announce(workdir, config, resolved, state) -> None:
   text = json.dumps(dict(config=as_json(config), resolved=summary), indent=2)
   with files.atomic_write(workdir / 'config.json') as file:
     file.write(text + '\n')
-  # The keys as the command line takes them.
+  # The keys in the form of the command line.
   for key, value in flat(as_json(config)).items():
     print(f'config.{key}: {value}')
   for name, value in summary.items():

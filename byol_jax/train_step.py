@@ -6,7 +6,7 @@ view regresses the target network's projection of the other. LARS moves the onli
 parameters; the target parameters follow as a slow moving average. There are no
 negatives. Grill et al. 2020, section 3 and appendix J.
 
-The order of operations is the reference implementation's, and the tests hold
+The order of operations is that of the reference implementation. The tests compare
 three of its updates to ten digits in float64.
 """
 
@@ -28,13 +28,13 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 class TrainState(NamedTuple):
-  """Everything that a run carries from step to step; arrays only, no device axis.
+  """Everything that a run carries from step to step: only arrays, with no device axis.
 
   step: int32 [], optimizer steps done; the only clock.
-  online_params: theta; what is optimized, and evaluated in the end.
+  online_params: theta; these are optimized, and evaluated at the end.
   target_params: xi; the moving average of theta.
   online_state: running BatchNorm statistics of the online network.
-  target_state: the same of the target network, which has its own.
+  target_state: the target network's own running statistics.
   opt_state: the state of LARS: one momentum buffer per parameter.
   """
 
@@ -52,12 +52,12 @@ class Recipe(NamedTuple):
   model: the networks.
   views: batch -> the augmented views, each [B, H, W, 3] in [0, 1]: two, then any small ones.
   objective: (online, target) pairs of `model.Outputs` -> loss [B].
-  loss: as `loss_fn`, the paper's; others are in `losses`.
-  optimizer: gradients -> momentum, without the learning rate.
+  loss: a function like `loss_fn`, which is the paper's; others are in `losses`.
+  optimizer: gradients -> momentum; does not apply the learning rate.
   learning_rate: step -> learning rate.
   tau: step -> decay of the target parameters.
-  accumulation_steps: parts of a batch that go through the networks one after another,
-    for batches that do not fit; 1 for none.
+  accumulation_steps: number of parts of a batch that go through the networks one after
+    another, for batches that do not fit in memory; 1 processes the batch at once.
   """
 
   model: Model
@@ -74,9 +74,9 @@ def init_state(key: jax.Array, images: jax.Array, recipe: Recipe) -> TrainState:
   """The state before the first step.
 
   Args:
-    key: owned by this function. Online and target parameters are drawn from
+    key: used only by this function. Online and target parameters are drawn from
       different keys, as in the reference.
-    images: [B, H, W, 3], of which only the shape matters.
+    images: [B, H, W, 3]; only the shape matters.
     recipe: the parts of the run.
   """
   online_key, target_key = jax.random.split(key)
@@ -88,10 +88,10 @@ def init_state(key: jax.Array, images: jax.Array, recipe: Recipe) -> TrainState:
 
 def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ...],
             labels: jax.Array | None, recipe: Recipe):
-  """The loss of a batch: BYOL's, and the online classifier's (paper, section 3.1).
+  """The loss of a batch: BYOL's loss plus the online classifier's (paper, section 3.1).
 
   Args:
-    online_params: theta, with respect to which gradients are taken.
+    online_params: theta; gradients are taken with respect to it.
     state: everything else.
     views: two arrays [B, H, W, 3] in [0, 1].
     labels: int32 [B]; None for unlabelled data, which has no classifier.
@@ -102,10 +102,10 @@ def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ..
   """
   view1, view2 = views
   network = recipe.model.apply
-  # Each view is a forward pass of its own: BatchNorm sees one view at a time.
+  # Each view has its own forward pass: BatchNorm sees one view at a time.
   online1, online_state = network(online_params, state.online_state, view1, True)
   online2, online_state = network(online_params, online_state, view2, True)
-  # The target too runs on the statistics of the batch. The scope names it in profiles.
+  # The target also uses the statistics of the batch. The scope names it in profiles.
   with jax.named_scope('target'):
     target1, target_state = network(state.target_params, state.target_state, view1, True)
     target2, target_state = network(state.target_params, target_state, view2, True)
@@ -117,10 +117,10 @@ def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ..
 
 def with_classifier(byol_loss: jax.Array, online1: Outputs, labels: jax.Array | None
                     ) -> tuple[jax.Array, Scalars]:
-  """Adds the online classifier's cross-entropy on view 1, which does not teach the encoder.
+  """Adds the online classifier's cross-entropy on view 1; it does not train the encoder.
 
   Returns:
-    The sum, and the scalars of the step, of which the moments of the projections are arrays.
+    The sum and the scalars of the step; the moments of the projections among them are arrays.
   """
   scalars = dict(byol_loss=byol_loss, projections=metrics.moments(
       jax.lax.stop_gradient(online1.projection)))
@@ -136,10 +136,10 @@ def with_classifier(byol_loss: jax.Array, online1: Outputs, labels: jax.Array | 
 
 
 def compute_gradients(state: TrainState, batch: Batch, recipe: Recipe):
-  """Gradients over the global batch, new BatchNorm statistics and scalars.
+  """Computes gradients over the global batch, new BatchNorm statistics and scalars.
 
-  `batch` holds this device's share; the results are averaged over all devices. BatchNorm
-  sees one part of an accumulated batch at a time; its running averages move with each.
+  `batch` is this device's share; the results are averaged over all devices. With accumulation
+  BatchNorm sees one part of the batch at a time and updates its running averages for each part.
   """
   def of_part(states, part):
     online_state, target_state = states
@@ -156,7 +156,7 @@ def compute_gradients(state: TrainState, batch: Batch, recipe: Recipe):
 
 
 def ema_update(target_params: Params, online_params: Params, tau: jax.Array) -> Params:
-  """xi <- tau xi + (1 - tau) theta, written so that xi = theta stays exactly there."""
+  """xi <- tau xi + (1 - tau) theta, written so that xi = theta stays exactly equal."""
   return jax.tree.map(
       lambda target, online: target + jnp.asarray(1. - tau, target.dtype) * (online - target),
       target_params, online_params)
@@ -182,7 +182,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainSt
   gradients, online_state, target_state, scalars = compute_gradients(state, batch, recipe)
   learning_rate, tau = recipe.learning_rate(state.step), recipe.tau(state.step)
 
-  # Optimizers whose momentum depends on the learning rate take it; it is applied below.
+  # Some optimizers need the learning rate for their momentum; it is applied below.
   momentum, opt_state = optax.with_extra_args_support(recipe.optimizer).update(
       gradients, state.opt_state, state.online_params, learning_rate=learning_rate)
   online_params = apply_momentum(state.online_params, momentum, learning_rate)

@@ -1,10 +1,10 @@
-"""Compares the results of a sweep over a table of the paper with the published numbers.
+"""Writes the results of a sweep over a table of the paper, next to the published numbers.
 
   python -m experiments.ablations --config=experiments/configs/ablations/table_5a.py:demo \
       --workdir=DIR [--output=FILE.md] [--config.train.epochs=3 ...]
 
-Give the same config, overrides and workdir as for the sweep. The command writes a page to --output
-(default: DIR/ablations.md) and its numbers to a JSON file beside the page.
+Give the same config, overrides and workdir as for the sweep. The numbers of the page are saved in
+a JSON file beside it. Without --output the page is DIR/ablations.md.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ from byol_jax.sweep import points as sweep
 from experiments.configs.ablations import base
 from experiments.studies import ablations
 
-command_line.define_path('output', None, 'The page; ablations.md in the workdir, or here.')
+command_line.define_path('output', None, 'The page; default: ablations.md in the workdir or here.')
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
   path = config_flags.get_config_filename(flag)
   module, argument = config_files.module(path)
   if not hasattr(module, 'rows'):
-    raise InputError(f'{module.__file__} has no rows(config); experiments/configs/ablations has '
-                     'configs that do.')
+    raise InputError(f'{module.__file__} has no rows(config); the configs in '
+                     'experiments/configs/ablations have it.')
   rows = {}
   for row in module.rows(module.get_config(*argument)):
     points = sweep.points(
@@ -43,5 +43,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, computes=False, config="A sweep's, with rows(config).",
+  command_line.run(main, computes=False, config='Config of a sweep, with rows(config).',
                    workdir='Folder of the sweep.')

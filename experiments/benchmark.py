@@ -5,8 +5,8 @@
   python -m experiments.benchmark profile --config=CONFIG --trace=DIR
 
 CONFIG is one of experiments/configs. Prints a table, or with --json one line per case.
---trace adds one repeat and writes its profile, for TensorBoard or https://ui.perfetto.dev.
-`profile` profiles the training step and prints where the time went.
+--trace writes a profile of one more repeat, for TensorBoard or https://ui.perfetto.dev.
+`profile` records a profile of the training step and lists what took the time.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ from byol_jax.errors import InputError
 from experiments.studies import benchmark
 
 flags.DEFINE_bool('json', False, 'One JSON object per case and line.')
-flags.DEFINE_integer('repeats', 5, 'Timed runs of each case, after one that is not.',
+flags.DEFINE_integer('repeats', 5, 'Timed runs of each case, after one untimed run.',
                      lower_bound=1)
 command_line.define_path('trace', None, 'Folder for a profile.')
 
@@ -27,7 +27,7 @@ command_line.define_path('trace', None, 'Folder for a profile.')
 def main(arguments: list[str]) -> None:
   given = flags.FLAGS
   if arguments == ['profile']:
-    # Imported here: benchmark.run does so with the other parts.
+    # Imported here, like benchmark.run does with the other parts.
     from experiments.studies.benchmark import profile
 
     if not given.trace:
@@ -41,4 +41,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, positional=True, job=True, config='The run of which a part is timed.')
+  command_line.run(main, positional=True, job=True, config='Config of the run to time.')

@@ -1,12 +1,12 @@
-"""Times a plain PyTorch step of BYOL, for comparison with `experiments.benchmark step`.
+"""Times a plain PyTorch step of BYOL, to compare with `experiments.benchmark step`.
 
   python -m experiments.benchmark_torch --depth=50 --image_size=224 --batch_size=256 \
       --dtype=bfloat16 [--stem=small] [--repeats=5] [--nocompile] [--notf32] [--device=cuda]
 
-The networks, the loss, LARS and the moving average are those of the paper, in idiomatic PyTorch:
-channels_last, autocast, torch.compile, foreach operations. The views are random and already on
-the device. Nothing is augmented, so compare its rate with that of our step without the views.
-Prints one JSON line. Needs PyTorch, which the package itself does not need.
+The networks, the loss, LARS and the moving average are those of the paper, in the usual style
+of PyTorch: channels_last, autocast, torch.compile, foreach operations. Views are random and
+already on the device. Nothing is augmented, so compare its rate with our step minus our views.
+Prints one JSON line. Needs PyTorch, which the package does not.
 """
 
 import copy
@@ -23,17 +23,17 @@ BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)
           101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 STEPS = 8
 
-flags.DEFINE_enum('depth', '50', [str(depth) for depth in BLOCKS], 'Of the ResNet.')
-flags.DEFINE_float('width', 1., 'Multiplies its channels.')
+flags.DEFINE_enum('depth', '50', [str(depth) for depth in BLOCKS], 'Depth of the ResNet.')
+flags.DEFINE_float('width', 1., 'Multiplies the channels of the ResNet.')
 flags.DEFINE_enum('stem', 'imagenet', ['imagenet', 'small'], '7x7 with pooling, or 3x3.')
 flags.DEFINE_integer('image_size', 224, 'Pixels.', lower_bound=1)
 flags.DEFINE_integer('batch_size', 256, 'Images.', lower_bound=2)
 flags.DEFINE_integer('hidden', 4096, 'Hidden units of projector and predictor.', lower_bound=1)
-flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the networks, by autocast.')
-flags.DEFINE_bool('tf32', True, 'float32 with the mantissa of TF32, as JAX computes on a GPU.')
+flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Dtype of the networks (autocast).')
+flags.DEFINE_bool('tf32', True, 'Use TF32 for float32, as JAX does on a GPU.')
 flags.DEFINE_bool('compile', True, 'Use torch.compile.')
 flags.DEFINE_integer('repeats', 5, f'Timed runs of {STEPS} steps.', lower_bound=1)
-flags.DEFINE_string('device', 'cuda' if torch.cuda.is_available() else 'cpu', 'Of PyTorch.')
+flags.DEFINE_string('device', 'cuda' if torch.cuda.is_available() else 'cpu', 'PyTorch device.')
 
 
 class Block(nn.Module):
@@ -81,7 +81,7 @@ def head(inputs: int, hidden: int) -> nn.Module:
 
 
 class Lars:
-  """LARS in the reference's order, by foreach operations."""
+  """LARS in the reference's order, with foreach operations."""
 
   def __init__(self, parameters):
     self.adapted = [p for p in parameters if p.ndim > 1]
@@ -90,7 +90,7 @@ class Lars:
 
   @torch.no_grad()
   def step(self, rate, decay=1.5e-6, eta=1e-3, momentum=.9):
-    """Moves the parameters by their gradients."""
+    """Updates the parameters with their gradients."""
     updates = torch._foreach_add([p.grad for p in self.adapted], self.adapted, alpha=decay)
     ratios = torch._foreach_div(torch._foreach_norm(self.adapted), torch._foreach_norm(updates))
     torch._foreach_mul_(updates, [torch.nan_to_num(eta * ratio, 1., 1.) for ratio in ratios])
@@ -101,7 +101,7 @@ class Lars:
 
 
 def make_step(given):
-  """A function of two views that makes one step and gives the loss."""
+  """Returns a function of two views that runs one step and returns the loss."""
   device, low = torch.device(given.device), given.dtype == 'bfloat16'
   body, size = encoder(int(given.depth), given.width, given.stem)
   online = nn.Sequential(body, head(size, given.hidden)).to(

@@ -1,4 +1,4 @@
-"""Shared code of the commands: flags, and errors as a single message on stderr."""
+"""Code shared by the commands: flags, and errors as one message on stderr."""
 
 from collections.abc import Callable
 import contextlib
@@ -13,8 +13,8 @@ from byol_jax.distributed import preemption
 
 if pathlib.Path(__file__).parent in pathlib.Path(
     getattr(sys.modules['__main__'], '__file__', None) or '/').absolute().parents:
-  # In a command's process, before the imports that take seconds: until there is something to save
-  # a signal ends it at once.
+  # Done before the imports, which take seconds: until there is something to save, a signal ends a
+  # command at once.
   _signals = contextlib.ExitStack()
   _signals.enter_context(preemption.handling(preemption.leave))
 
@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 try:
-  # JAX reads its environment variables as it is imported.
+  # JAX reads its environment variables on import.
   from experiments import config_files, native_output
   from byol_jax import files
   from byol_jax.distributed import devices, parallel, processes
@@ -48,7 +48,7 @@ class _Path(flags.ArgumentParser):
 
 
 def define_path(name: str, default: str | None, text: str) -> None:
-  """Defines a flag that takes a path, local or of an object store."""
+  """Defines a flag that takes a path, local or in an object store."""
   flags.DEFINE(_Path(name), name, default, text, serializer=flags.ArgumentSerializer())
 
 
@@ -56,14 +56,14 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
         computes: bool = True, kind: str = 'pretraining', **help_texts: str) -> None:
   """Defines a required flag per keyword, parses the command line and runs main.
 
-  With `positional`, main gets the arguments that are no flags, which are paths or names; without,
-  there may be none. With `job`, there are flags for a job of several processes, which is joined
+  With `positional`, main gets the arguments that are not flags (paths or names); without it
+  there must be none. With `job`, there are flags for a job of several processes, which is joined
   before main. `computes` says whether main needs JAX's devices.
 
-  The flag `config` takes a config file of a kind, `config_files.KINDS`, and overrides of its keys;
-  the others take paths. Optional flags are defined by the module itself. An InputError ends the
+  The flag `config` takes a config file of one of `config_files.KINDS` and overrides of its keys;
+  the others take paths. Each command's module defines its optional flags. An InputError ends the
   process with its message and exit code 1, the loss of another process of the job with
-  `processes.EXIT_CODE`, a request to stop with `preemption.EXIT_CODE` where something was saved,
+  `processes.EXIT_CODE`, and a request to stop with `preemption.EXIT_CODE` if something was saved,
   otherwise with 128 + the number of the signal.
   """
   for name, text in help_texts.items():
@@ -72,15 +72,15 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
     else:
       define_path(name, None, text)
   if job:
-    flags.DEFINE_bool('multihost', False, 'Join the other processes of this job: Cloud TPU, GKE, '
-                      'Slurm or Open MPI are detected.')
-    flags.DEFINE_string('coordinator_address', None, 'host:port of process 0, where none of these '
-                        'is detected.')
-    flags.DEFINE_integer('num_processes', None, 'Of the job, with --coordinator_address.')
-    flags.DEFINE_integer('process_id', None, 'Of this process, from 0.')
+    flags.DEFINE_bool('multihost', False, 'Join the other processes of this job; detects Cloud '
+                      'TPU, GKE, Slurm and Open MPI.')
+    flags.DEFINE_string('coordinator_address', None, 'host:port of process 0, if no cluster is '
+                        'detected.')
+    flags.DEFINE_integer('num_processes', None, 'Processes in the job, with --coordinator_address.')
+    flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
 
   def guarded(arguments):
-    # JAX tells at INFO of every accelerator that it does not find.
+    # At INFO, JAX logs every accelerator that it does not find.
     logging.set_verbosity(logging.WARNING)
     rest = arguments[1:]
     with _one_line():
@@ -88,7 +88,7 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
         if flags.FLAGS[name].value is None:
           raise InputError(f'--{name} is missing. {text}')
       if rest and not positional:
-        raise InputError(f'{rest[0]!r} is no flag; flags look like --workdir=DIR.')
+        raise InputError(f'{rest[0]!r} is not a flag; flags look like --workdir=DIR.')
       if 'config' in help_texts:
         config_files.check_paths(flags.FLAGS.config)
       if job:
@@ -96,7 +96,7 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
       if computes:
         devices.check_platforms()
       main(*[rest] * positional)
-      # What is still in its buffer may have no reader any more.
+      # The reader of the buffered output may be gone.
       sys.stdout.flush()
 
   native_output.start()
@@ -106,7 +106,7 @@ def run(main: Callable[..., None], *, positional: bool = False, job: bool = Fals
 
 @contextlib.contextmanager
 def _one_line():
-  """Ends the process with one line, and a code, for what goes wrong within."""
+  """Turns an error in the context into one line and an exit code."""
   try:
     yield
   except preemption.Preempted as stop:
@@ -114,11 +114,11 @@ def _one_line():
   except InputError as error:
     _leave(f'error: {error}')
   except BrokenPipeError:
-    # The reader of the output, such as `head`, has what it wants.
+    # The reader of the output, such as `head`, has closed it.
     _leave('', 128 + signal.SIGPIPE)
   except OSError as error:
-    # A full disk or a folder that is gone; the traceback would hide the one line that helps.
-    _leave(f'error: {error}. What had been saved is whole; remove the cause and give the same '
+    # A full disk or a missing folder; a traceback would hide the one line that helps.
+    _leave(f'error: {error}. Files saved before are complete; fix the cause and run the same '
            'command.')
   except Exception as error:
     if processes.has_lost_one(error):
@@ -143,7 +143,7 @@ def _leave(message: str, code: int = 1) -> None:
   and for threads of a save that cannot succeed.
   """
   for stream, text in ((sys.stdout, ''), (sys.stderr, message and message.rstrip() + '\n')):
-    # Both may be gone, with a terminal or `tee`.
+    # Both may be gone, together with a terminal or `tee`.
     with contextlib.suppress(OSError):
       stream.write(text)
       stream.flush()
@@ -151,9 +151,9 @@ def _leave(message: str, code: int = 1) -> None:
 
 
 def _parse(arguments: list[str], kind: str | None) -> list[str]:
-  """absl's parser, after a look at the config that says more than its own errors.
+  """Parses flags with absl, after checks of the config with clearer errors than absl's.
 
-  Its errors are one line too.
+  Errors of absl are also reduced to one line.
   """
   with _one_line():
     path = _given(arguments, 'config') if kind else None
@@ -173,7 +173,7 @@ def _parse(arguments: list[str], kind: str | None) -> list[str]:
 
 
 class _OrNone(flags.ArgumentParser):
-  """Reads None as a config file writes it, and anything else as the given parser does."""
+  """Reads None as in a config file, and anything else with the given parser."""
 
   def __init__(self, parser: flags.ArgumentParser):
     super().__init__()
@@ -188,7 +188,7 @@ class _OrNone(flags.ArgumentParser):
 
 
 def _given(arguments: list[str], name: str) -> str | None:
-  """The value that a flag is given, in any of the forms that absl takes."""
+  """The value given for a flag, in any of the forms that absl accepts."""
   for argument, following in zip(arguments[1:], [*arguments[2:], None]):
     flag, equals, value = argument.partition('=')
     if argument == '--':

@@ -1,4 +1,4 @@
-"""Imports weights from other code as checkpoints, and exports checkpoints for other code.
+"""Imports checkpoints from other programs, and exports weights and functions for them.
 
   python -m experiments.convert from_deepmind --input=FILE.pkl --workdir=DIR
   python -m experiments.convert from_deepmind --input=FILE.pkl --scan    only list its contents
@@ -23,13 +23,13 @@ for name, text in (('input', 'File to read.'), ('workdir', 'New folder for the c
                    ('checkpoint', 'Workdir of a pretraining run, or of a conversion.'),
                    ('output', 'File to write.')):
   command_line.define_path(name, None, text)
-flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
-flags.DEFINE_integer('image_size', 224, 'Side in pixels of the images that the encoder is to '
-                     'see, where a file does not say.', lower_bound=1,
+flags.DEFINE_integer('step', None, 'Step of the checkpoint; by default the newest valid one.')
+flags.DEFINE_integer('image_size', 224, 'Side in pixels of the images for the encoder, if '
+                     'the file does not say.', lower_bound=1,
                      upper_bound=imported.LARGEST_SIDE)
-flags.DEFINE_string('prefix', None, 'Of the names of the encoder in a file for from_torch, such as '
-                    'module.encoder_q. or teacher.backbone. ; found where there is one ResNet.')
-flags.DEFINE_bool('scan', False, 'Print what the file names and holds, and load nothing.')
+flags.DEFINE_string('prefix', None, 'Prefix of the encoder\'s names in a file for from_torch, such '
+                    'as module.encoder_q. or teacher.backbone. ; not needed for a single ResNet.')
+flags.DEFINE_bool('scan', False, 'Print what the file names and contains, and load nothing.')
 
 
 def main(arguments: list[str]) -> None:
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
   if len(arguments) != 1 or arguments[0] not in FLAGS:
     raise InputError(f'Give one of {", ".join(FLAGS)}; see experiments/convert.py.')
   if given.scan and arguments[0] != 'from_deepmind':
-    raise InputError('--scan looks into a file for from_deepmind; other files are no programs.')
+    raise InputError('--scan only works with from_deepmind; other files are not programs.')
   kind = 'scan' if given.scan and arguments[0] == 'from_deepmind' else arguments[0]
   missing = [name for name in FLAGS[kind] if not given[name].value]
   if missing:

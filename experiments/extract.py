@@ -1,4 +1,4 @@
-"""Writes the embeddings of a folder of images to an .npz: names, embeddings, skipped files.
+"""Writes the embeddings of a folder of images to one .npz: names, embeddings, skipped files.
 
   python -m experiments.extract --checkpoint=DIR --images=FOLDER --output=FILE.npz
 """
@@ -10,12 +10,12 @@ from absl import flags
 from experiments import command_line
 from byol_jax.embeddings import extract
 
-flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
+flags.DEFINE_integer('step', None, 'Step of the checkpoint; by default the newest valid one.')
 flags.DEFINE_integer('batch_size', 64, 'Images encoded at once.', lower_bound=1,
-                     # Of 224 pixels these images alone fill some 40 GB as float32.
+                     # At 224 pixels these images alone take about 40 GB as float32.
                      upper_bound=65536)
 
-# Unreadable images named on the screen; all are in the file.
+# The number of unreadable images to print; the file lists all of them.
 NAMED = 20
 
 

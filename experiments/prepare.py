@@ -1,11 +1,11 @@
-"""Copies a prepared TFDS data set with smaller images, which are faster to read and decode.
+"""Copies a prepared TFDS set with smaller images, which are faster to read and decode.
 
   python -m experiments.prepare --input=DATA/imagenet2012/5.1.0 \
       --output=SMALL/imagenet2012/5.1.0 [--short_side=256] [--quality=95]
 
-To use the copy, set --config.data.options.data_dir=SMALL. Crops are then cut from fewer pixels
-than in the paper; docs/measurements/performance.md reports the gain and the cost.
-Repeat the command to continue an interrupted copy.
+Afterwards: --config.data.options.data_dir=SMALL. Crops of less than the whole image are cut
+from fewer pixels than in the paper; docs/measurements/performance.md has the gain and the cost.
+If interrupted, run the same command again to resume.
 """
 
 import pathlib
@@ -14,13 +14,13 @@ from absl import flags
 
 from experiments import command_line
 
-flags.DEFINE_integer('short_side', 256, 'Pixels that the shorter side keeps at most.')
-flags.DEFINE_integer('quality', 95, 'Of the JPEG files that are written.')
-flags.DEFINE_string('image_key', 'image', 'Feature of the set that is the image.')
+flags.DEFINE_integer('short_side', 256, 'Maximum length of the shorter side in pixels.')
+flags.DEFINE_integer('quality', 95, 'Quality of the JPEG files that are written.')
+flags.DEFINE_string('image_key', 'image', 'The feature of the set that has the image.')
 
 
 def main() -> None:
-  # Imported here: TensorFlow, which it needs, is told to be quiet by the line above.
+  # Imported here, because the line above silences TensorFlow, which it imports.
   from byol_jax.input_pipeline import prepare
 
   given = flags.FLAGS

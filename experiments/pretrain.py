@@ -1,4 +1,4 @@
-"""Pretrains with BYOL; repeat the command to resume.
+"""Pretrains with BYOL; run it again with the same flags to resume.
 
   python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=DIR \
       [--config.train.batch_size=128 ...]

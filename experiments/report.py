@@ -1,4 +1,4 @@
-"""Writes a report about a run, several runs or a sweep as one self-contained HTML page.
+"""Writes one self-contained HTML page about a run, several runs or a sweep.
 
   python -m experiments.report DIR [DIR ...] [--output=FILE.html] [--images=1000] [--pictured=3]
 """
@@ -12,10 +12,10 @@ from byol_jax.config import as_json
 from byol_jax.report import page, runs
 from experiments.configs import imagenet_r50
 
-command_line.define_path('output', None, 'The page; report.html in the folder of one DIR, or here.')
+command_line.define_path('output', None, 'The page; default: report.html in a single DIR, or here.')
 flags.DEFINE_integer('images', 1000, 'Held-out images encoded for neighbours and map; 0: none.',
                      lower_bound=0)
-flags.DEFINE_integer('pictured', 3, 'Runs, at most, that have neighbours and a map.',
+flags.DEFINE_integer('pictured', 3, 'Maximum number of runs with neighbours and a map.',
                      lower_bound=0)
 
 

@@ -3,7 +3,7 @@
   python -m experiments.extract --checkpoint=DIR --images=FOLDER --output=FILE.npz
   python -m experiments.search --checkpoint=DIR --index=FILE.npz --query=IMAGE [--count=10]
 
-The first command makes the index. The second prints cosine similarities and names, nearest first.
+The first command makes the index. Prints cosine similarities and names, nearest first.
 """
 
 from absl import flags
@@ -11,7 +11,7 @@ from absl import flags
 from experiments import command_line
 from byol_jax.embeddings import search
 
-flags.DEFINE_integer('count', 10, 'Images to find.', lower_bound=1)
+flags.DEFINE_integer('count', 10, 'Number of images to find.', lower_bound=1)
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Runs the points of a config's get_hyper; repeat the command to run those not yet done.
+"""Runs the points of a config's get_hyper; run it again to resume and skip finished points.
 
   python -m experiments.sweep --config=experiments/configs/demo_sweep.py --workdir=DIR \
       [--parallel=2] [--config.train.epochs=3 ...]
   ... --status      prints the table and runs nothing
   ... --print       prints a command for each point that is not done
-  ... --slurm=FILE  writes an array job of them for sbatch
+  ... --slurm=FILE  writes an array job of these points for sbatch
 """
 
 import pathlib
@@ -21,10 +21,10 @@ from byol_jax.plots import tables
 from byol_jax.sweep import points as sweep
 from byol_jax.sweep import runner, table
 
-flags.DEFINE_integer('parallel', 1, 'Points that run at once.')
+flags.DEFINE_integer('parallel', 1, 'Number of points to run at once.')
 flags.DEFINE_bool('status', False, 'Print the table and run nothing.')
 flags.DEFINE_bool('print', False, 'Print a command per point that is not done, and run nothing.')
-command_line.define_path('slurm', None, 'Write an array job of these to this file and run nothing.')
+command_line.define_path('slurm', None, 'Write an array job of them to this file; run nothing.')
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
   path = config_flags.get_config_filename(flag)
   module, argument = config_files.module(path)
   if not hasattr(module, 'get_hyper'):
-    raise InputError(f'{module.__file__} has no get_hyper(hyper), which says what is swept; '
+    raise InputError(f'{module.__file__} has no get_hyper(hyper), which defines the sweep; '
                      'experiments/configs/demo_sweep.py is an example.')
   found = sweep.points(
       lambda: module.get_config(*argument),

@@ -1,4 +1,4 @@
-"""Prints one table, mean and standard deviation, of several evaluations that differ in the seed.
+"""Prints one table of evaluations that differ only in their seed: mean and spread.
 
   python -m experiments.table --results=DIR1,DIR2,DIR3
 """

@@ -1,8 +1,8 @@
-"""Explains one step of the demonstration, and shows what happens without each part.
+"""Explains a step of the demonstration in numbers, and shows what happens without each part.
 
   python -m experiments.walkthrough --workdir=DIR [--output=docs/measurements/walkthrough.md]
 
-The command reuses what DIR already contains: the run, and the short runs without a part.
+Runs that already exist in DIR are reused: the main run, and the short runs without a part.
 """
 
 from absl import flags
@@ -12,7 +12,7 @@ from byol_jax import files
 from experiments.configs import collapse, demo
 from experiments.studies import walkthrough
 
-command_line.define_path('output', None, 'The text; walkthrough.md in the workdir where not given.')
+command_line.define_path('output', None, 'The text; by default walkthrough.md in the workdir.')
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def test_in_an_object_store_a_checkpoint_is_one_when_it_is_committed(saved, monk
 
 
 def test_a_step_that_is_there_already_is_not_skipped_in_silence(saved):
-  with pytest.raises(checkpoint.SaveFailed, match='Step 1 is not saved'):
+  with pytest.raises(checkpoint.SaveFailed, match='Step 1 was not saved'):
     save(saved, (1, {}))
 
 
@@ -193,7 +193,7 @@ def test_the_loss_of_a_process_is_not_called_a_full_disk(saved, monkeypatch):
 def test_without_a_sound_checkpoint_nothing_is_restored(saved):
   for step in (1, 2):
     max(files_of(saved, step), key=lambda p: p.stat().st_size).unlink()
-  with pytest.raises(InputError, match='None of the 2 checkpoints .* is sound'):
+  with pytest.raises(InputError, match='None of the 2 checkpoints .* is valid'):
     checkpoint.restore(saved, make_state(7))
 
 

@@ -58,7 +58,7 @@ def test_inspect_is_a_command_that_hides_nothing():
   code, _, error = run('-m', 'experiments.inspect')
   assert (code, error) == (1, 'error: --checkpoint is missing. Workdir of a pretraining run.\n')
   code, _, error = run('experiments/inspect')
-  assert (code, error) == (1, 'error: give the command as python -m experiments.inspect, in the '
+  assert (code, error) == (1, 'error: run this as python -m experiments.inspect, in the '
                            'folder of the clone.\n')
 
 
@@ -101,7 +101,7 @@ def test_a_signal_ends_a_command_with_one_line(tmp_path, number):
     process.send_signal(number)
     error = process.stderr.read()
   assert (process.returncode, error) == (
-      128 + number, f'Stopped by {number.name}. Give the same command to start again.\n')
+      128 + number, f'Stopped by {number.name}. Run the same command to start again.\n')
 
 
 def test_a_reader_that_is_gone_ends_a_command_silently(tmp_path):
@@ -147,4 +147,4 @@ def test_a_key_that_needs_a_value_cannot_be_none():
   done = parsed('arrays', '--config.data.dataset=None')
   assert done.returncode == 1
   assert done.stderr == ('error: data.dataset cannot be None (--config.data.dataset); without the '
-                         'flag it is what experiments/configs/arrays.py says.\n')
+                         'flag it has the value from experiments/configs/arrays.py.\n')

@@ -18,29 +18,29 @@ def put(tmp_path, text, name='own.py'):
 
 
 @pytest.mark.parametrize('path, kind, message', [
-    ('tests/tiny.py', 'evaluation', 'tests/tiny.py is no config of an evaluation but of a '
-     'pretraining, which experiments.pretrain, sweep and benchmark take.'),
-    ('tests/tiny.py:eval', 'pretraining', 'tests/tiny.py is no config of a pretraining but of an '
-     'evaluation, which experiments.evaluate takes.'),
+    ('tests/tiny.py', 'evaluation', 'tests/tiny.py is not an evaluation config but a '
+     'pretraining config, which experiments.pretrain, sweep and benchmark take.'),
+    ('tests/tiny.py:eval', 'pretraining', 'tests/tiny.py is not a pretraining config but an '
+     'evaluation config, which experiments.evaluate takes.'),
     ('experiments/configs/eval/linear.py', 'pretraining', 'experiments/configs/eval/linear.py is '
-     'no config of a pretraining but of an evaluation, which experiments.evaluate takes.'),
-    ('', 'pretraining', '--config is empty: is a shell variable not set? Give a file of '
+     'not a pretraining config but an evaluation config, which experiments.evaluate takes.'),
+    ('', 'pretraining', '--config is empty: is a shell variable not set? Give a file from '
      'experiments/configs or your own.'),
     ('none.py', 'pretraining', 'No config file none.py (--config).'),
     ('tests/tiny.py:', 'pretraining', '--config is tests/tiny.py: with nothing after the colon; '
-     'leave the colon out, or give what the config takes there.'),
+     'leave the colon out, or give the argument of the config there.'),
     ('experiments/configs/demo.py:fast', 'pretraining',
-     "experiments/configs/demo.py takes no argument, and is given 'fast' after the colon; leave "
+     "experiments/configs/demo.py takes no argument, but 'fast' is given after the colon; leave "
      'both out.'),
-    ('README.md', 'pretraining', 'README.md is no Python file (--config): a config is one with a '
-     'function get_config(), as those in experiments/configs are.')])
+    ('README.md', 'pretraining', 'README.md is not a Python file (--config): a config is one with '
+     'a function get_config(), like those in experiments/configs.')])
 def test_wrong_kinds_and_paths(path, kind, message):
   with pytest.raises(InputError, match=f'^{re.escape(message)}$'):
     config_files.read(path, kind)
 
 
 @pytest.mark.parametrize('text, message', [
-    ('x = 1', 'has no function get_config(), which gives the config; see '
+    ('x = 1', 'has no function get_config(), which returns the config; see '
      'experiments/configs/default.py.'),
     ('def get_config(): pass', 'get_config() of FILE returns nothing, not a ConfigDict'),
     ('def get_config(): return dict(seed=0)', 'get_config() of FILE returns a dict, not a'),
@@ -52,16 +52,16 @@ def test_wrong_kinds_and_paths(path, kind, message):
      'FILE cannot be read as a config: ZeroDivisionError: division by zero'),
     ('def get_config(:', 'FILE cannot be read as a config: SyntaxError: invalid syntax'),
     ('import sys\ndef get_config(): sys.exit(3)', 'FILE cannot be read as a config: it ends the '
-     'program, as sys.exit() does (3). A config only returns its values; it reads no arguments of '
-     'the command line.'),
+     'program, as sys.exit() does (3). A config only returns its values; it does not read the '
+     'command line.'),
     ('raise SystemExit', 'FILE cannot be read as a config: it ends the program, as sys.exit() '
      'does. A'),
     ('raise SystemError', 'FILE cannot be read as a config: SystemError: no message'),
     (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n  del config.data\n'
-     '  return config', 'FILE is no config of a pretraining: it lacks key data. experiments/'),
+     '  return config', 'FILE is not a pretraining config: it lacks key data. experiments/'),
     (PRETRAIN + 'def get_config():\n  config = default.get_config().unlock()\n'
      '  del config.train.base_tau\n  config.train.mine = 1\n  return config',
-     'FILE is no config of a pretraining: it lacks key train.base_tau and has the unknown key '
+     'FILE is not a pretraining config: it lacks key train.base_tau and has the unknown key '
      'train.mine.')])
 def test_own_configs_that_are_none(tmp_path, text, message):
   path = put(tmp_path, text)
@@ -71,8 +71,8 @@ def test_own_configs_that_are_none(tmp_path, text, message):
 
 
 @pytest.mark.parametrize('values, kind, message', [
-    ('seed=1', 'pretraining', 'is no config of a pretraining: it lacks keys checkpoint, data, '),
-    ('seed=1', 'evaluation', 'is no config of an evaluation: it lacks keys batch_size, data, '),
+    ('seed=1', 'pretraining', 'is not a pretraining config: it lacks keys checkpoint, data, '),
+    ('seed=1', 'evaluation', 'is not an evaluation config: it lacks keys batch_size, data, '),
     ('seed=1, mine=2', 'pretraining', ' more and has the unknown key mine. '),
     ('train=dict(epochs=1.)', 'pretraining', 'it lacks keys checkpoint, data, '),
     ('evaluators={}', 'evaluation', 'it lacks keys batch_size, '),
@@ -83,9 +83,9 @@ def test_a_config_with_few_keys_is_told_what_it_lacks(tmp_path, values, kind, me
   with pytest.raises(InputError) as error:
     config_files.read(path, kind)
   if message is None:
-    assert ' but of a' in str(error.value)
+    assert ' config but a' in str(error.value)
   else:
-    assert message in str(error.value) and ' but of a' not in str(error.value)
+    assert message in str(error.value) and ' config but a' not in str(error.value)
 
 
 def test_options_of_plug_ins_may_differ(tmp_path):

@@ -166,7 +166,8 @@ def test_what_small_views_are_like_decides_only_where_there_are_some():
 
 @pytest.mark.parametrize('change, message', [
     ({'train.target': 'none', 'train.target_statistics': 'moving_average'},
-     "train.target_statistics is 'moving_average', which only the target moving_average has"),
+     "train.target_statistics is 'moving_average', which only train.target moving_average "
+     'supports'),
     ({'model.small_predictor': (8, 256)},
      r'model.small_predictor is \(8, 256\) without small views'),
     ({'model.predictor': (8, 128)}, 'model.predictor ends in 128 units and model.projector in 256'),

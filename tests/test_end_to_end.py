@@ -44,7 +44,7 @@ def test_inspect_prints_step_counts_and_a_digest_per_tree(pretrained):
 def test_inspect_tells_sound_checkpoints_from_damaged_ones(pretrained, tmp_path):
   workdir = tmp_path / 'copy'
   shutil.copytree(pretrained[0] / 'checkpoints', workdir / 'checkpoints')
-  assert 'step 6: sound' in commands.run('inspect', checkpoint=workdir, verify='true').stdout
+  assert 'step 6: valid' in commands.run('inspect', checkpoint=workdir, verify='true').stdout
   for path in (workdir / 'checkpoints' / '6' / 'target').rglob('*'):
     if path.is_file():
       path.write_bytes(path.read_bytes()[:-1])
@@ -80,8 +80,8 @@ def test_a_second_run_with_the_same_flags_is_the_same_run(pretrained, tmp_path):
     ('pretrain', dict(config='experiments/configs/cifar10.py:size=tpu'),
      ["size is 'tpu'; it can be gpu or cpu"]),
     ('pretrain', dict(config='experiments/configs/demo.py:fast'),
-     ["demo.py takes no argument, and is given 'fast'"]),
-    ('pretrain', dict(config='README.md'), ['README.md is no Python file (--config)']),
+     ["demo.py takes no argument, but 'fast' is given"]),
+    ('pretrain', dict(config='README.md'), ['README.md is not a Python file (--config)']),
     ('pretrain', dict(config=CONFIG, config__train__batch_size=30), ['30', '28 or 32']),
     ('evaluate', dict(config=f'{CONFIG}:eval', checkpoint='/no/run'), ['No checkpoint in']),
 ])

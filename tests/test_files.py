@@ -48,20 +48,20 @@ def test_many_writers_of_one_file_leave_one_whole_content(tmp_path):
 
 @pytest.mark.parametrize('path, message', [
     ('', '--workdir is empty: is a shell variable not set? Give a path, . for this'),
-    ('s3://bucket/x', '--workdir is s3://bucket/x; of object stores and URLs only gs://BUCKET/'),
-    ('https://host/x', '--workdir is https://host/x; of object stores and URLs only'),
-    ('file:///x', '--workdir is file:///x; of object stores and URLs only'),
-    ('S3:/x', '--workdir is S3:/x; of object stores and URLs only'),
+    ('s3://bucket/x', '--workdir is s3://bucket/x; of object stores and URLs, only gs://BUCKET/'),
+    ('https://host/x', '--workdir is https://host/x; of object stores and URLs, only'),
+    ('file:///x', '--workdir is file:///x; of object stores and URLs, only'),
+    ('S3:/x', '--workdir is S3:/x; of object stores and URLs, only'),
     ('gs:/bucket/x', '--workdir is gs:/bucket/x; an object store is gs://BUCKET/..., with two'),
     ('gs:bucket/x', '--workdir is gs:bucket/x; an object store is gs://BUCKET/..., with two'),
-    ('${RUN}/x', '--workdir is ${RUN}/x, a shell variable in the place of its value'),
+    ('${RUN}/x', '--workdir is ${RUN}/x, the name of a shell variable instead of its value'),
     ('gs://', '--workdir is gs://; an object store is gs://BUCKET/...'),
     ('gs:///x', '--workdir is gs:///x; an object store is gs://BUCKET/...'),
-    ('runs\n', r"--workdir is 'runs\n', with white space at an end"),
-    (' runs', "--workdir is ' runs', with white space at an end"),
-    ('C:\\runs', '--workdir is C:\\runs, a path of Windows; under WSL the drive C: is /mnt/c.'),
-    ('c:/runs', '--workdir is c:/runs, a path of Windows'),
-    ('\\\\host\\runs', '--workdir is \\\\host\\runs, a path of Windows'),
+    ('runs\n', r"--workdir is 'runs\n', with leading or trailing white space"),
+    (' runs', "--workdir is ' runs', with leading or trailing white space"),
+    ('C:\\runs', '--workdir is C:\\runs, a Windows path; under WSL the drive C: is /mnt/c.'),
+    ('c:/runs', '--workdir is c:/runs, a Windows path'),
+    ('\\\\host\\runs', '--workdir is \\\\host\\runs, a Windows path'),
     ('~no.such.user/x', '--workdir is ~no.such.user/x, and there is no user no.such.user; give')])
 def test_paths_of_no_possible_form_are_refused(path, message):
   with pytest.raises(InputError, match=re.escape(message)):

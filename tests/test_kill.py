@@ -80,6 +80,6 @@ def test_ctrl_c_and_a_terminal_that_closes_save_the_run(tmp_path, number):
         break
     process.send_signal(number)
     last = process.stdout.read().splitlines()[-1]
-  step, = re.findall(rf'^Stopped by {number.name} after step (\d+) of 400; a checkpoint is saved '
-                     'and the same command goes on from it.$', last)
+  step, = re.findall(rf'^Stopped by {number.name} after step (\d+) of 400; a checkpoint is saved'
+                     r'\. Run the same command to resume from it\.$', last)
   assert process.returncode == 75 and (tmp_path / 'checkpoints' / step).is_dir()

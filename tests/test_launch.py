@@ -74,7 +74,7 @@ def test_a_command_that_is_none_is_one_line():
     result = subprocess.run([sys.executable, '-m', 'experiments.launch.local_processes', *command],
                             cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and result.stderr == (
-        f'error: {command[1] if command else "nothing"} is no command; give one after --, as in '
+        f'error: {command[1] if command else "nothing"} is not a command; give one after --, as in '
         'the first lines of experiments/launch/local_processes.py.\n')
 
 
@@ -125,7 +125,7 @@ def slurm(stand_in, tmp_path):
     ((1, 76), 1, False), ((134, 1), 1, False)])
 def test_slurm_queues_a_job_again_unless_a_task_has_failed(slurm, codes, code, queued):
   assert slurm(*codes) == (code, 'requeue 5\n' if queued else '' if code != 1 else
-                           f'tasks that have failed with code 1: {codes.index(1)} \n')
+                           f'tasks that failed with code 1: {codes.index(1)} \n')
 
 
 def test_slurm_gives_up_after_fifty_restarts(slurm):

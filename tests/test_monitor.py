@@ -155,8 +155,8 @@ def test_collapsed_projections_are_warned_of(watch, log, name):
   assert len(log.lines) == 2
   assert log.lines[1].startswith(
       f"WARNING step 11: the projections are collapsing: spread {values['collapse/std']:.3f} "
-      '(healthy: 0.5 to 1; warned below 0.1), effective rank '
-      f"{values['collapse/effective_rank']:.2f} of 8 (warned below 1.1).")
+      '(healthy: 0.5 to 1; threshold 0.1), effective rank '
+      f"{values['collapse/effective_rank']:.2f} of 8 (threshold 1.1).")
 
 
 def test_the_speed_leaves_pauses_out_and_tells_the_wait_for_data(watch, log, clock):

@@ -242,7 +242,7 @@ def test_what_came_before_an_image_that_cannot_be_read_is_saved(
   with pytest.raises(InputError) as error:
     train.pretrain(tiny.config(checkpoint__every_epochs=0.), tmp_path)
   assert str(error.value) == (f'x.jpg cannot be read as an image. The checkpoint of step {step} is '
-                              'saved, and the same command goes on from it.')
+                              'saved; run the same command to resume from it.')
   assert checkpoint.steps(tmp_path) == [step]
   monkeypatch.setattr(memory.Split, 'train_batches', batches)
   monkeypatch.setattr(train, '_evaluation', evaluate_knn)

@@ -1,1 +1,1 @@
-"""The view policy on the device: crops, colour, blur, solarization."""
+"""The augmentation policy on the device: crops, colour, blur and solarization."""

@@ -1,7 +1,7 @@
-"""Where a view is cut from an image, and how it is resized: on the device.
+"""Crops a view from an image and resizes it, on the device.
 
-Windows are drawn or placed on whole pixels; resizing is Keys' bicubic interpolation
-as two products with a weight matrix, which vmap over images and compile to matrix
+Windows are drawn or placed on whole pixels. Resizing is Keys' bicubic interpolation,
+written as two products with a weight matrix, which vmap over images and run on matrix
 units.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Window(NamedTuple):
-  """A crop in whole pixels: rows top ... top + height - 1, columns likewise."""
+  """A crop in whole pixels: rows top ... top + height - 1, and the same for columns."""
 
   top: jax.Array
   left: jax.Array
@@ -32,7 +32,7 @@ def random_window(key: jax.Array, height: int, width: int, *, area: tuple[float,
     area: least and largest share of the image's area, drawn uniformly.
     aspect: least and largest width / height, drawn log-uniformly.
 
-  The window is drawn once and cut to the image, as in the reference.
+  The window is drawn once and clipped to the image, as in the reference.
   """
   area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
   wanted = height * width * uniform(area_key, *area)
@@ -45,10 +45,10 @@ def random_window(key: jax.Array, height: int, width: int, *, area: tuple[float,
 
 
 def crop_and_resize(image: jax.Array, window: Window, size: int) -> jax.Array:
-  """The window resized to [size, size, 3] with bicubic interpolation, clipped to [0, 1].
+  """Resizes the window to [size, size, 3] with bicubic interpolation, clipped to [0, 1].
 
-  Keys' cubic with a = -0.5 at half-pixel centres, without antialiasing, the
-  weights renormalised at the border of the window: what `tf.image.resize` does.
+  Uses Keys' cubic with a = -0.5 at half-pixel centres, without antialiasing, and
+  renormalises the weights at the border of the window, like `tf.image.resize`.
   """
   rows = _cubic_weights(image.shape[0], window.top, window.height, size, image.dtype)
   columns = _cubic_weights(image.shape[1], window.left, window.width, size, image.dtype)
@@ -57,16 +57,16 @@ def crop_and_resize(image: jax.Array, window: Window, size: int) -> jax.Array:
 
 
 def center_view(image: jax.Array, size: int, share: float, order: str) -> jax.Array:
-  """The middle of an image [H, W, 3], [size, size, 3]; the view for evaluation.
+  """The centre of an image [H, W, 3] as [size, size, 3]; the evaluation view.
 
   Args:
     image: values in [0, 1].
-    size: side of the view in pixels.
-    share: side of the middle square over the image's shorter side; 0.875 for
+    size: side length of the view in pixels.
+    share: side of the centre square divided by the image's shorter side; 0.875 for
       ImageNet, 1 for the whole square.
-    order: 'resize_first': the shorter side to size / share pixels, then the middle
-      size x size pixels (paper, appendix B); 'crop_first': the middle square, then
-      to size (reference).
+    order: 'resize_first' resizes the shorter side to size / share pixels, then crops the
+      centre size x size pixels (paper, appendix B); 'crop_first' crops the centre square,
+      then resizes it to `size` (reference).
   """
   height, width, _ = image.shape
   short = min(height, width)
@@ -82,13 +82,13 @@ def center_view(image: jax.Array, size: int, share: float, order: str) -> jax.Ar
 
 
 def uniform(key: jax.Array, low: float, high: float) -> jax.Array:
-  """U[low, high), float32 []."""
-  # float32 also where the images are float64: the same draws in both.
+  """Draws from U[low, high), float32 []."""
+  # float32 even for float64 images, so both get the same draws.
   return jax.random.uniform(key, (), jnp.float32, low, high)
 
 
 def _middle_weights(in_size: int, resized: int, size: int, dtype) -> jax.Array:
-  """Weights of a resize to `resized` pixels, of which the middle `size` are kept."""
+  """Weights of a resize to `resized` pixels that keeps only the middle `size` pixels."""
   start = (resized - size + 1) // 2
   return _cubic_weights(in_size, 0, in_size, resized, dtype)[start:start + size]
 

@@ -1,10 +1,10 @@
-"""Colour, blur and solarization of one image: deterministic operations.
+"""Deterministic operations on one image: colour, blur and solarization.
 
-Every operation is a function of one image with values in [0, 1] and of its parameters, in
-the published implementation's semantics.
+Every operation is a function of one image with values in [0, 1] and of its parameters, and
+follows the semantics of the published implementation.
 
-An image is three planes here, (red, green, blue), each [H, W]: on CPU the colour
-operations take 0.6 of the time that they take with the colours as the last axis.
+Here an image is three planes (red, green, blue), each [H, W]: on CPU the colour
+operations take 0.6 of the time that they take with colour as the last axis.
 """
 
 import jax
@@ -28,7 +28,7 @@ def from_planes(planes: Planes) -> jax.Array:
 
 
 def brightness(image: Planes, delta: jax.Array) -> Planes:
-  """Adds delta (torchvision multiplies)."""
+  """Adds delta (torchvision multiplies instead)."""
   return tuple(plane + delta for plane in image)
 
 
@@ -39,13 +39,13 @@ def contrast(image: Planes, factor: jax.Array) -> Planes:
 
 
 def saturation(image: Planes, factor: jax.Array) -> Planes:
-  """Multiplies the HSV saturation, which stays in [0, 1].
+  """Multiplies the HSV saturation and keeps it in [0, 1].
 
-  Hue and value do not change, so each channel moves along the line to the value:
+  Hue and value do not change, so each channel moves along the line to the value, and
   no conversion to HSV is needed.
   """
   value, chroma = _value_and_chroma(image)
-  # Saturation is chroma / value; where it would pass 1, chroma becomes the value.
+  # Saturation is chroma / value; where it would exceed 1, chroma becomes the value.
   scale = jnp.minimum(factor, value / jnp.where(chroma > 0, chroma, 1.))
   return tuple(value - (value - plane) * scale for plane in image)
 
@@ -62,7 +62,7 @@ def hue(image: Planes, delta: jax.Array) -> Planes:
 
   def plane(offset):
     distance = turned + offset
-    # jnp.mod would be a call for each number on CPU: most of the time of the policy.
+    # On CPU jnp.mod would be one call per number, which would take most of the policy's time.
     distance = distance - 6. * jnp.floor(distance / 6.)
     return value - chroma * jnp.clip(2. - jnp.abs(distance - 2.), 0., 1.)
 
@@ -85,11 +85,11 @@ def gaussian_blur(image: Planes, sigma: jax.Array, kernel_size: float) -> Planes
   """Gaussian blur with zeros outside the image.
 
   Args:
-    image: to be blurred.
+    image: the image to blur.
     sigma: standard deviation in pixels.
     kernel_size: the radius of the kernel is int(kernel_size / 2) pixels.
 
-  Both passes are products with a banded matrix: on CPU and TPU they take a
+  Both passes are products with a banded matrix. On CPU and TPU they take a
   fraction of the time of a depthwise convolution with one kernel per image.
   """
   radius, (height, width) = int(kernel_size / 2), image[0].shape
@@ -117,5 +117,5 @@ def normalize(images: jax.Array, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> jax.Ar
 
 
 def clipped(image: Planes) -> Planes:
-  """Values below 0 become 0, above 1 they become 1."""
+  """Clips the values to [0, 1]."""
   return tuple(jnp.clip(plane, 0., 1.) for plane in image)

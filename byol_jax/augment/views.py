@@ -1,4 +1,4 @@
-"""The augmentation policy on the device: views of the images of a batch.
+"""The augmentation policy on the device: makes the views of a batch of images.
 
 `random_view` draws the parameters of the operations from the image's own key and applies
 them in the paper's order (Table 6). `views` does so for a batch, by vmap.
@@ -29,9 +29,9 @@ CROP_OPTIONS = dict(
 )
 # Of the policy of a crop, ...
 CROP_RANGES = dict(
-    # Narrower ones have no pixel.
+    # Narrower crops contain no pixel.
     crop_area=_pair(1e-4, 1), crop_aspect=_pair(.01, 100), flip_probability=ranges.SHARE)
-# ... and of a view.
+# ... and of a view's policy.
 RANGES = CROP_RANGES | dict(
     jitter_probability=ranges.SHARE, brightness=ranges.SHARE,
     # Above 1 a factor could be negative.
@@ -47,7 +47,7 @@ Policy = Mapping[str, Any]
 def random_color_jitter(key: jax.Array, image: ops.Planes, *, brightness_delta: float,
                         contrast_delta: float, saturation_delta: float,
                         hue_delta: float) -> ops.Planes:
-  """The four colour operations in random order, each clipped to [0, 1].
+  """Applies the four colour operations in random order, each clipped to [0, 1].
 
   Brightness and hue move by U[-delta, delta]; contrast and saturation are scaled
   by U[1 - delta, 1 + delta].
@@ -71,7 +71,7 @@ def random_view(key: jax.Array, image: jax.Array, policy: Policy) -> jax.Array:
   Args:
     key: the key of this image and view.
     image: [H, W, 3] in [0, 1], already cropped.
-    policy: `config.view1` or `config.view2`. Operations of probability 0 are left out.
+    policy: `config.view1` or `config.view2`. Operations with probability 0 are left out.
 
   Returns:
     [H, W, 3] in [0, 1], in the dtype of the image.
@@ -105,8 +105,8 @@ def random_view(key: jax.Array, image: jax.Array, policy: Policy) -> jax.Array:
 def sample_keys(seed: int, epoch: jax.Array, sample_id: jax.Array) -> jax.Array:
   """The augmentation keys of a batch: fold_in(fold_in(seed, epoch), sample_id), [B].
 
-  No device or host index enters, so a view depends only on the seed, the epoch
-  and the image.
+  They do not depend on a device or host index, so a view depends only on the seed, the
+  epoch and the image.
   """
   chex.assert_equal_shape([epoch, sample_id])
   fold = lambda e, i: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), e), i)

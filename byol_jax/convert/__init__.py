@@ -1,7 +1,7 @@
-"""Exchange with other programs: DeepMind's checkpoints, PyTorch's weights, a serving export.
+"""Exchange with other programs: DeepMind checkpoints, PyTorch weights and a serving export.
 
-`pickles` reads files of strangers and executes nothing of them; `deepmind` makes a
-checkpoint of ours of what it reads. `to_torch` writes the encoder under torchvision's
-names, `from_torch` reads such files. `export` writes the encoder as one function that
-needs no code of this package.
+`pickles` reads untrusted files without executing them; `deepmind` converts the result to a
+checkpoint of this package. `to_torch` writes the encoder under torchvision's names,
+`from_torch` reads such files. `export` writes the encoder as one function that does not
+need the code of this package.
 """

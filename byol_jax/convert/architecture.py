@@ -1,4 +1,4 @@
-"""Which network an encoder's tensors are of: depth, width, version, heads."""
+"""Determines the network of an encoder's tensors: depth, width, version and heads."""
 
 from collections.abc import Mapping
 import re
@@ -18,9 +18,9 @@ Tree = Mapping[str, Mapping[str, Any]]
 class Differences(NamedTuple):
   """How a file's tensors differ from those that a network needs.
 
-  missing: {path: dtype and shape} of those that the file lacks.
-  extra: the same of those that the network has not.
-  other: {path: both descriptions} of those of another shape.
+  missing: {path: dtype and shape} of the tensors that the file lacks.
+  extra: the same for tensors that the network does not have.
+  other: {path: both descriptions} of tensors with another shape.
   """
 
   missing: dict[str, str]
@@ -40,27 +40,27 @@ def encoder_options(params: Tree, where: str, stem: str = 'imagenet'
                     ) -> tuple[str, dict[str, Any]]:
   """The encoder's module name in `params`, and options for `resnet.build`.
 
-  `padding`, `zero_init_last_scale` and `rematerialize` are no matter of the tensors and left
+  `padding`, `zero_init_last_scale` and `rematerialize` do not affect the tensors and are left
   out.
 
   Args:
     params: {module: {leaf: array}} under Haiku's names.
     where: the file, for messages.
-    stem: of the network, whose stride tensors do not tell.
+    stem: the stem of the network; tensors do not determine its stride.
 
   Raises:
-    InputError: the tensors are of no ResNet that this package has.
+    InputError: the tensors are not those of a ResNet in this package.
   """
   stems = [module for module in params if re.fullmatch(r'[^/]+/~/initial_conv', module)]
   if len(stems) != 1 or 'w' not in params[stems[0]]:
-    raise InputError(f'{where}: no ResNet is in it: {len(stems)} modules are named '
-                     '"NAME/~/initial_conv", where one is needed.')
+    raise InputError(f'{where}: it has no ResNet: {len(stems)} modules are named '
+                     '"NAME/~/initial_conv", but exactly one is needed.')
   name = stems[0].split('/')[0]
   kernel, _, _, channels = (*np.shape(params[stems[0]]['w']), 0, 0, 0, 0)[:4]
   if kernel != resnet.STEMS[stem][0] or channels < 1:
     raise InputError(f'{where}: the stem has a kernel of {kernel} pixels and {channels} channels; '
                      f'a kernel of {resnet.STEMS[stem][0]} is needed. The strides of other stems '
-                     'cannot be told from tensors.')
+                     'cannot be determined from tensors.')
   inside = f'{name}/~/block_group_0/~/block_0/~/'
   return name, dict(depth=_depth(params, name, inside, channels / 64, where), width=channels / 64,
                     version=2 if f'{name}/~/final_batchnorm' in params else 1, stem=stem,
@@ -68,7 +68,7 @@ def encoder_options(params: Tree, where: str, stem: str = 'imagenet'
 
 
 def _depth(params: Tree, name: str, inside: str, width: float, where: str) -> int | str:
-  """The depth whose blocks and channels the tensors have."""
+  """The depth that matches the blocks and channels of the tensors."""
   blocks = []
   for group in range(4):
     numbers = {int(found[1]) for module in params if (found := re.match(
@@ -83,12 +83,12 @@ def _depth(params: Tree, name: str, inside: str, width: float, where: str) -> in
       return depth
   raise InputError(
       f'{where}: a ResNet with {blocks} {"bottleneck" if bottleneck else "basic"} blocks of '
-      f'{channels} channels in the first group is none that is known; those are '
+      f'{channels} channels in the first group is not a known depth; known depths are '
       f'{", ".join(map(str, resnet.ARCHITECTURES))}.')
 
 
 def head_sizes(params: Tree, head: str) -> tuple[int, ...]:
-  """The layer sizes of 'projector' or 'predictor'; () where there is none."""
+  """The layer sizes of 'projector' or 'predictor'; () if there is none."""
   sizes = []
   while np.ndim(array := params.get(_linear(head, len(sizes)), {}).get('w')) == 2:
     sizes.append(np.shape(array)[1])
@@ -100,20 +100,20 @@ def _linear(head: str, number: int) -> str:
 
 
 def shapes(section: Mapping[str, Any], num_classes: int) -> tuple[Tree, Tree]:
-  """Shapes of parameters and BatchNorm state of a config's `model` section, plain."""
+  """Shapes of the parameters and BatchNorm state for a config's `model` section (a plain dict)."""
   return jax.eval_shape(networks(section, num_classes).init, jax.random.key(0),
                         jnp.zeros((2, 32, 32, 3)))
 
 
 def networks(section: Mapping[str, Any], num_classes: int) -> model.Model:
-  """The networks of a config's `model` section, as JSON has it."""
+  """The networks of a config's `model` section in JSON form."""
   plain = {key: tuple(value) if isinstance(value, list) else value
            for key, value in section.items()}
   return model.build(num_classes=num_classes, **plain)
 
 
 def differences(found: Tree, wanted: Tree) -> Differences:
-  """Compares names and shapes; of dtypes only the kind matters."""
+  """Compares names, shapes and kinds of dtype."""
   have, need = tensors.flat(found), tensors.flat(wanted)
   describe = lambda array: f'{array.dtype}{list(array.shape)}'
   same = lambda path: (have[path].shape == need[path].shape
@@ -126,11 +126,11 @@ def differences(found: Tree, wanted: Tree) -> Differences:
 
 
 def cast(found: Tree, wanted: Tree, where: str) -> Tree:
-  """The arrays in the dtypes of `wanted`; raises InputError where values are not finite."""
+  """Casts the arrays to the dtypes of `wanted`; raises InputError if values are not finite."""
   tree = {module: {leaf: np.asarray(found[module][leaf], need.dtype)
                    for leaf, need in leaves.items()} for module, leaves in wanted.items()}
   bad = [name for name, array in tensors.flat(tree).items() if not np.isfinite(array).all()]
   if bad:
-    raise InputError(f'{where}: {len(bad)} tensors hold values that are not finite, {bad[0]} the '
+    raise InputError(f'{where}: {len(bad)} tensors have values that are not finite, {bad[0]} the '
                      'first.')
   return tree

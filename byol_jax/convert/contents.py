@@ -1,4 +1,4 @@
-"""From what a pickle describes to NumPy arrays, within bounds of memory and time."""
+"""Converts the contents of a pickle to NumPy arrays, within limits on memory and time."""
 
 import codecs
 import math
@@ -11,25 +11,25 @@ from byol_jax.convert.stand_ins import Array, Blob, Immutable, Record, Refused, 
 MAX_DEPTH = 40
 # Things met on a walk; shared parts count each time.
 MAX_NODES = 200_000
-# Of all paths of arrays together.
+# Total characters of all paths of arrays.
 MAX_CHARACTERS = 1 << 24
 CHUNK = 1 << 22
 
 
 def num_bytes(array: Array) -> int:
-  """Size of an array's numbers."""
+  """The size of an array's numbers in bytes."""
   return math.prod(array.shape) * np.dtype(array.dtype).itemsize
 
 
 def arrays_of(value: Any, size: int) -> dict[str, Array]:
-  """{path: array} of everything below a value, its paths joined by slashes.
+  """{path: array} of everything below a value; slashes join the parts of a path.
 
   Args:
-    value: of the machine in `machine`; what a scan does not know is passed over.
-    size: of the file in bytes, which the arrays together cannot exceed.
+    value: from the machine in `machine`; things unknown to a scan are skipped.
+    size: size of the file in bytes; the arrays together cannot be larger.
 
   Raises:
-    Refused: as `materialize` does.
+    Refused: for the same reasons as in `materialize`.
   """
   found, walk, characters = {}, _Walk(size), 0
 
@@ -37,7 +37,7 @@ def arrays_of(value: Any, size: int) -> dict[str, Array]:
     nonlocal characters
     value = walk.step(value, len(names))
     if isinstance(value, Array) and not value.unknown:
-      # Joined for arrays alone: a file can repeat a long name for every part of it.
+      # Join names only for arrays: a file can repeat a long name for every part of it.
       characters += sum(map(len, names))
       if characters > MAX_CHARACTERS:
         raise Refused(f'arrays with names of more than {MAX_CHARACTERS} characters')
@@ -50,7 +50,7 @@ def arrays_of(value: Any, size: int) -> dict[str, Array]:
 
 
 def check(value: Any, size: int) -> None:
-  """Raises Refused as `materialize` does, and reads nothing."""
+  """Raises Refused like `materialize`, but reads nothing."""
   walk = _Walk(size)
 
   def visit(value, depth):
@@ -70,14 +70,14 @@ def _parts(value: Any):
 
 
 class _Walk:
-  """Bounds a walk: a few instructions can describe a tree with 2 ** 100 leaves, or a cycle."""
+  """Limits a walk: a few instructions can describe a tree with 2 ** 100 leaves, or a cycle."""
 
   def __init__(self, size: int):
     # Small arrays can share their bytes.
     self.nodes, self.left, self.met = 0, size + (1 << 20), {}
 
   def step(self, value: Any, depth: int) -> Any:
-    """Counts and checks a part, and gives it without Haiku's mapping around it."""
+    """Counts and checks a part, and returns it without Haiku's mapping around it."""
     value = value.inner if isinstance(value, Immutable) else value
     self.nodes += 1
     if depth > MAX_DEPTH:
@@ -88,7 +88,7 @@ class _Walk:
       self._count(value)
     elif not (isinstance(value, (dict, Record, Unknown)) or value is None
               or type(value) in (list, tuple, bool, int, float, str, bytes)):
-      raise Refused(f'{type(value).__name__} in the place of data')
+      raise Refused(f'{type(value).__name__} instead of data')
     return value
 
   def _count(self, array: Array) -> None:
@@ -104,16 +104,16 @@ class _Walk:
 
 
 def materialize(value: Any, file: BinaryIO, size: int) -> Any:
-  """The value with NumPy arrays in the place of their descriptions.
+  """The value with NumPy arrays instead of their descriptions.
 
   Args:
-    value: of the machine in `machine`.
+    value: from the machine in `machine`.
     file: the file, for bytes that were left there.
-    size: of the file in bytes, which the arrays together cannot exceed.
+    size: size of the file in bytes; the arrays together cannot be larger.
 
   Raises:
     Refused: the value is nested too deep, has too many parts, is larger than its file,
-      or holds something that is no data.
+      or contains something that is not data.
   """
   check(value, size)
   walk, done = _Walk(size), {}
@@ -146,7 +146,7 @@ def _read(array: Array, file: BinaryIO) -> np.ndarray:
 
 
 def _fill(numbers: np.ndarray, blob: Blob, file: BinaryIO) -> None:
-  """Reads a blob into uint8 [n], piece by piece: no second copy of it is made."""
+  """Reads a blob into uint8 [n] in pieces, to avoid a second copy of it."""
   file.seek(blob.start)
   decoder = codecs.getincrementaldecoder('utf-8')()
   done, left = 0, blob.length

@@ -1,9 +1,9 @@
-"""DeepMind's published checkpoints, and others of its reference implementation -> ours.
+"""Converts checkpoints of DeepMind's reference implementation, such as the published ones.
 
 Such a file is a dill pickle of `experiment_state` (parameters and BatchNorm statistics
-of both networks, the state of LARS), `step` and `rng`. The modules have the names that
-ours have, so the tensors are taken over as they are. The files say nothing of depth,
-width, version or heads; the tensors do.
+of both networks, the state of LARS), `step` and `rng`. Its modules have the same names as
+ours, so the tensors are copied unchanged. The files do not state depth, width, version or
+heads; these follow from the tensors.
 """
 
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ TREES = ('online_params', 'target_params', 'online_state', 'target_state')
 
 
 class Imported(NamedTuple):
-  """What was found in a file, and where it went.
+  """What was found in a file.
 
-  step: of the run that made it.
+  step: step of the run that made it.
   model: the `model` section of the new config.
-  num_classes: of its online classifier; 0 where there is none.
-  notes: what the file lacked and what was put in its place.
-  source: what the new checkpoint says of its origin.
+  num_classes: number of classes of its online classifier; 0 if there is none.
+  notes: what the file lacked and what was used instead.
+  source: the record of its origin in the new checkpoint.
   """
 
   step: int
@@ -53,20 +53,20 @@ class Imported(NamedTuple):
 
 def convert(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping[str, Any]
             ) -> Imported:
-  """Writes a checkpoint of ours that holds what a file of the reference holds.
+  """Writes a checkpoint of this package with the contents of a reference checkpoint.
 
   Args:
     path: the file; nothing in it is executed.
-    workdir: gets the checkpoint; it may not hold one already.
-    config: a pretraining config as JSON has it. Its `model` section is replaced by what
-      the tensors say, with the padding and BatchNorm constants of the reference.
+    workdir: where to write the checkpoint; it must not have one already.
+    config: a pretraining config in JSON form. Its `model` section is replaced by values from
+      the tensors, with the padding and BatchNorm constants of the reference.
 
   Raises:
-    InputError: the file cannot be read or is refused, its tensors are of no known network,
+    InputError: the file cannot be read or is refused, its tensors match no known network,
       or tensors of the online network are missing or left over (all are listed).
   """
   if checkpoint.steps(workdir):
-    raise InputError(f'{os.fspath(workdir)} already holds checkpoints; give a new --workdir.')
+    raise InputError(f'{os.fspath(workdir)} already has checkpoints; give a new --workdir.')
   state, found = _read(path, config['model'])
   meta = dict(config=dict(config, model=found.model),
               resolved=dict(num_classes=found.num_classes, max_steps=found.step),
@@ -78,24 +78,24 @@ def convert(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping
 
 
 def scan(path: str | os.PathLike) -> pickles.Scan:
-  """What a file names and holds, without loading it.
+  """Lists what a file names and contains, without loading it.
 
   Raises:
-    InputError: there is no such file, or it is no pickle.
+    InputError: there is no such file, or it is not a pickle.
   """
   _check_kind(path)
   return pickles.scan(path)
 
 
 def _check_kind(path: str | os.PathLike) -> None:
-  """Raises InputError for a file that is known to be something else than a pickle."""
+  """Raises InputError for a file that is known not to be a pickle."""
   kind = file_kinds.kind(path) if os.path.exists(path) else file_kinds.UNKNOWN
   if kind in (file_kinds.TORCH, file_kinds.TORCHSCRIPT, file_kinds.SAFETENSORS):
     raise InputError(f'{os.fspath(path)} is {kind}, which another command reads: python -m '
                      'experiments.convert from_torch.')
   if kind not in (file_kinds.PICKLE, file_kinds.UNKNOWN):
-    raise InputError(f'{os.fspath(path)} is {kind}. A pickled checkpoint is needed, as DeepMind '
-                     'published them (--input).')
+    raise InputError(f'{os.fspath(path)} is {kind}. A pickled checkpoint like those that DeepMind '
+                     'published is needed (--input).')
 
 
 def _read(path, defaults: Mapping[str, Any]) -> tuple[TrainState, Imported]:
@@ -109,13 +109,13 @@ def _read(path, defaults: Mapping[str, Any]) -> tuple[TrainState, Imported]:
 
 
 def _parts(value: Any, path) -> tuple[int, dict[str, Any], Any]:
-  """(step, {tree: arrays by module}, LARS's momentum or None) of a file's contents."""
+  """(step, {tree: arrays by module}, LARS's momentum or None) from a file's contents."""
   state = value.get('experiment_state') if isinstance(value, dict) else None
   if isinstance(state, Record):
     state = dict(zip(state.fields, state.values))
   if not isinstance(state, dict):
-    raise InputError(f'{path}: no experiment_state is in it, as in the checkpoints of the '
-                     'reference implementation; `--scan` shows what is.')
+    raise InputError(f'{path}: it has no experiment_state, unlike checkpoints of the '
+                     'reference implementation; `--scan` shows what it has.')
   trees = {name: state.get(name) for name in TREES}
   for name in TREES:
     if not _is_tree(trees[name]):
@@ -128,7 +128,7 @@ def _parts(value: Any, path) -> tuple[int, dict[str, Any], Any]:
 
 
 def _step(value: Any, path) -> int:
-  # Nothing but a number is converted: a list could repeat a large array many times.
+  # Only a number is converted: a list could repeat a large array many times.
   if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in 'iu':
     value = value.item()
   if type(value) is not int or not 0 <= value < 2 ** 31:
@@ -137,7 +137,7 @@ def _step(value: Any, path) -> int:
 
 
 def _is_tree(value: Any) -> bool:
-  # A slash in the name of an array would make it look like one of another module.
+  # A slash in the name of an array would make it look like an array of another module.
   return isinstance(value, dict) and all(
       isinstance(arrays, dict) and all(isinstance(array, np.ndarray) and '/' not in name
                                        for name, array in arrays.items())
@@ -145,7 +145,7 @@ def _is_tree(value: Any) -> bool:
 
 
 def _momentum(opt_state: Any, modules: set[str]) -> Any:
-  """The one part of an optimizer's state that has the parameters' modules; None without."""
+  """The one part of an optimizer's state with the parameters' modules; None if there is none."""
   if isinstance(opt_state, dict) and set(opt_state) == modules and _is_tree(opt_state):
     return opt_state
   parts = opt_state.values if isinstance(opt_state, Record) else opt_state
@@ -156,7 +156,7 @@ def _momentum(opt_state: Any, modules: set[str]) -> Any:
 
 
 def _model(trees, defaults: Mapping[str, Any], path) -> tuple[dict[str, Any], int]:
-  """The config's `model` section and the number of classes that the tensors tell."""
+  """The config's `model` section and the number of classes, from the tensors."""
   params = trees['online_params']
   name, options = architecture.encoder_options(params, str(path))
   sizes = {head: architecture.head_sizes(params, head) for head in ('projector', 'predictor')}
@@ -167,10 +167,10 @@ def _model(trees, defaults: Mapping[str, Any], path) -> tuple[dict[str, Any], in
                      f'projector in {sizes["projector"][-1]}; tensors are missing or left over.')
   wanted = architecture.resnet.ARCHITECTURES[options['depth']].name
   if name != wanted:
-    raise InputError(f'{path}: its ResNet is named {name}, and one of this depth {wanted}.')
+    raise InputError(f'{path}: its ResNet is named {name}, but at this depth {wanted} is expected.')
   classifier = params.get('classifier', {}).get('w')
   if classifier is not None and classifier.ndim != 2:
-    raise InputError(f'{path}: classifier/w has {classifier.ndim} dimensions where 2 are needed.')
+    raise InputError(f'{path}: classifier/w has {classifier.ndim} dimensions, but 2 are needed.')
   return dict(defaults, encoder='resnet', compute_dtype='float32',
               encoder_options=dict(options, padding='SAME', zero_init_last_scale=False,
                                    rematerialize=False),
@@ -180,7 +180,7 @@ def _model(trees, defaults: Mapping[str, Any], path) -> tuple[dict[str, Any], in
 
 
 def _state(step: int, trees, momentum, shapes, path) -> tuple[TrainState, tuple[str, ...]]:
-  """The state, complete, and notes on what had to be put in."""
+  """The complete state, and notes about what had to be added."""
   params, statistics = shapes
   online = {name: _checked(trees[name], wanted, f'{path}, {name}')
             for name, wanted in (('online_params', params), ('online_state', statistics))}
@@ -211,7 +211,7 @@ def _state(step: int, trees, momentum, shapes, path) -> tuple[TrainState, tuple[
 
 
 def _checked(found, wanted, where: str):
-  """The online network's tensors, complete and finite."""
+  """The online network's tensors, checked to be complete and finite."""
   differing = architecture.differences(found, wanted)
   if differing:
     raise InputError(f'{where}: the tensors are not those of the network that they seem to be '

@@ -1,8 +1,8 @@
-"""The encoder as one function that needs nothing of this package.
+"""Exports the encoder as one function that does not need this package.
 
-`jax.export` writes it as StableHLO with the weights in it, for CPU, CUDA, ROCm and TPU
-alike: images float32 [B, H, W, 3] in [0, 1] -> embeddings float32 [B, D], where B is free.
-A process that has jax (and flatbuffers, in which the file is written) loads it.
+`jax.export` writes it as StableHLO that includes the weights, for CPU, CUDA, ROCm and TPU:
+images float32 [B, H, W, 3] in [0, 1] -> embeddings float32 [B, D], for any B.
+Loading it needs jax and flatbuffers, the format of the file.
 """
 
 import json
@@ -23,10 +23,10 @@ PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 class Exported(NamedTuple):
   """What was written.
 
-  output: the file; beside it lies `output`.json with what the other fields say.
+  output: the file; `output`.json beside it has the other fields.
   image_size: H and W in pixels.
   embedding_size: D.
-  num_bytes: of the file.
+  num_bytes: size of the file.
   """
 
   output: str
@@ -42,15 +42,15 @@ class Exported(NamedTuple):
 
 def write(workdir: str | os.PathLike, output: str | os.PathLike, step: int | None = None
           ) -> Exported:
-  """Writes the online encoder of a checkpoint, BatchNorm in evaluation mode.
+  """Writes the online encoder of a checkpoint, with BatchNorm in evaluation mode.
 
   Args:
-    workdir: of the run.
+    workdir: workdir of the run.
     output: the file.
-    step: of the checkpoint; the newest sound one where None.
+    step: step of the checkpoint; the newest valid one if None.
 
   Raises:
-    InputError: no checkpoint, or the file cannot be written.
+    InputError: there is no checkpoint, or the file cannot be written.
   """
   trees, meta = checkpoint.restore_trees(workdir, ('online', 'state'), step)
   networks = architecture.networks(meta['config']['model'], meta['resolved']['num_classes'])

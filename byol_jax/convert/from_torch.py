@@ -1,7 +1,7 @@
-"""PyTorch's ResNets as checkpoints of ours.
+"""Converts PyTorch ResNets to checkpoints of this package.
 
-A file says which network it holds by its tensors. Files of `to_torch` also say, in their
-metadata, what tensors cannot; the metadata of others are not read.
+The tensors of a file determine its network. Files from `to_torch` also have metadata with
+what the tensors do not determine; metadata of other files are not read.
 """
 
 import base64
@@ -34,28 +34,28 @@ Weights = dict[str, np.ndarray]
 
 def read(path: str | os.PathLike, workdir: str | os.PathLike, config: Mapping[str, Any],
          prefix: str | None = None) -> str:
-  """Makes a checkpoint of ours of a torchvision or timm ResNet.
+  """Makes a checkpoint from a torchvision or timm ResNet.
 
-  Projector, predictor and their statistics are drawn from the config's seed: there are
-  none in the file. The target network begins as the online one.
+  The file has no projector and predictor, so these and their statistics are initialised
+  from the config's seed. The target network starts as a copy of the online network.
 
   Args:
-    path: a safetensors file, or one of torch.save, which torch's weights-only loader reads;
-      whatever its name.
-    workdir: gets the checkpoint; it may not hold one already.
-    config: a pretraining config as JSON has it, whose `model` section is adapted.
-    prefix: what stands before the encoder's names, 'module.encoder_q.' or, with the key of
-      its state dict, 'teacher.backbone.'; None finds it where the file holds one ResNet.
+    path: a safetensors file, or a file from torch.save that torch's weights-only loader can
+      read; its name does not matter.
+    workdir: where to write the checkpoint; it must not have one already.
+    config: a pretraining config in JSON form, whose `model` section is adapted.
+    prefix: the prefix of the encoder's names, such as 'module.encoder_q.', or with the key of
+      its state dict 'teacher.backbone.'; None finds it if the file has only one ResNet.
 
   Returns:
-    What was read, in words.
+    A description of what was read.
 
   Raises:
-    InputError: the file cannot be read, or its tensors are of no known network; missing
-      and extra ones are listed.
+    InputError: the file cannot be read, or its tensors match no known network; missing
+      and extra tensors are listed.
   """
   if checkpoint.steps(workdir):
-    raise InputError(f'{os.fspath(workdir)} already holds checkpoints; give a new --workdir.')
+    raise InputError(f'{os.fspath(workdir)} already has checkpoints; give a new --workdir.')
   path = pathlib.Path(path).expanduser()
   state_dicts, metadata = torch_files.read(path)
   tensors, left_out = torch_encoder.find(state_dicts, prefix, path)
@@ -90,12 +90,12 @@ def _words(section, data, left_out, of_ours: bool) -> str:
       'nothing missing, nothing left over in the encoder',
       f'not used: {", ".join(map(ascii, left_out)) or "nothing"}; projector and predictor are as '
       'initialised',
-      f'images of {data["image_size"]} pixels are taken minus {section["image_mean"]}, divided by '
+      f'images of {data["image_size"]} pixels, minus {section["image_mean"]}, divided by '
       f'{section["image_std"]}' + ('' if of_ours else ', which the file does not say')])
 
 
 def _said(metadata: Mapping[str, str], weights: Weights, path) -> dict[str, Any]:
-  """What `to_torch` said in the metadata, checked; {} for the files of others."""
+  """The metadata that `to_torch` wrote, checked; {} for other files."""
   if metadata.get('producer') != to_torch.PRODUCER:
     return {}
   try:
@@ -120,7 +120,7 @@ def _said(metadata: Mapping[str, str], weights: Weights, path) -> dict[str, Any]
 
 
 def _hidden(encoded: str, weights: Weights) -> Weights:
-  """Haiku's averages before their correction; the running ones where they are the same."""
+  """Haiku's averages before bias correction; the running averages where both are the same."""
   names = sorted(name for name in weights if '.running_' in name)
   if not encoded:
     return {name: weights[name] for name in names}
@@ -132,7 +132,7 @@ def _hidden(encoded: str, weights: Weights) -> Weights:
 
 
 def _section(said, params, defaults: Mapping[str, Any], path) -> dict[str, Any]:
-  """The config's `model` section; what neither file nor tensors say is torchvision's."""
+  """The config's `model` section; values given by neither file nor tensors are torchvision's."""
   told = said.get('encoder_options', dict(stem='imagenet', padding='torch',
                                           zero_init_last_scale=False))
   _, options = architecture.encoder_options(params, str(path), stem=told['stem'])
@@ -143,7 +143,7 @@ def _section(said, params, defaults: Mapping[str, Any], path) -> dict[str, Any]:
 
 
 def _completed(params, state, section: Mapping[str, Any], seed: int, unknown, path):
-  """(parameters, BatchNorm state) of all networks: the file's encoder, initialised heads."""
+  """(parameters, BatchNorm state) of all networks: the file's encoder and initialised heads."""
   name = resnet.ARCHITECTURES[section['encoder_options']['depth']].name
   init = architecture.networks(section, 0).init
   inputs = jax.random.key(seed), jnp.zeros((2, 32, 32, 3))
@@ -154,12 +154,12 @@ def _completed(params, state, section: Mapping[str, Any], seed: int, unknown, pa
     if differences := architecture.differences(found[-1], _of(name, wanted)):
       differing.append(str(differences))
   if differing or unknown:
-    differing += [f'{len(unknown)} with names that torchvision has not:',
+    differing += [f'{len(unknown)} with names unknown to torchvision:',
                   *(f'  {ascii(one)}' for one in unknown)] if unknown else []
     raise InputError(f'{path}: the tensors are not those of a ResNet-'
                      f'{section["encoder_options"]["depth"]} (here under our names):\n'
                      + '\n'.join(differing))
-  # Only now: tensors of another network could ask for one that no memory holds.
+  # Only after the check: tensors of another network could need more memory than there is.
   fresh = jax.device_get(jax.jit(init)(*inputs))
   return tuple(dict(initial, **architecture.cast(tree, _of(name, initial), str(path)))
                for tree, initial in zip(found, fresh))

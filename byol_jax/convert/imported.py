@@ -1,4 +1,4 @@
-"""The checkpoint that becomes of weights from elsewhere."""
+"""Writes the checkpoint of imported weights."""
 
 from collections.abc import Callable, Mapping
 import hashlib
@@ -8,7 +8,7 @@ from typing import Any
 from byol_jax import checkpoint, files
 from byol_jax.train_step import TrainState
 
-# Of the images of an encoder from elsewhere, in pixels; memory would not hold much larger ones.
+# Largest image size of an imported encoder, in pixels; much larger images do not fit in memory.
 LARGEST_SIDE = 4096
 
 
@@ -17,9 +17,9 @@ def write(workdir: str | os.PathLike, take_state: Callable[[], TrainState],
   """Saves a state as the only checkpoint of a workdir.
 
   Args:
-    workdir: is made where it does not exist.
-    take_state: gives the state away. Orbax copies it before it begins to write; where
-      nobody else holds the state, its memory is free from then on.
+    workdir: created if it does not exist.
+    take_state: returns the state and gives up its reference. Orbax copies the state before it
+      writes; if there are no other references, its memory is freed then.
     meta: as in `checkpoint.save`.
 
   Raises:
@@ -31,6 +31,6 @@ def write(workdir: str | os.PathLike, take_state: Callable[[], TrainState],
 
 
 def sha256(path: str | os.PathLike) -> str:
-  """The digest of a file."""
+  """The sha256 digest of a file."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,9 +1,9 @@
-"""The stack machine that follows a pickle, with the few instructions that checkpoints need.
+"""A stack machine that runs a pickle, with only the few instructions that checkpoints need.
 
-Names are looked up in `stand_ins.ALLOWED`; code, persistent ids, extension codes and
-attributes exist in it no more than files or imports do. Long texts stay in the file, and
-arrays are descriptions. Each instruction takes little time and memory, and their number
-is bounded.
+Names are looked up in `stand_ins.ALLOWED`. The machine has no code, persistent ids,
+extension codes, attributes, file access or imports. Long texts stay in the file, and
+arrays are only described. Each instruction takes little time and memory, and their number
+is limited.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from byol_jax.convert.stand_ins import Refused, Unknown
 
 # A ResNet-200 with its optimizer has about 150,000.
 MAX_INSTRUCTIONS = 1_000_000
-# Of a call: each is looked at, and a file can ask for as many calls as for instructions.
+# Arguments of a call: each is checked, and a file can ask for as many calls as instructions.
 MAX_ARGUMENTS = 64
 # Longer texts and bytes stay in the file.
 SHORT = 256
@@ -25,15 +25,15 @@ MAX_INTEGER_BYTES = 16
 
 
 class Machine:
-  """The machine at the beginning of a file.
+  """The machine, at the start of a file.
 
   Args:
     file: the pickle.
-    size: of the file in bytes.
-    place: a list of one number, which is kept at the byte of the current instruction.
-    tolerant: names that are not allowed give an Unknown, instead of an error.
+    size: size of the file in bytes.
+    place: a list with one number, updated to the byte offset of the current instruction.
+    tolerant: whether names that are not allowed give an Unknown instead of an error.
 
-  `names` and `unknown` count the names that were met.
+  `names` and `unknown` count the names in the file.
   """
 
   def __init__(self, file: BinaryIO, size: int, place: list[int], tolerant: bool = False):
@@ -42,11 +42,11 @@ class Machine:
     self.names, self.unknown = {}, {}
 
   def run(self) -> Any:
-    """Follows the file to its end and returns what it describes.
+    """Runs the file to its end and returns the value that it describes.
 
     Raises:
       Refused: the file asks for something that no checkpoint needs.
-      ValueError, TypeError, ...: it is damaged; see `pickles`.
+      ValueError, TypeError, ...: the file is damaged; see `pickles`.
     """
     for _ in range(MAX_INSTRUCTIONS):
       self.place[0] = self.position
@@ -83,7 +83,7 @@ class Machine:
     return line[:-1].decode()
 
   def _skip(self, length: int) -> int:
-    """Leaves bytes in the file; gives where they lie."""
+    """Skips bytes in the file and returns their offset."""
     self._check(length)
     start = self.position
     self.position += length
@@ -111,7 +111,7 @@ class Machine:
 
   def _look_up(self, module: Any, name: Any) -> None:
     if type(module) is not str or type(name) is not str:
-      raise Refused('a name that is no text')
+      raise Refused('a name that is not text')
     shown = ascii(f'{module}.{name}')[1:-1][:200]
     found = stand_ins.ALLOWED.get((module, name))
     if found is None:
@@ -134,7 +134,7 @@ class Machine:
   def _build(self) -> None:
     state, target = self.stack.pop(), self.stack[-1]
     if self.tolerant and isinstance(target, stand_ins.Array) and _any_unknown(state):
-      # Also where the file refers to it again.
+      # Also where the file refers to the object again.
       target.unknown = True
     elif self.tolerant and (isinstance(state, Unknown) or _any_unknown(state)):
       self.stack[-1] = Unknown()
@@ -150,7 +150,7 @@ class Machine:
     if not isinstance(target, dict):
       raise Refused(f'items for {type(target).__name__}')
     for key, value in zip(items[::2], items[1::2], strict=True):
-      # Other keys could be made to collide, or to recurse when they are hashed.
+      # Other keys could be crafted to collide, or to recurse when hashed.
       if type(key) is not str:
         raise Refused(f'a dict with a key of type {type(key).__name__}')
       # The names are shown on a terminal.

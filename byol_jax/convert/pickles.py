@@ -1,10 +1,10 @@
-"""Reads pickled checkpoints of strangers without executing anything of them.
+"""Reads untrusted pickled checkpoints without executing anything in them.
 
 A pickle is a program for a stack machine; `machine` is a small one that imports nothing.
-Arrays are descriptions until the file has been followed to its end. Then each is read
+Arrays are only described until the file has been read to its end. Then each is read
 once into its place, so that a file takes less memory than its size.
 
-Standard library and numpy only: neither JAX nor Haiku nor dill is imported.
+Uses only the standard library and numpy: neither JAX nor Haiku nor dill is imported.
 """
 
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ from byol_jax.errors import InputError
 
 
 class Scan(NamedTuple):
-  """What a file names and holds, without having loaded it.
+  """What a file names and contains, found without loading it.
 
-  names: {'module.name': times it is named}; those that are allowed.
-  unknown: the same of those that are not.
-  arrays: {path: dtype and shape}, as far as the file could be followed.
-  num_bytes: of these arrays.
-  refusal: why loading would end; '' where it would not.
+  names: {'module.name': times it is named}, for the allowed names.
+  unknown: the same for names that are not allowed.
+  arrays: {path: dtype and shape}, as far as the file could be read.
+  num_bytes: size of these arrays.
+  refusal: why loading would fail; '' if it would not.
   """
 
   names: dict[str, int]
@@ -41,7 +41,7 @@ class Scan(NamedTuple):
     lines += [f'{name} {array}' for name, array in self.arrays.items()]
     lines += [f'{len(self.arrays)} arrays, {self.num_bytes:,} bytes',
               f'would be refused: {self.refusal}' if self.refusal else
-              'can be followed to its end; the numbers themselves were not read']
+              'can be read to its end; the numbers themselves were not read']
     return '\n'.join(lines)
 
 
@@ -52,8 +52,8 @@ def load(path: str | os.PathLike) -> Any:
     Nested dicts, lists, tuples and `stand_ins.Record`s of NumPy arrays, numbers, texts and None.
 
   Raises:
-    InputError: there is no such file, it is damaged, or asks for anything outside of
-      `stand_ins.ALLOWED`; it says what, and at which byte.
+    InputError: there is no such file, it is damaged, or it asks for anything outside
+      `stand_ins.ALLOWED`; the message says what, and at which byte.
   """
   with _opened(path) as (file, size), _explained(path) as place:
     machine = Machine(file, size, place)
@@ -61,7 +61,7 @@ def load(path: str | os.PathLike) -> Any:
 
 
 def scan(path: str | os.PathLike) -> Scan:
-  """Follows a file without loading its arrays.
+  """Reads a file without loading its arrays.
 
   Raises:
     InputError: there is no such file.
@@ -74,7 +74,7 @@ def scan(path: str | os.PathLike) -> Scan:
         arrays = contents.arrays_of(machine.run(), size)
     except InputError as error:
       refusal = str(error)
-      # What had been put together until then, under the numbers of its places on the stack.
+      # What had been built until then, keyed by its position on the stack.
       with contextlib.suppress(InputError), _explained(path):
         arrays = contents.arrays_of(
             [one for one in machine.stack if isinstance(one, (dict, list, Array, Record))], size)
@@ -109,15 +109,15 @@ def _explained(path, place: list[int] | None = None) -> Iterator[list[int]]:
   try:
     yield place
   except Refused as refused:
-    raise InputError(f'{where()}: the file asks for {refused}. This is no checkpoint as DeepMind '
-                     'published them; nothing of it was executed.') from None
+    raise InputError(f'{where()}: the file asks for {refused}. It is not like the checkpoints '
+                     'that DeepMind published; nothing in it was executed.') from None
   except MemoryError:
     raise InputError(f'{where()}: there is not enough memory for what the file holds.') from None
   except EOFError:
-    raise InputError(f'{where()}: the file ends too early, or says that it holds more than it '
-                     'does; nothing of it was executed. Fetch it again.') from None
-  # The machine meets impossible operands where Python's own objects refuse them.
+    raise InputError(f'{where()}: the file ends too early, or claims to contain more than it '
+                     'does; nothing in it was executed. Fetch it again.') from None
+  # Python's own objects raise these errors for impossible operands.
   except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError,
           RecursionError, struct.error) as error:
-    raise InputError(f'{where()}: the file is damaged or no pickle ({type(error).__name__}); '
-                     'nothing of it was executed. Fetch it again.') from error
+    raise InputError(f'{where()}: the file is damaged or not a pickle ({type(error).__name__}); '
+                     'nothing in it was executed. Fetch it again.') from error

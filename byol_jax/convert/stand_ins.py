@@ -1,11 +1,11 @@
-"""The globals that a checkpoint's pickle may name, and what stands in for each.
+"""The globals that a checkpoint's pickle may name, and their stand-ins.
 
-A pickle names functions and classes, and says with what to call them. Nothing that a
-file names is ever imported. The names of ALLOWED are looked up here, by both of their
-parts, and give small functions and records of this module; they handle descriptions of
+A pickle names functions and classes, and the arguments to call them with. Nothing that a
+file names is ever imported. Names in ALLOWED are looked up here by both of their
+parts and give small functions and records of this module, which handle descriptions of
 arrays, not arrays. Any other name is refused.
 
-Old and new names of the same thing stand side by side: numpy 1 and 2, JAX's array
+Old and new names of the same thing are both allowed: numpy 1 and 2, JAX's array
 classes since 2020, Haiku's immutable mappings, dill's helpers.
 """
 
@@ -19,20 +19,20 @@ MAX_FIELDS = 64
 
 
 class Refused(Exception):
-  """What a file asks for and does not get."""
+  """A file asked for something that is not allowed."""
 
 
 class Unknown:
-  """Stands for what a scan does not know."""
+  """Stands for something unknown to a scan."""
 
 
 class Blob(NamedTuple):
-  """Bytes that are left in the file.
+  """Bytes that were left in the file.
 
   start: offset in the file.
-  length: bytes there.
-  latin1: they are UTF-8 text whose characters are the bytes, as pickles of protocol 2
-    write them.
+  length: number of bytes in the file.
+  latin1: whether they are UTF-8 text whose characters are the bytes, as pickles of
+    protocol 2 write them.
   """
 
   start: int
@@ -41,14 +41,14 @@ class Blob(NamedTuple):
 
 
 class Text(NamedTuple):
-  """A long text that is left in the file; see Blob."""
+  """A long text that was left in the file; see Blob."""
 
   start: int
   length: int
 
 
 class DType:
-  """A dtype: '<f4' after its state was set."""
+  """A dtype, such as '<f4' after its state was set."""
 
   def __init__(self, code: str):
     self.code, self.order = code, '='
@@ -65,13 +65,13 @@ class DType:
 
 
 class Array:
-  """What a file says of an array.
+  """The description of an array in a file.
 
-  dtype: as numpy writes it, '<f4'; None before its state was set.
-  shape: of the array.
-  fortran: the bytes are in the order of columns.
-  data: its bytes, or where they lie.
-  unknown: its state has a part that a scan does not know.
+  dtype: in numpy's notation, such as '<f4'; None before its state was set.
+  shape: shape of the array.
+  fortran: whether the bytes are in column-major order.
+  data: its bytes, or their position in the file.
+  unknown: whether its state has a part that is unknown to a scan.
   """
 
   def __init__(self):
@@ -79,7 +79,7 @@ class Array:
     self.unknown = False
 
   def set_state(self, state: Any) -> None:
-    """Takes the state that numpy gives an array: version, shape, dtype, order, bytes."""
+    """Takes the state of a numpy array: version, shape, dtype, order, bytes."""
     if type(state) is not tuple or len(state) != 5:
       raise Refused('an array whose state is not numpy\'s')
     if self.dtype is not None:
@@ -90,14 +90,14 @@ class Array:
     self.fill(shape, dtype, fortran, data)
 
   def fill(self, shape: Any, dtype: Any, fortran: Any, data: Any) -> None:
-    """Takes shape and bytes, once they are found to fit each other."""
+    """Takes shape and bytes, after checking that they match."""
     if not isinstance(dtype, DType) or not isinstance(data, (bytes, Blob)):
       raise Refused('an array without a dtype or bytes')
     if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS or not all(
         type(size) is int and 0 <= size < 2 ** 40 for size in shape):
       raise Refused('an array of an impossible shape')
     wanted = math.prod(shape) * int(dtype.code[1])
-    # As text a byte takes one or two bytes of the file.
+    # A byte stored as text takes one or two bytes of the file.
     given = len(data) if isinstance(data, bytes) else data.length
     least = given if isinstance(data, bytes) or not data.latin1 else -(-given // 2)
     if not least <= wanted <= given:
@@ -106,20 +106,20 @@ class Array:
 
 
 class RecordType(NamedTuple):
-  """A named tuple's name and fields."""
+  """The name and fields of a named tuple."""
 
   name: str
   fields: tuple[str, ...]
 
   def make(self, values: Any) -> 'Record':
-    """A named tuple of these values."""
+    """Makes a named tuple of these values."""
     if type(values) is not tuple or len(values) != len(self.fields):
       raise Refused(f'{self.name} with other fields than {", ".join(self.fields) or "none"}')
     return Record(self.name, self.fields, values)
 
 
 class Record(NamedTuple):
-  """A named tuple of the file."""
+  """A named tuple from the file."""
 
   name: str
   fields: tuple[str, ...]
@@ -127,16 +127,16 @@ class Record(NamedTuple):
 
 
 class Immutable:
-  """One of Haiku's immutable mappings, made empty and then given its state.
+  """One of Haiku's immutable mappings, created empty; its state is set afterwards.
 
-  It refers to the dict of that state: copies of copies would grow without bound.
+  It refers to the dict in that state, because copies of copies would grow without limit.
   """
 
   def __init__(self):
     self.inner = {}
 
   def set_state(self, state: Any) -> None:
-    """Takes the attributes of such a mapping, as a dict or as Python pickles slots."""
+    """Takes the attributes of the mapping, as a dict or in Python's pickle form of slots."""
     if type(state) is tuple and len(state) == 2 and state[0] is None:
       state = state[1]
     inner = [state[key] for key in ('_storage', '_mapping') if key in state
@@ -147,7 +147,7 @@ class Immutable:
 
 
 class ArrayClass:
-  """A class of arrays; called without arguments, its state is set afterwards."""
+  """A class of arrays; it is called without arguments, and the state is set afterwards."""
 
   def make(self, arguments: Any) -> Array:
     """An empty array, or the given one."""
@@ -155,11 +155,11 @@ class ArrayClass:
       return Array()
     if type(arguments) is tuple and len(arguments) == 1 and isinstance(arguments[0], Array):
       return arguments[0]
-    raise Refused('an array made of something else than an array')
+    raise Refused('an array made from something that is not an array')
 
 
 class MappingClass(NamedTuple):
-  """A class of mappings; `empty` is what it gives without arguments."""
+  """A class of mappings; `empty` makes the result of a call without arguments."""
 
   empty: Callable[[], Any]
 
@@ -170,19 +170,19 @@ class MappingClass(NamedTuple):
     if type(arguments) is tuple and len(arguments) == 1 and isinstance(
         arguments[0], (dict, Immutable)):
       return arguments[0]
-    raise Refused('a mapping made of something else than a dict')
+    raise Refused('a mapping made from something that is not a dict')
 
 
 def _reconstruct(kind, shape, typecode):
   if not isinstance(kind, ArrayClass):
-    raise Refused('an array of a class that is none')
+    raise Refused('an array of something that is not an array class')
   return Array()
 
 
 def _array(function, arguments, state, others=None):
-  """dill's and JAX's way: numpy's function, its arguments and the state."""
+  """Arrays in the form of dill and JAX: numpy's function, its arguments and the state."""
   if function is not _reconstruct or type(arguments) is not tuple:
-    raise Refused('an array that another function than numpy\'s is to make')
+    raise Refused('an array made by a function other than numpy\'s')
   array = _reconstruct(*arguments)
   array.set_state(state)
   return array
@@ -225,9 +225,9 @@ def _named_tuple(name, fields, module, *defaults):
 
 
 def _set_name(record, attribute, value):
-  """dill gives a named tuple that was made inside of a function its longer name."""
+  """dill sets the qualified name of a named tuple that was made inside a function."""
   if not isinstance(record, RecordType) or attribute != '__qualname__':
-    raise Refused('builtins.setattr for something else than the name of a named tuple')
+    raise Refused('builtins.setattr for something other than the name of a named tuple')
 
 
 def _names() -> dict[tuple[str, str], Any]:
@@ -262,7 +262,7 @@ def _names() -> dict[tuple[str, str], Any]:
 
 
 def _records() -> dict[tuple[str, str], RecordType]:
-  """Named tuples that a file may name without saying their fields."""
+  """Named tuples that a file may name without listing their fields."""
   state = RecordType('_ByolExperimentState', ('online_params', 'target_params', 'online_state',
                                               'target_state', 'opt_state'))
   records = {(module, state.name): state
@@ -287,15 +287,15 @@ _KNOWN = {id(known) for known in ALLOWED.values()}
 
 
 def call(function: Any, arguments: Any) -> Any:
-  """What REDUCE and NEWOBJ give, for something out of ALLOWED or made by it.
+  """The result of REDUCE and NEWOBJ, for something in ALLOWED or made by it.
 
   Raises:
-    Refused: anything else is called, or with other arguments.
+    Refused: something else is called, or the arguments do not fit.
   """
   if isinstance(function, (RecordType, ArrayClass, MappingClass)):
     return function.make(arguments)
   if type(arguments) is not tuple or id(function) not in _KNOWN:
-    raise Refused('a call of something that is no function')
+    raise Refused('a call of something that is not a function')
   try:
     return function(*arguments)
   except (TypeError, ValueError, AttributeError) as error:

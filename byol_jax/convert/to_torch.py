@@ -1,8 +1,8 @@
-"""The encoder as weights for PyTorch, under torchvision's names.
+"""Writes the encoder as weights for PyTorch, under torchvision's names.
 
-They lie in a safetensors file whose metadata say what tensors cannot: padding,
-normalisation of the images, origin. An encoder that was trained with SAME padding gives
-other embeddings in a stock torch ResNet; docs/convert.md makes one that pads the same.
+They are stored in a safetensors file. Its metadata have what tensors cannot tell: padding,
+normalisation of the images, origin. An encoder trained with SAME padding gives different
+embeddings in a stock torch ResNet; docs/convert.md shows how to make one with this padding.
 """
 
 import base64
@@ -28,15 +28,15 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, step: int | Non
   """Writes the online encoder of a checkpoint as a safetensors file.
 
   Args:
-    workdir: of the run.
+    workdir: workdir of the run.
     output: the file.
-    step: of the checkpoint; the newest sound one where None.
+    step: step of the checkpoint; the newest valid one if None.
 
   Returns:
-    What was written, in words.
+    A description of what was written.
 
   Raises:
-    InputError: no checkpoint; an encoder that torchvision has no names for; the file
+    InputError: there is no checkpoint, torchvision has no names for the encoder, or the file
       cannot be written.
   """
   trees, meta = checkpoint.restore_trees(workdir, ('online', 'state'), step)
@@ -55,8 +55,8 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, step: int | Non
            f'{meta["step"]}: {os.fspath(output)}',
            f'padding {options["padding"]}: ' + (
                'loads into a stock torchvision or timm ResNet' if _is_stock(section) else
-               'docs/convert.md makes a torch ResNet of this kind; a stock one does not load the '
-               'file, or gives other embeddings'),
+               'docs/convert.md shows how to make such a torch ResNet; a stock one does not load '
+               'the file, or gives different embeddings'),
            f'images in [0, 1], minus {section["image_mean"]}, divided by {section["image_std"]}']
   if 'licence' in meta.get('source', {}):
     lines.append(f'licence: {meta["source"]["licence"]}')
@@ -64,7 +64,7 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, step: int | Non
 
 
 def _is_stock(section: Mapping[str, Any]) -> bool:
-  """Whether torchvision's constructors make this very network."""
+  """Whether torchvision's constructors make exactly this network."""
   options = section['encoder_options']
   basic = options['depth'] in (18, 34)
   return (options['depth'] in (18, 34, 50, 101, 152) and options['width'] == 1
@@ -74,11 +74,11 @@ def _is_stock(section: Mapping[str, Any]) -> bool:
 
 
 def _store(output: pathlib.Path, weights: Mapping[str, np.ndarray], metadata) -> None:
-  """Writes the file, and compares what is in it."""
+  """Writes the file, reads it back and compares."""
   safetensors = torch_names.safetensors_library()
   try:
     with files.atomic_path(output) as partial:
-      # save_file makes a file that only its owner can read (0.8.0).
+      # save_file (0.8.0) makes a file that only its owner can read.
       partial.write_bytes(safetensors.numpy.save(weights, metadata))
       stored = safetensors.numpy.load_file(partial)
       if any(not np.array_equal(stored[name], array) for name, array in weights.items()):
@@ -97,7 +97,7 @@ def _metadata(meta: Mapping[str, Any], weights, hidden) -> dict[str, str]:
       image_size=json.dumps(meta['config']['data']['image_size']), source=json.dumps(source),
       **{key: json.dumps(section[key]) for key in IN_SECTION})
   if any(not np.array_equal(array, weights[name]) for name, array in hidden.items()):
-    # Of a short run; without them a further training would begin with other averages.
+    # Only for short runs; without them, further training would start with other averages.
     everything = np.concatenate([hidden[name] for name in sorted(hidden)]).astype('<f4')
     metadata['hidden'] = base64.b64encode(everything.tobytes()).decode()
   return metadata

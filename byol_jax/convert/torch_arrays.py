@@ -1,7 +1,7 @@
-"""NumPy's arrays in files of torch.save: what the file says of them, without a call of NumPy's.
+"""NumPy arrays in files from torch.save, read without calling the functions in the file.
 
-torch's loader gets these classes in the place of the three functions that an array's pickle
-names. They keep what they are given; numbers are made of it when an array is asked for.
+torch's loader gets these classes instead of the three functions that the pickle of an array
+names. They store their arguments; the array is built from them on request.
 """
 
 import math
@@ -13,7 +13,7 @@ from byol_jax.convert.stand_ins import DTYPES
 
 
 class Text:
-  """Bytes as the text that pickles of protocol 2 make of them; stands for _codecs.encode."""
+  """Bytes, stored as text as in pickles of protocol 2; replaces _codecs.encode."""
 
   text = ''
 
@@ -22,7 +22,7 @@ class Text:
 
 
 class DType:
-  """Stands for numpy.dtype."""
+  """Replaces numpy.dtype."""
 
   code, order = '', '='
 
@@ -35,20 +35,20 @@ class DType:
 
 
 class Array:
-  """Stands for the function that makes an array; its state follows."""
+  """Replaces the function that makes an array; its state is set afterwards."""
 
   name_in_file = 'a NumPy array'
   state = None
 
   def __init__(self, *_):
-    """Forgets the class and the first, empty shape."""
+    """Ignores the class and the initial, empty shape."""
 
   def __setstate__(self, state):
-    """Keeps version, shape, dtype, order, bytes."""
+    """Stores version, shape, dtype, order and bytes."""
     self.state = state
 
   def holds_numbers(self) -> bool:
-    """Whether it can be read: it is of ordinary numbers, and as large as it says."""
+    """Whether it can be read: it has ordinary numbers, and as many as its shape says."""
     if type(self.state) is not tuple or len(self.state) != 5:
       return False
     _, shape, dtype, _, data = self.state
@@ -59,10 +59,10 @@ class Array:
             and len(content) == math.prod(shape) * int(dtype.code[1]))
 
   def numbers(self) -> np.ndarray:
-    """The array, where it `holds_numbers`.
+    """The array; only call this if it `holds_numbers`.
 
     Raises:
-      ValueError: a text that stands for no bytes.
+      ValueError: its text does not represent bytes.
     """
     _, shape, dtype, fortran, data = self.state
     content = data.text.encode('latin1') if isinstance(data, Text) else data
@@ -71,6 +71,6 @@ class Array:
     return np.require(array, array.dtype.newbyteorder('='), 'C')
 
 
-# What stands for which name.
+# The replacement for each name.
 NAMES = {'_codecs.encode': Text, 'numpy.dtype': DType,
          'numpy.core.multiarray._reconstruct': Array, 'numpy._core.multiarray._reconstruct': Array}

@@ -1,10 +1,9 @@
-"""What files of torch.save name beside tensors, and inert stand-ins for what is usual there.
+"""The globals that files from torch.save name beside tensors, and inert stand-ins for common ones.
 
 Training programs save their options, scores and paths with the weights. torch's weights-only
-loader refuses them, as each is a function or class that the file wants to be called. Here
-nothing of these libraries is imported or called: the loader gets classes that take any
-arguments, do nothing with them and hold nothing; of NumPy's arrays, which can be weights, those
-of `torch_arrays`.
+loader refuses them, because each is a function or class that the file wants to call. Nothing
+in these libraries is imported or called here: the loader gets classes that take any arguments
+and ignore them. NumPy arrays, which can be weights, get the classes of `torch_arrays`.
 """
 
 from collections import OrderedDict
@@ -17,8 +16,8 @@ import zipfile
 
 from byol_jax.convert import torch_arrays
 
-# Of modules and of what is in them. A library's networks are not among them: their weights would
-# be lost without a word.
+# Modules and their contents. The networks of libraries are not included: their weights would
+# be lost silently.
 USUAL = (
     'argparse', 'collections', 'copyreg', 'datetime', 'decimal', 'fractions', 'functools.partial',
     'numpy', 'pathlib', 'types.SimpleNamespace', 'typing', 'uuid', '_codecs.encode',
@@ -31,32 +30,32 @@ USUAL = (
     'mmcv.utils', 'mmengine', 'omegaconf', 'pytorch_lightning', 'timm.utils',
     'transformers.configuration_utils', 'transformers.trainer_utils',
     'transformers.training_args', 'yacs')
-# Classes of dicts whose items follow, which the loader puts into dicts alone.
+# Dict classes whose items are set afterwards; the loader sets items only in plain dicts.
 DICTS = ('AttributeDict', 'AttrDict', 'CfgNode', 'ConfigDict', 'Dict', 'EasyDict', 'SimpleConfig')
-# Python 2's names, as pickles of protocol 2 have them; the loader reads them so.
+# Python 2 names, which pickles of protocol 2 use and the loader translates.
 RENAMED = {'__builtin__.long': 'builtins.int', '__builtin__.xrange': 'builtins.range',
            '__builtin__.unicode': 'builtins.str'}
 RENAMED_MODULES = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}
-# Before PyTorch 1.6 a file began with its number, its version and facts of the machine.
+# Before PyTorch 1.6 a file began with a magic number, its version and facts about the machine.
 OLD_PICKLES = 4
 
 
 class StandIn:
-  """Stands for any class or function of a name; `name_in_file` says which."""
+  """Replaces any class or function; `name_in_file` is its name."""
 
   name_in_file = ''
 
   def __init__(self, *_, **__):
-    """Forgets its arguments."""
+    """Ignores its arguments."""
 
   def __setstate__(self, state):
-    """Forgets it."""
+    """Ignores the state."""
 
 
 def names(path: str | os.PathLike) -> set[str]:
-  """The functions and classes that a file of torch.save names, 'argparse.Namespace'."""
+  """The functions and classes that a file from torch.save names, such as 'argparse.Namespace'."""
   found: set[str] = set()
-  # Of a damaged file what was met before the damage; the loader says what is wrong with it.
+  # For a damaged file, the names before the damage; the loader reports what is wrong.
   with contextlib.suppress(ValueError, OSError, EOFError, IndexError, UnicodeDecodeError,
                            zipfile.BadZipFile, NotImplementedError, RuntimeError):
     if not zipfile.is_zipfile(path):
@@ -80,7 +79,7 @@ def _add_names(file: BinaryIO, found: set[str]) -> None:
 
 
 def stand_ins(found: Iterable[str]) -> dict[str, Callable[..., Any]]:
-  """{name: what stands for it}, of those names that are usual."""
+  """{name: its replacement}, for the common names."""
   return {name: _stand_in(name) for name in sorted(found)
           if any(name == usual or name.startswith(f'{usual}.') for usual in USUAL)}
 

@@ -1,4 +1,4 @@
-"""The encoder's tensors under torchvision's names, and back; pure functions of arrays.
+"""Converts the encoder's tensors to torchvision's names and back; pure functions of arrays.
 
 Convolutions are [H, W, in, out] here and [out, in, H, W] there. BatchNorm's parameters
 have leading dimensions of 1 here. timm's ResNets have the same names as torchvision's.
@@ -15,14 +15,14 @@ from byol_jax.errors import InputError
 Tree = dict[str, dict[str, np.ndarray]]
 Weights = dict[str, np.ndarray]
 
-# Where Haiku's averages of fewer batches than this are corrected for their zero start,
-# torch's are not; from here on the correction is exactly 1 in float32.
+# Haiku corrects averages over fewer batches than this for their start at zero, torch does
+# not; from this number on the correction is exactly 1 in float32.
 SETTLED = 1000
 OF_BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 
 
 def safetensors_library() -> types.ModuleType:
-  """The library, of which only these conversions have need."""
+  """The safetensors library, which only these conversions need."""
   try:
     import safetensors.numpy
   except ImportError as error:
@@ -32,11 +32,11 @@ def safetensors_library() -> types.ModuleType:
 
 
 def to_torch(params: Mapping, state: Mapping, encoder: str) -> tuple[Weights, Weights]:
-  """The encoder `encoder` of our trees under torchvision's names.
+  """Converts the encoder named `encoder` in our trees to torchvision's names.
 
   Returns:
-    (weights, hidden): a state dict, and {name of a running statistic: what Haiku's moving
-    average holds before its correction}, which torch has no place for.
+    (weights, hidden): a state dict, and {name of a running statistic: Haiku's moving average
+    before its correction}, which has no counterpart in torch.
   """
   weights, hidden = {}, {}
   for module, leaves in params.items():
@@ -53,22 +53,22 @@ def to_torch(params: Mapping, state: Mapping, encoder: str) -> tuple[Weights, We
       weights[f'{name}.{theirs}'] = np.reshape(average['average'], -1)
       hidden[f'{name}.{theirs}'] = np.reshape(average['hidden'], -1)
     weights[f'{name}.num_batches_tracked'] = np.asarray(average['counter'], np.int64)
-  # A transposed view would be written to a file in the order of its memory.
+  # A transposed view would be written to the file in memory order.
   return {name: np.array(array, order='C') for name, array in weights.items()}, hidden
 
 
 def from_torch(weights: Mapping[str, np.ndarray], encoder: str, hidden: Weights | None
                ) -> tuple[Tree, Tree, list[str]]:
-  """(parameters, BatchNorm state, names that were not understood) of a state dict.
+  """Converts a state dict to (parameters, BatchNorm state, unknown names).
 
   Args:
-    weights: under torchvision's names, without prefix.
+    weights: arrays under torchvision's names, without a prefix.
     encoder: name of our encoder.
-    hidden: what `to_torch` gave; None for the weights of others, whose averages are
-      taken as settled.
+    hidden: the value from `to_torch`; None for other weights, whose averages are assumed
+      to need no correction.
 
   Raises:
-    InputError: a tensor has another number of dimensions than its name says.
+    InputError: a tensor has another number of dimensions than its name requires.
   """
   params, state, unknown = {}, {}, []
   for name, array in weights.items():
@@ -113,7 +113,7 @@ def _torch_module(module: str) -> str:
 
 
 def _haiku_module(name: str) -> str | None:
-  """Our name of a torch module; None where there is none."""
+  """Our name for a torch module; None if there is none."""
   if name in ('conv1', 'bn1'):
     return {'conv1': 'initial_conv', 'bn1': 'initial_batchnorm'}[name]
   found = re.fullmatch(r'layer([1-4])\.(\d{1,3})\.(conv|bn|downsample\.)([0-3])', name, re.ASCII)

@@ -1,1 +1,1 @@
-"""Many devices and many processes."""
+"""Work over many devices and many processes."""

@@ -1,4 +1,4 @@
-"""The accelerators of this machine: whether they are there, and divided among processes."""
+"""The accelerators of this machine: checks that they exist, and divides them among processes."""
 
 import os
 import shutil
@@ -8,24 +8,24 @@ import jax
 
 from byol_jax.errors import InputError
 
-# Variables, besides JAX_PLATFORMS, that choose devices.
+# Variables that choose devices, besides JAX_PLATFORMS.
 ASKING = ('JAX_PLATFORM_NAME', 'JAX_DEFAULT_DEVICE', 'JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
 
 
 def check_platforms() -> None:
   """Checks that JAX finds a device of each kind that JAX_PLATFORMS asks for.
 
-  JAX itself goes on without a GPU where the variable is 'cuda,cpu' and there is none.
+  JAX itself continues without a GPU if the variable is 'cuda,cpu' and there is none.
 
   Raises:
-    InputError: it does not, with what to install.
+    InputError: a device is missing; the message says what to install.
   """
   for name in filter(None, (jax.config.jax_platforms or '').split(',')):
     try:
       jax.devices(name)
     except Exception as error:
       extra = dict(gpu='cuda12', cuda='cuda12', tpu='tpu').get(name)
-      # Without a GPU JAX has nothing to say but an assertion, or which others there are.
+      # Without a GPU JAX only reports an assertion, or which other devices there are.
       cause = ': ' + str(error).splitlines()[0].split(' (set JAX_')[0].rstrip('.') if (
           str(error) and 'Unknown backend' not in str(error)) else ''
       hidden = (' CUDA_VISIBLE_DEVICES is empty, which hides every GPU: unset it.'
@@ -40,19 +40,19 @@ def check_platforms() -> None:
   except Exception as error:
     asked = [f'{name}={os.environ[name]}' for name in ASKING if name in os.environ]
     raise InputError(f'JAX finds no device with {", ".join(asked) or "this installation"} '
-                     f'({str(error).splitlines()[0][:200]}). Unset what asks for others than '
-                     'there are.') from error
+                     f'({str(error).splitlines()[0][:200]}). Unset the variables that '
+                     'ask for other devices.') from error
 
 
 def divided(parts: int) -> list[dict[str, str]]:
-  """Environment variables for each of `parts` processes that run at once. Does not start JAX.
+  """Environment variables for each of `parts` concurrent processes. Does not start JAX.
 
   GPUs are divided evenly. A TPU belongs to one process at a time. CPU cores are left
-  to the system: a process that is pinned to other cores than its neighbour may round
+  to the system: processes that are pinned to different cores may round
   differently.
 
   Raises:
-    InputError: the accelerators cannot be divided so.
+    InputError: the accelerators cannot be divided into this many parts.
   """
   if parts < 1:
     raise InputError(f'--parallel is {parts}; it must be 1 or more.')
@@ -70,7 +70,7 @@ def divided(parts: int) -> list[dict[str, str]]:
 
 
 def _gpus() -> list[str]:
-  """The numbers of the visible NVIDIA GPUs."""
+  """The indices of the visible NVIDIA GPUs."""
   if os.environ.get('JAX_PLATFORMS', '').startswith('cpu'):
     return []
   if 'CUDA_VISIBLE_DEVICES' in os.environ:

@@ -1,4 +1,4 @@
-"""Loops on the device: over the parts of a batch, and over steps."""
+"""Loops on the device over the parts of a batch and over steps."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Names of a batch's entries that all parts and all steps share.
+# Names of the batch entries that all parts and all steps share.
 WHOLE = ('resident',)
 
 Batch = Mapping[str, jax.Array]
@@ -14,14 +14,14 @@ Batch = Mapping[str, jax.Array]
 
 def mean_over_parts(of_part: Callable[[Any, Batch], tuple[Any, Any]], carried: Any, batch: Batch,
                     count: int) -> tuple[Any, Any]:
-  """The mean of `of_part` over the parts of a batch that does not fit (paper, Figure 3a).
+  """The mean of `of_part` over the parts of a batch that does not fit in memory (Figure 3a).
 
   Args:
-    of_part: (carried, part) -> (what is averaged, carried to the next part).
-    carried: to the first part.
-    batch: arrays [B, ...], which split into `count` parts along their rows, and those of
-      WHOLE, which do not.
-    count: of the parts; 1 is `of_part` itself.
+    of_part: (carried, part) -> (values to average, values carried to the next part).
+    carried: values passed to the first part.
+    batch: arrays [B, ...], split into `count` parts along their rows, except the arrays named
+      in WHOLE, which are not split.
+    count: number of parts; with 1, calls `of_part` once.
 
   Returns:
     (means, carried) after the last part.
@@ -45,12 +45,12 @@ def mean_over_parts(of_part: Callable[[Any, Batch], tuple[Any, Any]], carried: A
 
 def over_steps(step: Callable[[Any, Batch], tuple[Any, Any]], state: Any, batches: Batch
                ) -> tuple[Any, Any]:
-  """Several steps in one dispatch.
+  """Runs several steps in one dispatch.
 
   Args:
     step: (state, batch) -> (state, scalars).
-    state: before the first of them.
-    batches: arrays [n, ...] over n steps, and those of WHOLE, which all steps share.
+    state: the state before the first step.
+    batches: arrays [n, ...] for n steps, and the arrays named in WHOLE, which all steps share.
 
   Returns:
     The last state, and the scalars [n, ...] of all steps.
@@ -65,10 +65,10 @@ def _separated(batch: Batch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]
 
 
 def _scan(function, carried, inputs):
-  """`jax.lax.scan`, written out on CPU."""
+  """`jax.lax.scan`, unrolled on CPU."""
   length = len(jax.tree.leaves(inputs)[0])
-  # In a loop, even in one of a single turn, a step's backward convolutions took a CPU 8 to 25
-  # times as long.
+  # Inside a loop, even with a single iteration, a step's backward convolutions took 8 to 25
+  # times as long on a CPU.
   if length > 1 and jax.default_backend() != 'cpu':
     return jax.lax.scan(function, carried, inputs)
   outputs = []

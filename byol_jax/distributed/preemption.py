@@ -1,8 +1,8 @@
-"""Requests to stop: SIGTERM and SIGUSR1 of schedulers, SIGINT of Ctrl-C, SIGHUP of a terminal.
+"""Stop requests: SIGTERM and SIGUSR1 from schedulers, SIGINT from Ctrl-C, SIGHUP from terminals.
 
-The training notes the request and ends after a few steps, with a checkpoint. In a job
-of several processes the request of any of them reaches all with the step's own
-averages, so all stop after the same step. What has nothing to save ends at once.
+Training notes the request and ends after a few steps, with a checkpoint. In a job
+of several processes a request to any of them reaches all with the averages of the
+step, so all stop after the same step. A process with nothing to save ends at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,44 +13,44 @@ import sys
 import threading
 import time
 
-# EX_TEMPFAIL of sysexits.h: start the same command again, and it goes on.
+# EX_TEMPFAIL of sysexits.h: run the same command again to resume.
 EXIT_CODE = 75
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-# Seconds in which a second signal is the same request: `timeout` sends it to the process and to
+# A second signal within this many seconds is the same request: `timeout` signals the process and
 # its group.
 ONE_REQUEST = .2
 
 
 class Preempted(Exception):
-  """What was asked to stop has saved what it had."""
+  """The process was asked to stop and has saved its work."""
 
 
 def after_step(step: int, max_steps: int, number: int) -> Preempted:
-  """The error of a run that was asked to stop by a signal; 0: by one to another process."""
+  """The error of a run stopped by signal `number`; 0 means a signal to another process."""
   name = signal.Signals(number).name if number else 'a signal to another process'
-  return Preempted(f'Stopped by {name} after step {step} of {max_steps}; a checkpoint is saved and '
-                   'the same command goes on from it.')
+  return Preempted(f'Stopped by {name} after step {step} of {max_steps}; a checkpoint is saved. '
+                   'Run the same command to resume from it.')
 
 
 def is_stop(code: int) -> bool:
-  """Whether the code of a process, as `subprocess` gives it, says that it was asked to stop."""
+  """Whether a return code from `subprocess` means that the process was asked to stop."""
   return code == EXIT_CODE or code in {sign * number + offset for number in SIGNALS
                                        for sign, offset in ((1, 128), (-1, 0))}
 
 
 def leave(number: int) -> None:
-  """Ends the process at once with a line and code 128 + number."""
+  """Prints a line and ends the process at once with code 128 + number."""
   with contextlib.suppress(OSError, ValueError):
-    os.write(sys.stderr.fileno(), f'Stopped by {signal.Signals(number).name}. Give the same '
+    os.write(sys.stderr.fileno(), f'Stopped by {signal.Signals(number).name}. Run the same '
              'command to start again.\n'.encode())
   os._exit(128 + number)
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[Callable[[], int]]:
-  """Notes a request to stop within the context.
+  """Notes requests to stop within the context.
 
-  The context gives a function that returns the number of the first signal, 0 while none came. A
+  Yields a function that returns the number of the first signal, or 0 if there was none. A
   second SIGINT or SIGTERM ends the process at once, with code 128 + its number.
   """
   first: list[tuple[int, float]] = []
@@ -60,8 +60,8 @@ def listening() -> Iterator[Callable[[], int]]:
       first.append((number, time.monotonic()))
       with contextlib.suppress(OSError):
         os.write(1, f'{signal.Signals(number).name}: the run saves a checkpoint and ends; a second '
-                    'signal ends it at once, unsaved.\n'.encode())
-    # A terminal that closes sends SIGHUP more than once, and nobody is there to repeat it.
+                    'signal ends it at once without saving.\n'.encode())
+    # A closing terminal sends SIGHUP more than once, and no person can repeat it.
     elif number != signal.SIGHUP and time.monotonic() - first[0][1] > ONE_REQUEST:
       leave(number)
 
@@ -71,16 +71,16 @@ def listening() -> Iterator[Callable[[], int]]:
 
 @contextlib.contextmanager
 def handling(react: Callable[[int], None]) -> Iterator[None]:
-  """Calls react(number) for each of SIGNALS within the context, in a thread of its own.
+  """Calls react(number) for each of SIGNALS within the context, in a separate thread.
 
-  A signal that the process ignores, as SIGHUP under nohup, stays ignored. Outside of the main
-  thread, where Python allows no handler, nothing is noticed.
+  A signal that the process ignores, such as SIGHUP under nohup, stays ignored. Outside the main
+  thread Python allows no handlers, so signals are not noticed.
   """
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  # A handler in Python waits while the main thread is in XLA or in a collective, for
-  # minutes if another process hangs. The pipe is written at once, and its thread reads.
+  # A Python handler has to wait while the main thread is in XLA or a collective, for
+  # minutes if another process hangs. The pipe is written at once, and a thread reads it.
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   terminals = [number for number in range(32) if os.isatty(number)]
@@ -101,7 +101,7 @@ def handling(react: Callable[[int], None]) -> Iterator[None]:
 
 
 def _read(reader: int, react: Callable[[int], None], terminals: list[int]) -> None:
-  """Reads the numbers of the signals until the pipe is closed."""
+  """Reads signal numbers until the pipe is closed."""
   while number := os.read(reader, 1):
     if number[0] == signal.SIGHUP:
       _discard(terminals)
@@ -110,7 +110,7 @@ def _read(reader: int, react: Callable[[int], None], terminals: list[int]) -> No
 
 
 def say(text: str) -> None:
-  """Prints a line; one that nobody reads any more counts as SIGHUP where that is handled."""
+  """Prints a line; if its reader is gone, this counts as SIGHUP where SIGHUP is handled."""
   try:
     print(text, flush=True)
   except OSError:
@@ -121,7 +121,7 @@ def say(text: str) -> None:
 
 
 def _discard(numbers: list[int]) -> None:
-  """Lets what is written to these files go nowhere: writing to a terminal that is gone fails."""
+  """Discards all writes to these files, because writing to a terminal that is gone fails."""
   nowhere = os.open(os.devnull, os.O_RDWR)
   for number in numbers:
     os.dup2(nowhere, number)

@@ -1,4 +1,4 @@
-"""The processes of a job: what is theirs alone or in common, and how the loss of one shows."""
+"""The processes of a job: locks, shared checks, and detection of a lost process."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -18,22 +18,22 @@ from byol_jax import files
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 
-# Of a process whose job has lost another one: start the same command again.
+# Exit code when the job has lost another process: run the same command again.
 EXIT_CODE = 76
-# Of a workdir, locked and named after the process that holds it.
+# The lock file of a workdir; it contains the name of the process that holds it.
 LOCK = '.job'
-# Seconds that a job waits for the one before it, which may still be writing its last step.
+# Seconds that a job waits for the previous job, which may still be writing its last step.
 PATIENCE = 60.
-# Seconds that a file of the first process may take to be seen by the others.
+# Seconds until a file from the first process must be visible to the others.
 VISIBLE = 30.
-# What the transports and the coordination service of JAX say of a process that is gone.
+# Words in the errors of JAX's transports and coordination service when a process is gone.
 LOST = ('gloo', 'nccl', 'connection reset', 'connection closed', 'connection refused',
         'broken pipe', 'heartbeat', 'coordination', 'unavailable', 'deadline_exceeded',
         'another task died')
 
 
 def texts_of_all(text: str) -> list[str]:
-  """The text of each process, in their order, on all of them."""
+  """Returns the texts of all processes, in process order, on every process."""
   own = np.frombuffer(text.encode(), np.uint8)[:, None]
   lengths = parallel.gather_rows(np.array([[len(own)]])).ravel()
   together = parallel.gather_rows(own).tobytes()
@@ -42,7 +42,7 @@ def texts_of_all(text: str) -> list[str]:
 
 
 def checked_by_first(check: Callable[[], None]) -> None:
-  """Runs a check in the first process; its InputError is raised on all, which all call it."""
+  """Runs a check in the first process; all must call this, and all raise its InputError."""
   problem = ''
   if parallel.is_first_process():
     try:
@@ -56,13 +56,13 @@ def checked_by_first(check: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def alone(workdir: epath.Path) -> Iterator[None]:
-  """Keeps other jobs out of a workdir.
+  """Locks a workdir against other jobs.
 
-  The first process holds a lock of the operating system, which ends with the process,
-  however that ends. Object stores have none: there two jobs are not noticed.
+  The first process holds an operating system lock, which is released however the process
+  ends. Object stores have no locks, so two jobs there are not detected.
 
   Raises:
-    InputError: another job is still there after PATIENCE seconds.
+    InputError: another job still holds the lock after PATIENCE seconds.
   """
   if not parallel.is_first_process() or files.in_object_store(workdir):
     yield
@@ -82,14 +82,14 @@ def _lock(file: IO[str], workdir: epath.Path) -> None:
       file.seek(0)
       holder = file.read().strip() or 'another process'
     except OSError as error:
-      parallel.say(f'{workdir} cannot be locked ({error.strerror}): a second job on it would not '
-                   'be noticed')
+      parallel.say(f'{workdir} cannot be locked ({error.strerror}): a second job in it would not '
+                   'be detected')
       return
     if time.monotonic() >= deadline:
-      raise InputError(f'{holder} runs in the workdir {workdir}. Let it end, or stop it, and give '
+      raise InputError(f'{holder} runs in the workdir {workdir}. Let it end, or stop it, and run '
                        'the same command again; another run needs another --workdir.')
     if not said:
-      parallel.say(f'{holder} runs in {workdir}; waiting up to {PATIENCE:.0f} s for its end')
+      parallel.say(f'{holder} runs in {workdir}; waiting up to {PATIENCE:.0f} s for it to end')
       said = True
     time.sleep(1)
   file.truncate(0)
@@ -98,9 +98,9 @@ def _lock(file: IO[str], workdir: epath.Path) -> None:
 
 
 def check_shared(folder: epath.Path) -> None:
-  """Raises InputError, on all processes, where a process does not see what another writes.
+  """Raises InputError on all processes if one does not see the files that another writes.
 
-  Such a run would train, and could never be resumed: only one host would hold checkpoints.
+  Such a run would train but could never be resumed: only one host would have checkpoints.
   """
   if jax.process_count() == 1:
     return
@@ -115,8 +115,8 @@ def check_shared(folder: epath.Path) -> None:
     path.unlink()
   if len(blind):
     raise InputError(
-        f'The workdir {folder} is not shared: what process 0 writes there, process '
-        f'{", ".join(map(str, blind))} cannot see. Give a folder of a shared file system, or a '
+        f'The workdir {folder} is not shared: process {", ".join(map(str, blind))} cannot see '
+        'what process 0 writes there. Give a folder in a shared file system, or a '
         'bucket (gs://...).')
 
 

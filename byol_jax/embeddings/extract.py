@@ -1,4 +1,4 @@
-"""A folder of images -> their embeddings, in one file, for those who write no code."""
+"""Writes the embeddings of a folder of images into one file, without writing code."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -22,10 +22,10 @@ class Extracted(NamedTuple):
   """What was written.
 
   output: the file.
-  embedded: images in it.
-  size: of an embedding.
-  unreadable: {name: why} of the files that end like images and cannot be read.
-  left_out: a line on the files that are no images by their names; '' where there are none.
+  embedded: number of images in it.
+  size: length of an embedding.
+  unreadable: {name: why} for the files named like images that cannot be read.
+  left_out: a line about the files not named like images; '' if there are none.
   """
 
   output: str
@@ -39,21 +39,21 @@ def extract(pretrained: str | os.PathLike, images: str | os.PathLike, output: st
             *, step: int | None = None, batch_size: int = 64) -> Extracted:
   """Writes the embeddings of all images below a folder.
 
-  The images are resized and cropped as for an evaluation: the middle square that the
-  checkpoint's config says.
+  The images are resized and cropped as for an evaluation, to the centre square set in the
+  checkpoint's config.
 
   Args:
     pretrained: workdir of a pretraining run, or of a conversion.
     images: folder of image files, at any depth.
-    output: an .npz: `names` [N], the paths below the folder in their order; `embeddings`
+    output: an .npz: `names` [N], the paths below the folder in order; `embeddings`
       float32 [N, D]; `unreadable`, the names that were skipped, and `reasons`, why; `other_files`
-      [], a count of the files that are no images by their names; `digest`, the sha256 of the
+      [], the number of files not named like images; `digest`, the sha256 of the
       online network; `step`.
-    step: of the checkpoint; the newest sound one where None.
+    step: step of the checkpoint; the newest valid one if None.
     batch_size: images encoded at once.
 
   Raises:
-    InputError: no checkpoint, no folder, no readable image, or the file cannot be written.
+    InputError: there is no checkpoint, folder or readable image, or the output cannot be written.
   """
   if not os.fspath(output).endswith('.npz'):
     raise InputError(f'{output} must end in .npz (--output).')
@@ -84,19 +84,19 @@ def embed(encoder: Encoder, data: Mapping[str, Any], paths: np.ndarray, batch_si
   """Embeddings of image files, prepared as for an evaluation.
 
   Args:
-    encoder: of `evaluate.load_encoder`.
+    encoder: from `evaluate.load_encoder`.
     data: the `data` section of the checkpoint's config.
     paths: object [N] of str.
     batch_size: images encoded at once.
 
   Returns:
-    The features, whose ids are places in `paths`, and {place: why} of files that cannot be read.
+    The features, whose ids are indices into `paths`, and {index: why} for unreadable files.
 
   Raises:
-    InputError: none of them can; says why of the first.
+    InputError: no file can be read; the message gives the reason for the first.
   """
   data = plain(data)
-  # A batch is filled up to its size, for which few images need no room.
+  # Batches are padded to the batch size, so a few images do not need a large one.
   batch_size, skipped = min(batch_size, len(paths)), {}
   files = listed_files.stream(paths, None, Shards(),
                               upright=data['options'].get('exif_orientation', True))
@@ -120,7 +120,7 @@ def embed(encoder: Encoder, data: Mapping[str, Any], paths: np.ndarray, batch_si
 
 
 def _images(folder: str) -> tuple[folders.Listing, np.ndarray, list[str]]:
-  """The files of a folder, the paths of the images, and those that are links to nothing."""
+  """The files of a folder, the paths of its images, and its broken links."""
   if not files.folder(folder).is_dir():
     raise InputError(f'{folder}: no such folder (--images).')
   listing = folders.read(folder)

@@ -1,4 +1,4 @@
-"""The images of an index that are nearest to one, for those who write no code."""
+"""Finds the images of an index that are nearest to a query image, without writing code."""
 
 import os
 from typing import NamedTuple
@@ -19,7 +19,7 @@ BLOCK_BYTES = 2 ** 28
 
 
 class Index(NamedTuple):
-  """What `extract` wrote: names [N], embeddings float32 [N, D], and of which network."""
+  """The output of `extract`: names [N], embeddings float32 [N, D], and their network."""
 
   names: np.ndarray
   embeddings: np.ndarray
@@ -36,25 +36,26 @@ class Hit(NamedTuple):
 
 def search(pretrained: str | os.PathLike, index: str | os.PathLike, query: str | os.PathLike, *,
            count: int) -> list[Hit]:
-  """The `count` images nearest to the query by cosine similarity, the nearest first.
+  """Finds the `count` images nearest to the query by cosine similarity, nearest first.
 
-  The query is prepared and encoded as the images of the index were. Of equally similar images
-  the first in the index comes first.
+  The query is prepared and encoded like the images of the index. Equally similar images
+  keep the order of the index.
 
   Args:
     pretrained: workdir of the run whose encoder made the index.
-    index: the .npz of `extract`.
+    index: the .npz file from `extract`.
     query: an image file.
-    count: images to find; all of the index where it has fewer.
+    count: number of images to find; all if the index has fewer.
 
   Raises:
-    InputError: no such file, one that is no index or no image, or an index of another encoder.
+    InputError: a file is missing, is not an index or an image, or the index is from another
+      encoder.
   """
   found = read_index(index)
   meta = checkpoint.read_meta(pretrained, found.step)
   if meta['digests']['online'] != found.digest:
-    raise InputError(f'{index} was made by another encoder than that of {pretrained}, step '
-                     f'{found.step}; give its workdir as --checkpoint, or make the index again: '
+    raise InputError(f'{index} was not made by the encoder of {pretrained}, step '
+                     f'{found.step}; give the right workdir as --checkpoint, or remake the index: '
                      'python -m experiments.extract.')
   path = os.path.expanduser(os.fspath(query))
   if not files.folder(path).exists():
@@ -73,10 +74,10 @@ def search(pretrained: str | os.PathLike, index: str | os.PathLike, query: str |
 
 
 def read_index(path: str | os.PathLike) -> Index:
-  """Reads what `extract` wrote.
+  """Reads the output of `extract`.
 
   Raises:
-    InputError: there is no such file, or it is something else.
+    InputError: there is no such file, or it is not an index.
   """
   file = files.folder(path)
   if not file.exists():
@@ -93,6 +94,6 @@ def read_index(path: str | os.PathLike) -> Index:
       raise ValueError(f'{len(names)} names and embeddings {embeddings.shape}')
   except (KeyError, ValueError, OSError, EOFError, TypeError, AttributeError, IndexError,
           zipfile.BadZipFile, zlib.error) as error:
-    raise InputError(f'{path} is no index that experiments.extract has written, or it is damaged; '
+    raise InputError(f'{path} is not an index written by experiments.extract, or it is damaged; '
                      'make it again: python -m experiments.extract.') from error
   return found

@@ -1,4 +1,4 @@
-"""A convolution that is fast on images of a few pixels, too."""
+"""A convolution that is also fast on images of a few pixels."""
 
 from collections.abc import Iterator
 import contextlib
@@ -9,13 +9,13 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-# Whether small convolutions become products; `no_products` says when not.
+# Whether small convolutions become matrix products; `no_products` turns this off.
 _PRODUCTS = contextvars.ContextVar('products', default=True)
 
 
 @contextlib.contextmanager
 def no_products() -> Iterator[None]:
-  """In it no convolution becomes a product, which multiplies the padding too: to count work."""
+  """Keeps all convolutions, to count their work: a product also multiplies the padding."""
   token = _PRODUCTS.set(False)
   try:
     yield
@@ -24,14 +24,14 @@ def no_products() -> Iterator[None]:
 
 
 class Conv2D(hk.Conv2D):
-  """`hk.Conv2D` without bias, as one matrix product where the kernel is larger than the result.
+  """`hk.Conv2D` without bias; one matrix product if the kernel is larger than the result.
 
-  There XLA exchanges kernel and image, for which a CPU took 20 times as long: six
+  In that case XLA swaps kernel and image, which took 20 times as long on a CPU: six
   convolutions of 2x2 pixels took 42 % of the demonstration's step.
   """
 
   def __init__(self, output_channels: int, kernel: int, stride: int, *, padding, name: str):
-    """`padding` as `hk.Conv2D` takes it; the weights are drawn as it draws them."""
+    """`padding` is that of `hk.Conv2D`; the weights are initialised in the same way."""
     super().__init__(output_channels, kernel, stride, with_bias=False, padding=padding, name=name)
 
   def __call__(self, inputs: jax.Array) -> jax.Array:

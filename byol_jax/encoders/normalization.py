@@ -1,4 +1,4 @@
-"""Normalisation layers of the networks: with the statistics of the batch, or without any."""
+"""Normalisation layers of the networks, with or without the statistics of the batch."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -14,20 +14,20 @@ from byol_jax.distributed import parallel
 # standardized weights, which need no statistics of the batch (Richemond et al. 2020, arXiv
 # 2010.10241: 73.9 instead of 74.3 top-1 on ImageNet).
 NORMALIZATIONS = ('batch', 'group')
-# Of the channels of each GroupNorm, or as many as divide them.
+# The number of groups in each GroupNorm, or fewer if it does not divide the channels.
 GROUPS = 16
 
 
 def make(normalization: str, *, decay: float, epsilon: float) -> Callable[..., hk.Module]:
-  """`make_norm(name, **kwargs)`, which makes a layer `norm(out, is_training)`.
+  """Returns `make_norm(name, **kwargs)`, which makes a layer `norm(out, is_training)`.
 
   Args:
     normalization: one of NORMALIZATIONS.
-    decay: of the running statistics of BatchNorm.
+    decay: decay of the running statistics of BatchNorm.
     epsilon: added to the variance.
   """
   def batch_norm(name=None, **kwargs):
-    # Parameters are made outside of any device map, where the axis has no meaning.
+    # Parameters are created outside of any device map, where the axis does not exist.
     axis = None if hk.running_init() else parallel.AXIS
     return hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=decay,
                         eps=epsilon, cross_replica_axis=axis, name=name, **kwargs)
@@ -39,14 +39,14 @@ def make(normalization: str, *, decay: float, epsilon: float) -> Callable[..., h
 
 
 class GroupNorm(hk.Module):
-  """Wu and He 2018: mean and variance of one image's positions and of a group of its channels."""
+  """Wu and He 2018: mean and variance over one image's positions and a group of its channels."""
 
   def __init__(self, epsilon: float, *, scale_init=jnp.ones, name: str | None = None):
     super().__init__(name=name)
     self._epsilon, self._scale_init = epsilon, scale_init
 
   def __call__(self, inputs: jax.Array, is_training: bool) -> jax.Array:
-    """[B, ..., C] -> the same; training and evaluation are alike."""
+    """[B, ..., C] -> [B, ..., C]; training and evaluation are the same."""
     del is_training
     norm = hk.GroupNorm(math.gcd(GROUPS, inputs.shape[-1]), eps=self._epsilon,
                         scale_init=self._scale_init, name='norm')
@@ -55,10 +55,10 @@ class GroupNorm(hk.Module):
 
 @contextlib.contextmanager
 def standardized_weights(normalization: str) -> Iterator[None]:
-  """In it convolutions use their weights standardized, if the normalisation is 'group'.
+  """Makes convolutions use standardized weights if the normalisation is 'group'.
 
   Qiao et al. 2019: for each output channel, mean 0 and variance 1 / (number of its weights). The
-  parameters themselves stay as they are.
+  parameters themselves do not change.
   """
   def getter(next_getter, value, context):
     value = next_getter(value)
@@ -73,7 +73,7 @@ def standardized_weights(normalization: str) -> Iterator[None]:
 
 
 def standardized(kernel: jax.Array, epsilon: float = 1e-8) -> jax.Array:
-  """A kernel [height, width, in, out] with mean 0 and variance 1 / (height width in) per output."""
+  """Gives a kernel [height, width, in, out] mean 0, variance 1 / (height width in) per output."""
   full = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
   axes, count = (0, 1, 2), math.prod(kernel.shape[:3])
   variance = jnp.var(full, axis=axes, keepdims=True)

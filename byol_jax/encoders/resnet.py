@@ -14,7 +14,7 @@ from byol_jax.errors import InputError
 
 
 class Architecture(NamedTuple):
-  """Blocks and channels of the four groups, at width 1, and the Haiku name."""
+  """Blocks and channels of the four groups at width 1, and the Haiku name."""
 
   blocks: tuple[int, int, int, int]
   channels: tuple[int, int, int, int]
@@ -51,8 +51,8 @@ OPTIONS = dict(
     first_projection=True,  # projection shortcut in group 0 (reference); True or False
     # The paper used scale 1 (reference README); True or False
     zero_init_last_scale=False,
-    # Keep the outputs of blocks only, and compute the rest again on the way back: less
-    # memory for more time; True or False
+    # Keep only the outputs of blocks and recompute the rest in the backward pass: less
+    # memory, more time; True or False
     rematerialize=False,
 )
 RANGES = dict(
@@ -66,7 +66,7 @@ BatchNorm = Callable[..., hk.Module]
 
 def check_options(*, depth: int | str, width: float, version: int, zero_init_last_scale: bool,
                   **_) -> None:
-  """Raises InputError for options of `build` that cannot be together."""
+  """Raises InputError if options of `build` conflict with each other."""
   for channels in (64, *ARCHITECTURES[depth].channels):
     scaled = channels * width
     if not float(scaled).is_integer() or scaled < 4:
@@ -85,17 +85,17 @@ def build(*, batch_norm: BatchNorm, depth: int | str, width: float, version: int
   Args:
     batch_norm: `batch_norm(name, **kwargs)` makes a normalisation layer.
     depth: a key of ARCHITECTURES.
-    width: multiplies all channels, the stem's too (paper: 1, 2, 3, 4).
+    width: multiplies all channels, including the stem's (paper: 1, 2, 3, 4).
     version: 1, or 2 for pre-activation blocks.
     stem: 'imagenet' (7x7 stride 2, 3x3 max pool stride 2), 'small' (3x3 stride 1, no
       pool) for images of about 32 pixels, or 'medium' (3x3 stride 2, no pool).
-    padding: 'SAME' as in the published checkpoints, or 'torch': symmetric, as torchvision.
-    first_projection: a projection shortcut in group 0 although the shape would not
-      need it; the reference has it in every ResNet, torchvision has none in 18 and 34.
+    padding: 'SAME' as in the published checkpoints, or 'torch': symmetric, as in torchvision.
+    first_projection: a projection shortcut in group 0 even if the shape does not
+      need it; the reference has it in every ResNet, torchvision not in 18 and 34.
     zero_init_last_scale: the last BatchNorm scale of each block starts at 0
       (version 1 only). The paper used 1.
-    rematerialize: gradients keep the outputs of blocks, and compute what is within them
-      again.
+    rematerialize: keeps only the outputs of blocks for the gradient, and recomputes what is
+      inside them.
   """
   architecture = ARCHITECTURES[depth]
   block = _BlockV1 if version == 1 else _BlockV2
@@ -157,7 +157,7 @@ class _Group(hk.Module):
   def __call__(self, out, is_training):
     for block in self._blocks:
       apply = functools.partial(block, is_training=is_training)
-      # Parameters are made outside of it, where nothing is to be kept.
+      # Parameters are created outside of it, where there is nothing to keep.
       if self._rematerialize and not hk.running_init():
         apply = hk.remat(apply)
       out = apply(out)

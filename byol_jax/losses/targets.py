@@ -1,9 +1,9 @@
-"""What the predictions regress: the paper's target network, its ablations, and EMAN.
+"""The targets that the predictions regress: the paper's target network, its ablations, and EMAN.
 
 Each target is a function (online, online_state, views, state, recipe) -> (target, target_state).
 `online` and `target` are pairs of `model.Outputs`, one for each of the two `views`
-[B, H, W, 3]; `state` is the `TrainState`, `online_state` that of the online network after its
-passes of this step.
+[B, H, W, 3]; `state` is the `TrainState`, `online_state` the state of the online network after
+its passes in this step.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ import jax.numpy as jnp
 
 
 def moving_average(online, online_state, views, state, recipe):
-  """The projections of the moving average, on the statistics of the batch (section 3.1)."""
+  """The projections of the moving average, with the statistics of the batch (section 3.1)."""
   del online, online_state
   return _passes(views, state.target_params, state.target_state, recipe, of_batch=True)
 
 
 def with_averaged_statistics(online, online_state, views, state, recipe):
-  """The same on a moving average of the online network's statistics (EMAN, arXiv 2101.08482)."""
+  """The same, with a moving average of the online network's statistics (EMAN, arXiv 2101.08482)."""
   del online
   averaged = averaged_statistics(state.target_state, online_state, state.step,
                                  recipe.tau(state.step))
@@ -38,14 +38,14 @@ def none(online, online_state, views, state, recipe):
   return online, state.target_state
 
 
-# By `train.target`, ...
+# The targets by `train.target`, ...
 TARGETS = dict(moving_average=moving_average, stop_gradient=stop_gradient, none=none)
-# ... and the first of them by `train.target_statistics`.
+# ... and the variants of the first one by `train.target_statistics`.
 STATISTICS = dict(batch=moving_average, moving_average=with_averaged_statistics)
 
 
 def named(target: str, statistics: str) -> Callable:
-  """The function of a name of TARGETS and one of STATISTICS."""
+  """The function for a name in TARGETS and a name in STATISTICS."""
   return STATISTICS[statistics] if target == 'moving_average' else TARGETS[target]
 
 
@@ -59,13 +59,13 @@ def _passes(views, params, network_state, recipe, *, of_batch: bool):
 
 
 def averaged_statistics(target, online, step: jax.Array, tau: jax.Array):
-  """The target's averages of BatchNorm, moved towards the online network's; at first, those.
+  """Moves the target's BatchNorm averages towards the online network's; at step 0 copies them.
 
   Args:
     target: Haiku state of the target network.
-    online: the same of the online network, after its passes of this step.
-    step: optimizer steps done before, int32 [].
-    tau: decay, as of the parameters. With accumulation it acts for each part of the batch.
+    online: Haiku state of the online network, after its passes in this step.
+    step: optimizer steps already done, int32 [].
+    tau: decay, the same as for the parameters. With accumulation it applies to each part.
   """
   rate = 1. - jnp.where(step == 0, 0., tau)
   # Counters are integers; only the averages are read.

@@ -1,4 +1,4 @@
-"""The loss with another target than the paper's, or with small views."""
+"""The loss with a target other than the paper's, or with small views."""
 
 from collections.abc import Callable
 import functools
@@ -17,8 +17,8 @@ def choose(target: str, statistics: str, small_views: int) -> Callable:
 
   Args:
     target: one of `targets.TARGETS`.
-    statistics: of BatchNorm in the moving average, one of `targets.STATISTICS`.
-    small_views: how many there are of each image.
+    statistics: BatchNorm statistics of the moving average, one of `targets.STATISTICS`.
+    small_views: number of small views per image.
   """
   target_of = targets.named(target, statistics)
   if target_of is targets.moving_average and not small_views:
@@ -28,15 +28,15 @@ def choose(target: str, statistics: str, small_views: int) -> Callable:
 
 def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ...],
             labels: jax.Array | None, recipe: Recipe, *, target_of: Callable):
-  """`train_step.loss_fn` with a choice of the target, and with small views after the two.
+  """Like `train_step.loss_fn`, with a choice of target and with small views after the large two.
 
   Args:
-    online_params: theta, with respect to which gradients are taken.
+    online_params: theta; gradients are taken with respect to it.
     state: everything else.
     views: two arrays [B, H, W, 3] in [0, 1], and any number of small ones [B, h, w, 3].
     labels: int32 [B]; None for unlabelled data, which has no classifier.
     recipe: the parts of the run.
-    target_of: one of `targets`.
+    target_of: one of the functions in `targets`.
 
   Returns:
     The loss, and (online_state, target_state, scalars).

@@ -1,4 +1,4 @@
-"""BYOL's objective: regress the target's projection of the other view."""
+"""BYOL's objective: predict the target's projection of the other view."""
 
 import chex
 import jax
@@ -24,11 +24,11 @@ def regression_loss(prediction: jax.Array, target_projection: jax.Array) -> jax.
 
 
 def loss(online, target) -> jax.Array:
-  """Both directions summed, [B] in [0, 8] (paper, section 3.1): the sum, not the mean.
+  """The sum (not the mean) of both directions, [B] in [0, 8] (paper, section 3.1).
 
   Args:
     online: `model.Outputs` of view 1 and of view 2 by the online network.
-    target: the same by the target network; the caller stops its gradient.
+    target: the same for the target network; the caller stops its gradient.
   """
   return (regression_loss(online[0].prediction, target[1].projection)
           + regression_loss(online[1].prediction, target[0].projection))

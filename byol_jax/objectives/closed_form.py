@@ -1,4 +1,4 @@
-"""BYOL's objective with the best linear predictor for the batch instead of a learned one."""
+"""BYOL's objective with the optimal linear predictor for the batch instead of a learned one."""
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +13,22 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def loss(online, target, *, ridge: float = 1e-3) -> jax.Array:
-  """`byol.loss` of predictions by linear regression on the batch, [B] in [0, 8].
+  """`byol.loss` with predictions by linear regression on the batch, [B] in [0, 8].
 
-  The paper keeps the predictor near its optimum without a moving average: an optimal linear
-  predictor, obtained by linear regression on the current batch before the error is propagated
-  back (section 5, 52.5 top-1 on ImageNet; appendix I.2 leaves the details open). The choices here:
-  one matrix for both directions, from the projections of the online network to the normalised
-  projections of the target, over the whole batch on all devices; no gradient flows into it, only
-  through the projections that it is applied to. It wants `model.predictor` () and `train.target`
-  'stop_gradient', but looks at projections alone and works with any. A batch of fewer images than
-  half the dimension of the projections can be fitted exactly, whatever they are.
+  The paper keeps the predictor near its optimum without a moving average: it uses the optimal
+  linear predictor, from linear regression on the current batch before backpropagation (section 5,
+  52.5 top-1 on ImageNet; appendix I.2 leaves the details open). The choices here: one matrix for
+  both directions, from the projections
+  of the online network to the normalised projections of the target, over the whole batch on all
+  devices; no gradient flows into the matrix, only through the projections that it is applied to.
+  It is meant for `model.predictor` () and `train.target` 'stop_gradient', but it uses only
+  projections and works with any setting. A batch with fewer images than half the dimension of the
+  projections can always be fitted exactly.
 
   Args:
     online: `model.Outputs` of view 1 and of view 2 by the online network.
-    target: the same by the target network, or by the online one.
-    ridge: added to the diagonal of the Gram matrix, times its mean diagonal; above 0.
+    target: the same for the target network, or for the online one.
+    ridge: above 0; its product with the Gram matrix's mean diagonal is added to that diagonal.
   """
   inputs = [outputs.projection for outputs in online]
   wanted = [byol.l2_normalize(outputs.projection) for outputs in reversed(target)]
@@ -38,12 +39,12 @@ def loss(online, target, *, ridge: float = 1e-3) -> jax.Array:
 
 
 def _regression(inputs: jax.Array, wanted: jax.Array, ridge: float) -> jax.Array:
-  """The matrix [P, P] of ridge regression from rows to rows of all devices, a constant."""
+  """The [P, P] matrix of ridge regression between the rows of all devices; has no gradient."""
   inputs, wanted = jax.lax.stop_gradient((inputs, wanted))
   gram, cross = parallel.mean_over_devices(
       tuple(jnp.matmul(inputs.T, x, precision=_HIGHEST) for x in (inputs, wanted)))
   scale = jnp.mean(jnp.diagonal(gram))
-  # Without the smallest number of all, projections that are all zero would divide by zero.
+  # The smallest float avoids a division by zero if all projections are zero.
   penalty = ridge * scale + jnp.finfo(gram.dtype).tiny
   return jax.scipy.linalg.solve(gram + penalty * jnp.eye(len(gram), dtype=gram.dtype), cross,
                                 assume_a='pos')

@@ -1,4 +1,4 @@
-"""From BYOL to SimCLR: attraction to the other view, and repulsion of weight beta (Eq. 8)."""
+"""From BYOL to SimCLR: attraction to the other view, and repulsion with weight beta (Eq. 8)."""
 
 import chex
 import jax
@@ -8,12 +8,12 @@ from byol_jax import ranges
 from byol_jax.distributed import parallel
 from byol_jax.objectives import byol
 
-# Of predictions and projections, before they are compared (Table 20).
+# Normalisations of predictions and projections before they are compared (Table 20).
 NORMALIZATIONS = ('l2', 'layer_norm', 'batch_norm', 'none')
 OPTIONS = dict(
     beta=0.0,  # weight of the repulsion: 0 BYOL, 1 SimCLR (section 5); a number in [0, 1000]
     temperature=0.1,  # alpha (section 5, Table 18); a number in [0.0001, 1000]
-    # Of what is compared (section 3.1: 'l2'; Table 20);
+    # Normalisation of predictions and projections (section 3.1: 'l2'; Table 20);
     # 'l2', 'layer_norm', 'batch_norm' or 'none'
     normalization='l2',
 )
@@ -29,18 +29,19 @@ def loss(online, target, *, beta: float, temperature: float, normalization: str)
                                      + sum_j exp(S(v_i, v'_j) / alpha))
   with S(u, w) the cosine of the prediction of u and the target projection of w. One direction of
   this loss is 2 minus that, and as in BYOL the direction from view 2 to view 1 is added to it.
-  The factor is thus 1 and the constant 4, and with beta 0 it is the loss of `byol`, in [0, 8].
+  So the factor is 1 and the constant 4, and with beta 0 it is the loss of `byol`, in [0, 8].
   With beta 1, no predictor and `train.target` 'none' it is SimCLR's: each direction is 2 alpha
-  times NT-Xent (Chen et al. 2020, Eq. 1) plus 2, the mean over images and directions of NT-Xent
-  therefore (loss - 4) / (4 alpha).
+  times NT-Xent (Chen et al. 2020, Eq. 1) plus 2, so the mean of NT-Xent over images and
+  directions is (loss - 4) / (4 alpha).
 
-  Negatives come from the whole batch, over all devices; of an accumulated batch only from the
-  part that goes through the networks together.
+  Negatives come from the whole batch, over all devices; with accumulation, only from the
+  part of the batch that goes through the networks together.
 
   Args:
     online: `model.Outputs` of view 1 and of view 2 by the online network.
-    target: the same by the target network, or by the online one.
-    beta: weight of the repulsion: 0 for BYOL, 1 for SimCLR, 0 or more. It is computed with 0, too.
+    target: the same for the target network, or for the online one.
+    beta: weight of the repulsion, 0 or more: 0 for BYOL, 1 for SimCLR. The repulsion is computed
+      even if beta is 0.
     temperature: alpha, above 0.
     normalization: one of NORMALIZATIONS; for all but 'l2' S(u, w) is 1 - |u - w|^2 / 2, which
       is the cosine of unit vectors, so that the attraction is the squared distance.
@@ -71,17 +72,17 @@ def _log_sum(prediction, same_view, other_view, temperature: float) -> jax.Array
 
 def _similarities(predictions, projections) -> jax.Array:
   """1 - |u - w|^2 / 2 of all pairs, [b, B]."""
-  # By default a TPU would round the factors to bfloat16, which alpha = 0.01 makes a factor of e.
+  # By default a TPU would round the factors to bfloat16; with alpha = 0.01 that is a factor of e.
   products = jnp.matmul(predictions, projections.T, precision=jax.lax.Precision.HIGHEST)
   squares = [jnp.sum(jnp.square(vectors), axis=-1) for vectors in (predictions, projections)]
   return 1. + products - (squares[0][:, None] + squares[1][None, :]) / 2.
 
 
 def _normalized(vectors: jax.Array, normalization: str, epsilon: float = 1e-12) -> jax.Array:
-  """The vectors [b, P] after a normalisation without parameters of its own (Table 20).
+  """Normalises the vectors [b, P] without learned parameters (Table 20).
 
-  Layer and batch normalisation divide by sqrt(P) besides, so that the mean squared length is 1
-  as with l2. Means and variances of the batch are over all devices, and gradients flow through.
+  Layer and batch normalisation also divide by sqrt(P), so that the mean squared length is 1
+  as with l2. Batch means and variances are over all devices, and gradients flow through them.
   """
   chex.assert_rank(vectors, 2)
   if normalization == 'none':

@@ -1,7 +1,7 @@
-"""LARS as BYOL uses it, made of optax parts in the reference's order.
+"""LARS as BYOL uses it, built from optax parts in the reference's order.
 
-`optax.lars` multiplies by the learning rate before the momentum, this one after
-it: the two differ whenever the learning rate changes, in warm-up and cosine decay.
+`optax.lars` multiplies by the learning rate before the momentum, this version after
+it. The two differ whenever the learning rate changes, in warm-up and cosine decay.
 """
 
 from collections.abc import Mapping
@@ -25,21 +25,21 @@ Params = Mapping[str, Mapping[str, jax.Array]]
 def is_adapted(params: Params) -> Params:
   """True for weights; False for biases and normalisation parameters (`norm` in the module).
 
-  Those that are not adapted get neither weight decay nor trust ratio.
+  Parameters that are not adapted get neither weight decay nor a trust ratio.
   """
   return {module: {name: name != 'b' and 'norm' not in module for name in values}
           for module, values in params.items()}
 
 
 def build(*, weight_decay: float, eta: float, momentum: float) -> optax.GradientTransformation:
-  """LARS (You et al. 2017) up to, and without, the learning rate.
+  """LARS (You et al. 2017) up to but not including the learning rate.
 
   The update of an adapted weight p with gradient g is
     u = g + weight_decay * p
     u = u * eta * |p| / |u|          (the factor is 1 where either norm is 0)
     m = momentum * m + u
-  and the step is -learning_rate * m, which the training step applies: its counter
-  is the only clock. Norms are of one tensor each, in the dtype of the parameters.
+  and the step is -learning_rate * m. The training step applies it, because its counter
+  is the only clock. Norms are per tensor, in the dtype of the parameters.
 
   Args:
     weight_decay: l2 coefficient, added to the gradient.

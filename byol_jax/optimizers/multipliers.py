@@ -1,4 +1,4 @@
-"""Learning rates of the heads that differ from the encoder's, with any optimizer."""
+"""Separate learning rates for the heads, with any optimizer."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,12 @@ Params = Mapping[str, Mapping[str, jax.Array]]
 
 def with_multipliers(optimizer: optax.GradientTransformation, multipliers: Mapping[str, float]
                      ) -> optax.GradientTransformation:
-  """The optimizer with multiples of the learning rate in some modules (Tables 21 and 22).
+  """Wraps an optimizer so that some modules get a multiple of the learning rate (Tables 21, 22).
 
   Args:
-    optimizer: up to, and without, the learning rate. Its buffers are those without multipliers.
-    multipliers: {'predictor': 10.}, which holds for the predictor of small views too; of modules
-      that are not named it is 1.
+    optimizer: up to but not including the learning rate. The multipliers do not change its buffers.
+    multipliers: for example {'predictor': 10.}, which also applies to the predictor of small
+      views; modules that are not named have 1.
   """
   if all(factor == 1 for factor in multipliers.values()):
     return optimizer

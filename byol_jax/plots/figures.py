@@ -1,4 +1,4 @@
-"""Charts as SVG text that takes its colours from the page: light, dark, and no file beside it."""
+"""Charts as inline SVG that takes its colours from the page, so light and dark mode work."""
 
 from collections.abc import Sequence
 import io
@@ -11,7 +11,7 @@ matplotlib.use('Agg')
 from matplotlib import lines, pyplot
 import numpy as np
 
-# Stand-ins that become CSS variables of the page.
+# Placeholder colours that become CSS variables of the page.
 INK, GRID, PAPER = '#000a01', '#000a02', '#000a03'
 SERIES = tuple(f'#000b{i:02x}' for i in range(10))
 STYLES = ('-', '--', ':', '-.')
@@ -20,11 +20,11 @@ STYLES = ('-', '--', ':', '-.')
 class Line(NamedTuple):
   """A curve.
 
-  colour: a number below len(SERIES).
-  dashes: a number below len(STYLES).
+  colour: an index into SERIES.
+  dashes: an index into STYLES.
   steps: [n].
   values: [n].
-  faint: drawn thin, where a chart has two curves of a run.
+  faint: draws a thin line, for the second curve of a run in a chart.
   """
 
   colour: int
@@ -36,14 +36,14 @@ class Line(NamedTuple):
 
 def curves(title: str, found: Sequence[Line], *, bottom: float | None = 0.,
            top: float | None = None, logarithmic: bool = False) -> str:
-  """A chart over steps as SVG; '' where there is nothing to draw.
+  """A chart over steps as SVG; '' if there is nothing to draw.
 
   Args:
-    title: above the chart.
+    title: title above the chart.
     found: the curves.
-    bottom: lower end of the axis; None leaves it to the values.
-    top: upper end; likewise.
-    logarithmic: of the vertical axis.
+    bottom: lower end of the vertical axis; None derives it from the values.
+    top: upper end of the vertical axis; None derives it from the values.
+    logarithmic: whether the vertical axis is logarithmic.
   """
   drawn = [curve for curve in found if curve.steps]
   if not drawn:
@@ -63,14 +63,14 @@ def curves(title: str, found: Sequence[Line], *, bottom: float | None = 0.,
 
 def points(title: str, positions: np.ndarray, labels: np.ndarray,
            class_names: Sequence[str] = ()) -> str:
-  """A map of [N, 2] positions, coloured by labels [N], as SVG; the classes' names beside it."""
+  """A map of positions [N, 2] as SVG, coloured by labels [N], with a legend of class names."""
   figure, axes = _axes(title, 6.5, 6.5)
   axes.grid(False)
   axes.set(xticks=[], yticks=[], aspect='equal')
   for label in np.unique(labels):
     chosen = positions[labels == label]
     axes.scatter(*chosen.T, s=14, color=SERIES[label % len(SERIES)], linewidths=0)
-    # Numbers beside colours, for those who do not see them and where colours repeat.
+    # Numbers in addition to colours, for colour-blind readers and because colours repeat.
     middle = chosen[np.argmin(np.linalg.norm(chosen - np.median(chosen, axis=0), axis=1))]
     axes.annotate(str(label), middle, color=INK, weight='bold', ha='center', va='center',
                   bbox=dict(boxstyle='circle,pad=.2', facecolor=PAPER, edgecolor=GRID))
@@ -84,7 +84,7 @@ def points(title: str, positions: np.ndarray, labels: np.ndarray,
 
 
 def _short(name: str) -> str:
-  """A name for a legend; a dollar sign would begin a formula."""
+  """A name for a legend; a dollar sign would start a formula."""
   return (name if len(name) <= 16 else f'{name[:15]}…').replace('$', r'\$')
 
 
@@ -100,9 +100,9 @@ def _axes(title: str, width: float, height: float):
 
 
 def _svg(figure, title: str) -> str:
-  """The figure with CSS variables for colours, without a size of its own."""
+  """The figure with CSS variables for colours and without a fixed size."""
   text = io.StringIO()
-  # The salt keeps the ids of one page's charts apart.
+  # The salt keeps the ids of different charts on a page distinct.
   with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': title}):
     figure.savefig(text, format='svg', transparent=True,
                    metadata=dict(Date=None, Creator=None, Format=None, Type=None))

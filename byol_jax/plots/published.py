@@ -1,7 +1,7 @@
-"""Published BYOL numbers, to stand beside those of a run.
+"""Published BYOL numbers, to compare with those of a run.
 
-Every entry names the settings that it was made with, so that the report can say in
-which of them a run differs, and how its number was obtained.
+Every entry names its settings and how its number was obtained, so that the report can
+say in which settings a run differs.
 """
 
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ SETTINGS = {'epochs': 'train.epochs', 'batch size': 'train.batch_size',
 
 
 class Published(NamedTuple):
-  """A number from a paper or a project's page.
+  """A number from a paper or from a project's page.
 
-  data: name of the data set, of TFDS or of a module.
+  data: name of the data set, from TFDS or of a module.
   settings: epochs, batch size, depth and width.
-  score: in percent, with its metric.
-  protocol: how it was obtained, as far as it differs from what `evaluate` does.
-  source: where it stands.
+  score: the score in percent, with its metric.
+  protocol: how it was obtained, where this differs from `evaluate`.
+  source: where it was published.
   """
 
   data: str
@@ -94,13 +94,13 @@ TABLE_3 = dict(
     pets=(90.4, 84.6, 91.5, 91.7, 89.4, 92.1, 81.5),
     caltech101=(94.2, 89.3, 94.5, 93.8, 91.7, 93.3, 72.6),
     flowers102=(96.1, 92.6, 94.7, 97.0, 96.6, 97.6, 92.0))
-# What the sets are called elsewhere: by TFDS, and by those who prepare them.
+# Other names of the sets: in TFDS, and in prepared copies.
 SETS = {'voc/2007': 'voc2007', 'oxford_iiit_pet': 'pets', 'oxford_flowers102': 'flowers102',
         'fgvc_aircraft': 'aircraft', 'stanford_cars': 'cars196'}
-# What it is in percent of (Table 10), where that is not the share of correct images.
+# The metric (Table 10), if it is not the share of correct images.
 METRICS = dict(aircraft='mean per class', voc2007='VOC07 mAP', pets='mean per class',
                caltech101='mean per class', flowers102='mean per class')
-# The columns of its two parts, by the evaluator that measures the like.
+# The columns of its two parts, by the evaluator that measures the same.
 PARTS = dict(linear_transfer=slice(0, 3), fine_tuned_transfer=slice(3, 7))
 ROWS = ('BYOL', 'SimCLR (their own)', 'supervised', 'random')
 # Table 2, ResNet-50: top-1 and top-5 by the share of the labels of ImageNet.
@@ -111,11 +111,11 @@ TABLE_8 = 'BYOL 77.7, 93.9, SimCLR (their own) 76.5, 93.5'
 
 
 def of_protocol(evaluator: str, dataset: str) -> str:
-  """A sentence with the paper's numbers for an evaluator on a data set; '' for none.
+  """A sentence with the paper's numbers for an evaluator on a data set; '' if there are none.
 
   Args:
     evaluator: 'linear', 'linear_transfer', 'fine_tuned_transfer' or 'semi_supervised'.
-    dataset: name, also with the config of TFDS after a slash.
+    dataset: its name, optionally with a TFDS config after a slash.
   """
   known = dataset.split(':')[0]
   name = known.split('/')[0]
@@ -137,15 +137,15 @@ def of_protocol(evaluator: str, dataset: str) -> str:
 
 
 def beside(config: Mapping[str, Any], *, count: int = 4) -> list[tuple[Published, list[str]]]:
-  """The published numbers nearest to a run, and in which settings the run differs.
+  """The published numbers closest to a run, and the settings in which the run differs.
 
   Args:
-    config: of a pretraining run.
-    count: at most so many.
+    config: config of a pretraining run.
+    count: maximum number of entries.
 
   Returns:
-    The entries of the same data set, those with the fewest differing settings first;
-    each with texts such as 'epochs 30 (published: 1000)'. Empty for other data sets.
+    The entries of the same data set, with the fewest differing settings first, each with
+    texts such as 'epochs 30 (published: 1000)'. Empty for other data sets.
   """
   keys = flat(config)
   name = str(keys.get('data.options.name') or keys['data.dataset']).split('/')[0].split(':')[0]
@@ -156,6 +156,6 @@ def beside(config: Mapping[str, Any], *, count: int = 4) -> list[tuple[Published
                for setting, key in SETTINGS.items()]
       found.append((entry, [f'{setting} {own} (published: {published:g})'
                             for setting, own, published in pairs if own != published]))
-  # Of equally many differences, the nearest length of the run comes first.
+  # Ties are sorted by how close the lengths of the runs are.
   epochs = lambda entry: abs(math.log(keys['train.epochs'] / entry.settings['epochs']))
   return sorted(found, key=lambda pair: (len(pair[1]), epochs(pair[0])))[:count]

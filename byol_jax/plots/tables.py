@@ -14,11 +14,11 @@ NAMES = dict(pretrained='BYOL', random='random encoder', pixels='raw pixels',
 
 
 class Table(NamedTuple):
-  """Text in cells.
+  """A table of text cells.
 
-  columns: titles.
-  rows: as many cells each.
-  notes: sentences that belong below.
+  columns: column titles.
+  rows: each has one cell per column.
+  notes: sentences to show below the table.
   """
 
   columns: list[str]
@@ -27,20 +27,20 @@ class Table(NamedTuple):
 
 
 def markdown(table: Table) -> str:
-  """The table as Markdown, its notes below."""
+  """The table as Markdown, with its notes below."""
   lines = ['| ' + ' | '.join(table.columns) + ' |', '|' + ' --- |' * len(table.columns)]
   lines += ['| ' + ' | '.join(row) + ' |' for row in table.rows]
   return '\n'.join(lines + [f'\n{note}' for note in table.notes]) + '\n'
 
 
 def scores(results: Sequence[Mapping[str, Any]]) -> Table:
-  """A row per encoder, a column per evaluator, in percent.
+  """A table of scores in percent, with a row per encoder and a column per evaluator.
 
   Args:
-    results: of `evaluate`, one per seed. Several give mean +- standard deviation.
+    results: results of `evaluate`, one per seed. Several give mean +- standard deviation.
 
   Returns:
-    The table, with notes that say what was counted.
+    The table, with notes about what was counted.
   """
   first = results[0]
   judged = next(iter(first['encoders'].values()))
@@ -66,12 +66,12 @@ def scores(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def name_of(encoder: str, frozen: bool) -> str:
-  """What tables and logs call an encoder; BYOL's says whether it is as it was pretrained."""
+  """The name of an encoder in tables and logs; BYOL's says whether it is frozen."""
   return NAMES.get(encoder, encoder) + ', frozen' * (frozen and encoder == 'pretrained')
 
 
 def _notes(judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """What evaluators have to say below the table."""
+  """The notes of the evaluators below the table."""
   found = []
   for evaluator, row in judged.items():
     note = getattr(plugins.load('evaluators', evaluator), 'note', None)
@@ -87,14 +87,14 @@ def _capital(text: str) -> str:
 
 
 def sweep(rows: Sequence[Mapping[str, Any]]) -> Table:
-  """The rows of `sweep.table.rows`; columns that nobody fills are left out."""
+  """A table of the rows from `sweep.table.rows`; empty columns are left out."""
   columns = [name for name in dict.fromkeys(name for row in rows for name in row)
              if name != 'folder' and any(row.get(name) is not None for row in rows)]
   return Table(columns, [[cell(row.get(name)) for name in columns] for row in rows], [])
 
 
 def cell(value: Any) -> str:
-  """A value as a cell shows it; None is empty."""
+  """A value as text for a cell; None is empty."""
   return '' if value is None else f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
@@ -105,9 +105,9 @@ def _counted(results: Sequence[Mapping[str, Any]]) -> str:
   reads = max(r['test_split_reads'] for r in results)
   read = 'read once' if reads == 1 else f'read {reads} times by evaluations in this workdir'
   several = len(results) > 1
-  # Of images with several labels each it is no number of the data set's classes alone.
+  # For images with several labels each, the chance level does not depend only on the classes.
   chance = '' if first['chance'] is None else f'; chance {100 * first["chance"]:.1f}'
-  # Retrieval has nothing to choose, and a chance of its own.
+  # Retrieval chooses nothing and has its own chance level.
   judged = set().union(*first['encoders'].values())
   choices = '' if all(plugins.has(e, 'RETRIEVES') for e in judged) else (
       f', choices on {images["validation"]} held-out ones{chance}')
@@ -118,14 +118,14 @@ def _counted(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _percent(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-  """Mean and spread over seeds; of one seed the spread over its draws, if it has any."""
+  """Mean and spread over seeds; for a single seed, the spread over its draws, if any."""
   text = mean_and_spread([100 * row[metric] for row in rows])
   std = rows[0].get(f'{metric}_std') if len(rows) == 1 else None
   return text if std is None else f'{text} +- {100 * std:.1f}'
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
-  """'80.3 +- 1.6': mean and sample standard deviation; one value alone as it is."""
+  """'80.3 +- 1.6': mean and sample standard deviation; a single value is shown alone."""
   values = np.asarray(values, np.float64)
   if len(values) == 1:
     return f'{values[0]:.{digits}f}'

@@ -1,4 +1,4 @@
-"""What an evaluator measures, as its module says it, and what tables call it."""
+"""What an evaluator measures, as declared by its module, and its titles in tables."""
 
 from collections.abc import Mapping
 import re
@@ -9,21 +9,21 @@ from byol_jax.errors import InputError
 
 
 def title(evaluator: str) -> str:
-  """What tables call an evaluator."""
+  """The title of an evaluator in tables."""
   return getattr(plugins.load('evaluators', evaluator), 'TITLE', evaluator)
 
 
 def check(evaluator: str) -> None:
-  """Raises InputError unless an evaluator says what it measures, as the contract asks."""
+  """Raises InputError unless an evaluator declares what it measures, as the contract requires."""
   known = plugins.constant('evaluators', evaluator, 'METRICS')
   main = plugins.constant('evaluators', evaluator, 'MAIN_METRIC')
   if main not in known:
-    raise InputError(f'MAIN_METRIC of evaluator {evaluator!r} is {main!r}, which is none of its '
+    raise InputError(f'MAIN_METRIC of evaluator {evaluator!r} is {main!r}, which is not one of its '
                      f'METRICS, {", ".join(known)}; correct one of them.')
 
 
 def check_scores(evaluator: str, row: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
-  """Raises InputError where the scores, with what `describe` says in `row`, lack the main one."""
+  """Raises InputError if the scores, with the values of `describe` in `row`, lack the main one."""
   if not main_metrics(evaluator, row):
     raise InputError(f'Evaluator {evaluator!r} returned no {main_metric(evaluator, row)!r}, its '
                      f'MAIN_METRIC, but {", ".join(scores) or "nothing"}; correct its evaluate or '
@@ -31,11 +31,11 @@ def check_scores(evaluator: str, row: Mapping[str, Any], scores: Mapping[str, An
 
 
 def metrics(evaluator: str, scores: Mapping[str, Any]) -> dict[str, str]:
-  """{metric: title} of the METRICS of an evaluator that its scores hold, in their order.
+  """{metric: title} for those METRICS of an evaluator that are in its scores, in order.
 
   Args:
-    evaluator: its name.
-    scores: of a result.
+    evaluator: name of the evaluator.
+    scores: scores of a result.
   """
   found = {}
   for name, text in plugins.constant('evaluators', evaluator, 'METRICS').items():
@@ -45,24 +45,24 @@ def metrics(evaluator: str, scores: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main_metric(evaluator: str, scores: Mapping[str, Any]) -> str:
-  """The name, as in METRICS, of the metric that stands for a result."""
+  """The name, as in METRICS, of the metric that represents a result."""
   return scores.get('metric') or plugins.constant('evaluators', evaluator, 'MAIN_METRIC')
 
 
 def main_metrics(evaluator: str, scores: Mapping[str, Any]) -> list[str]:
-  """Those metrics of a result that are meant by `main_metric`: one, or one for each number."""
+  """The metrics of a result that `main_metric` stands for: one, or one for each number."""
   main = main_metric(evaluator, scores)
   return [metric for metric in scores if _numbers(main, metric) is not None]
 
 
 def in_table(evaluator: str, scores: Mapping[str, Any]) -> dict[str, str]:
-  """Those of `metrics` that stand in the table of an evaluation."""
+  """Those of `metrics` that the table of an evaluation shows."""
   beside = getattr(plugins.load('evaluators', evaluator), 'IN_TABLE', ())
   shown = {*main_metrics(evaluator, scores), *beside}
   return {metric: text for metric, text in metrics(evaluator, scores).items() if metric in shown}
 
 
 def _numbers(name: str, metric: str) -> tuple[str, ...] | None:
-  """The numbers that make a metric of a name of METRICS; None where it is another one."""
+  """The numbers that turn a name in METRICS into `metric`; None if it does not match."""
   match = re.fullmatch(re.escape(name).replace(r'\{\}', r'(\d+)'), metric)
   return match.groups() if match else None

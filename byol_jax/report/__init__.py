@@ -1,5 +1,5 @@
-"""What a person sees of runs: Markdown tables, and one HTML page without outside links.
+"""Reports on runs for people: Markdown tables and one HTML page without external links.
 
-`runs` reads folders, `compare`, `diagnosis` and `published` say what is in them,
-`figures` and `pictures` draw, `page` puts it together.
+`runs` reads folders; `compare`, `diagnosis` and `published` interpret them;
+`figures` and `pictures` draw; `page` combines the results.
 """

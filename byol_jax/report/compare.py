@@ -1,4 +1,4 @@
-"""Several runs beside each other: which keys differ, which runs are seeds of one setting,
+"""Compares several runs: which keys differ, which runs are seeds of one setting,
 and how much each key mattered."""
 
 import collections
@@ -19,12 +19,12 @@ FEW = 3
 
 
 class Setting(NamedTuple):
-  """Runs that differ in their seed only.
+  """Runs that differ only in their seed.
 
-  name: the values of the keys in which the settings differ, the keys shortened; of more than
-    FEW keys only those values that are not the most frequent ones.
-  values: {key: value} of these.
-  runs: one per seed.
+  name: the values of the keys in which the settings differ, with shortened keys; if there are
+    more than FEW keys, only the values that are not the most frequent ones.
+  values: {key: value} of these keys.
+  runs: one run per seed.
   """
 
   name: str
@@ -33,11 +33,11 @@ class Setting(NamedTuple):
 
 
 class Value(NamedTuple):
-  """One value of a key, over the settings that it is compared in.
+  """One value of a key, over the settings in which it is compared.
 
-  value: of the key.
+  value: the value of the key.
   score: mean over these settings of the mean over their seeds.
-  runs: in them, finished ones.
+  runs: number of finished runs in these settings.
   collapsed: how many of these runs have collapsed.
   """
 
@@ -48,12 +48,12 @@ class Value(NamedTuple):
 
 
 class Effect(NamedTuple):
-  """What a key does to a score where all other keys are equal.
+  """The effect of a key on a score when all other keys are equal.
 
-  key: of the config.
-  values: those that were run with equal other keys.
-  apart: values that were not: other keys always change along with them.
-  span: between the best and the worst score of `values`; 0 without any.
+  key: a key of the config.
+  values: the values that were run with all other keys equal.
+  apart: the values that were not: other keys always change together with them.
+  span: difference between the best and the worst score of `values`; 0 without any.
   spread: standard deviation over seeds within the settings, pooled; None without two
     seeds of any setting.
   """
@@ -75,9 +75,9 @@ def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def settings(runs: Sequence[Run]) -> list[Setting]:
-  """The started runs by what decides their result except the seed, in their order."""
+  """Groups the started runs by everything that decides their result except the seed, in order."""
   runs = [run for run in runs if run.config]
-  # A path without a default is all that a config says of which images they are.
+  # A path without a default is the only key that tells which images were used.
   counting = {key for run in runs for key in locations.left_out(deciding(run.config))}
   keys = [key for key in differing(runs)
           if key != SEED and key in counting and not key.startswith(MAY_CHANGE)]
@@ -97,22 +97,22 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
 
 
 def shown(value: Any) -> str:
-  """A config value as a person writes it."""
+  """A config value in the form that a person would write."""
   if isinstance(value, list):
     return '(' + ', '.join(map(shown, value)) + ')'
   return f'{value:g}' if isinstance(value, float) else str(value)
 
 
 def score(run: Run) -> float | None:
-  """Held-out kNN top-1 of the last checkpoint in percent, what runs are compared by."""
+  """Held-out kNN top-1 of the last checkpoint in percent; runs are compared by it."""
   value = run.last('knn/top1')
   return None if value is None or run.state != 'finished' else 100 * value
 
 
 def effects(found: Sequence[Setting]) -> list[Effect]:
-  """The effect of every key in which the settings differ on `score`, the largest first.
+  """The effect on `score` of every key in which the settings differ, largest first.
 
-  Settings are compared that differ in that key alone, and each counts once, however many
+  Only settings that differ in that key alone are compared. Each counts once, however many
   seeds it has.
   """
   scored = [setting for setting in found if any(score(run) is not None for run in setting.runs)]
@@ -120,7 +120,7 @@ def effects(found: Sequence[Setting]) -> list[Effect]:
   keys = scored[0].values if scored else ()
   result = []
   for key in keys:
-    # What the other keys are -> {value of this key: its setting}.
+    # {values of the other keys: {value of this key: its setting}}.
     contexts: dict[str, dict[str, Setting]] = {}
     for setting in scored:
       rest = json.dumps({k: v for k, v in setting.values.items() if k != key})
@@ -137,8 +137,8 @@ def effects(found: Sequence[Setting]) -> list[Effect]:
 
 
 def _compared(contexts: Sequence[Mapping[str, Setting]]) -> dict[str, list[Setting]]:
-  """The settings of each value of a key, over contexts in which all these values were run."""
-  # The largest set of values that some context has; of equals, the one with more contexts.
+  """The settings of each value of a key, over the contexts in which all these values were run."""
+  # The largest set of values of any context; on a tie, the set with more contexts.
   best: list[Mapping[str, Setting]] = []
   values: frozenset = frozenset()
   for wanted in {frozenset(context) for context in contexts if len(context) > 1}:
@@ -161,7 +161,7 @@ def _scores(setting: Setting) -> list[float]:
 
 
 def _spread(groups: Sequence[Sequence[float]]) -> float | None:
-  """Pooled standard deviation within groups; None where no group has two members."""
+  """Pooled standard deviation within groups; None if no group has two members."""
   degrees = sum(len(group) - 1 for group in groups)
   if not degrees:
     return None

@@ -1,4 +1,4 @@
-"""What a run's numbers say, in words: collapse, loss, quality, speed."""
+"""Explains a run's numbers in words: collapse, loss, quality and speed."""
 
 import math
 from typing import NamedTuple
@@ -7,16 +7,16 @@ from byol_jax import monitor
 from byol_jax.plots.tables import cell
 from byol_jax.report.runs import Run
 
-# A wait for data above this share of the training time is worth doing something about.
+# Waiting for data is reported as a problem above this share of the training time.
 LONG_WAIT = 0.1
 
 
 class Finding(NamedTuple):
   """A sentence or two about a run.
 
-  kind: 'good', 'bad', 'note', or 'missing' where the numbers are not there.
+  kind: 'good', 'bad', 'note', or 'missing' if there are no numbers.
   title: a few words.
-  text: with the numbers, and what to try.
+  text: the numbers, and what to try.
   """
 
   kind: str
@@ -27,28 +27,28 @@ class Finding(NamedTuple):
 NORMAL = (
     ('Loss', 'Both directions summed, 0 (all predictions exact) to 8 (all opposite); about 4 for '
      'unrelated vectors. It falls steeply during the warm-up, then slowly, and may rise again '
-     'while the representation improves: the target gets harder to predict. It measures no '
-     'quality; the lowest losses of all belong to collapsed runs.'),
+     'while the representation improves: the target gets harder to predict. It does not measure '
+     'quality: collapsed runs have the lowest losses.'),
     ('Spread of the projections', 'The standard deviation of the normalised projections, times '
      'the square root of their dimension: 1 when they cover the whole sphere, 0 when all are the '
      f'same. Healthy runs stay above 0.5. The monitor warns below {monitor.SMALLEST_STD}.'),
     ('Effective rank', 'The number of directions that the projections use, between 1 and their '
-     'dimension; 0 where all are the same. A low one is not yet a collapse: small networks on '
+     'dimension; 0 if all are the same. A low rank is not yet a collapse: small networks on '
      'simple images were healthy, and learned, with 2 to 3. '
      f'The monitor warns below {monitor.SMALLEST_RANK}: one line, or one point.'),
-    ('Online probe and kNN', 'The probe is a linear classifier trained beside the run, on '
-     'augmented images; kNN is on held-out images without augmentation. Both should rise above '
-     'chance within the first epochs. The embedding suffers after the projections: a run that has '
-     'collapsed may look well for some epochs, and ends like a random encoder, above chance.'),
+    ('Online probe and kNN', 'The probe is a linear classifier trained during the run, on '
+     'augmented images; kNN uses held-out images without augmentation. Both should rise above '
+     'chance within the first epochs. The projections collapse before the embedding: a collapsed '
+     'run may look good for some epochs, and ends like a random encoder, above chance.'),
     ('If it has collapsed', 'Try, one at a time: a lower train.base_learning_rate; a longer '
      'train.warmup_epochs; train.base_tau closer to 1, such as 0.99 or 0.996; the '
-     "paper's train.optimizer_options.weight_decay of 1.5e-6. See that the predictor is there, "
-     'that train.target is moving_average and that BatchNorm is in the heads.'),
+     "paper's train.optimizer_options.weight_decay of 1.5e-6. Check that there is a predictor, "
+     'that train.target is moving_average and that the heads have BatchNorm.'),
 )
 
 
 def findings(run: Run) -> list[Finding]:
-  """All that can be said of a run, the state first."""
+  """All findings about a run, its state first."""
   found = [_state(run)]
   if run.config:
     found += [_collapse(run), _loss(run), _quality(run), _speed(run)]
@@ -57,7 +57,7 @@ def findings(run: Run) -> list[Finding]:
 
 
 def has_collapsed(run: Run) -> bool | None:
-  """Whether the monitor calls the last statistics collapsed; None without any."""
+  """Whether the last statistics count as collapsed for the monitor; None if there are none."""
   std, rank = run.last('collapse/std'), run.last('collapse/effective_rank')
   return None if std is None or rank is None else monitor.has_collapsed(std, rank)
 
@@ -70,9 +70,9 @@ def _state(run: Run) -> Finding:
   if run.state == 'finished':
     return Finding('good', 'Finished', f'All {run.step} steps were done.')
   if run.state == 'not started':
-    return Finding('missing', 'Not started', 'The folder holds no config.json.')
-  return Finding('note', 'Unfinished', f'Step {run.step} of {run.resolved["max_steps"]}: it runs, '
-                 'or was cut off; the same command goes on where it was.')
+    return Finding('missing', 'Not started', 'The folder has no config.json.')
+  return Finding('note', 'Unfinished', f'Step {run.step} of {run.resolved["max_steps"]}: it is '
+                 'running or was interrupted; the same command resumes it.')
 
 
 def _collapse(run: Run) -> Finding:
@@ -91,9 +91,9 @@ def _collapse(run: Run) -> Finding:
   bad = [step for step, std, rank in zip(steps, stds, ranks) if monitor.has_collapsed(std, rank)]
   if collapsed:
     return Finding('bad', 'Collapsed', f'{numbers} The network gives nearly the same output for '
-                   f'every image; first seen at step {bad[0]}. Such an encoder is of no use.')
+                   f'every image; first seen at step {bad[0]}. Such an encoder is useless.')
   if bad:
-    return Finding('note', 'Not collapsed in the end', f'{numbers} It was called collapsed at '
+    return Finding('note', 'Not collapsed in the end', f'{numbers} It counted as collapsed in '
                    f'{len(bad)} of {len(steps)} reports, the last at step {bad[-1]}.')
   return Finding('good', 'Not collapsed', f'{numbers} No report was below the limits '
                  f'({monitor.SMALLEST_STD} and {monitor.SMALLEST_RANK}).')
@@ -102,7 +102,7 @@ def _collapse(run: Run) -> Finding:
 def _loss(run: Run) -> Finding:
   steps, losses = run.series('train/byol_loss')
   if not losses:
-    return Finding('missing', 'Loss', 'None was logged.')
+    return Finding('missing', 'Loss', 'No loss was logged.')
   if not math.isfinite(losses[-1]):
     return Finding('bad', 'The loss is not finite', f'{losses[-1]} at step {steps[-1]}. Try a '
                    'lower train.base_learning_rate or a longer train.warmup_epochs.')
@@ -110,11 +110,11 @@ def _loss(run: Run) -> Finding:
   numbers = (f'{cell(losses[0])} at step {steps[0]}, {cell(losses[-1])} at step {steps[-1]}, '
              f'lowest {cell(low)} at step {steps[losses.index(low)]}.')
   if len(losses) > 2 and losses[-1] > .95 * losses[0]:
-    return Finding('note', 'The loss has not fallen', f'{numbers} See whether the learning rate '
+    return Finding('note', 'The loss has not fallen', f'{numbers} Check whether the learning rate '
                    'is far too low or too high, or whether the target is fixed (base_tau 1).')
   if has_collapsed(run):
     return Finding('note', 'The loss is that of a collapsed run', numbers)
-  return Finding('good', 'The loss has fallen', f'{numbers} How low it is says nothing of '
+  return Finding('good', 'The loss has fallen', f'{numbers} Its value says nothing about '
                  'the quality.')
 
 
@@ -126,14 +126,14 @@ def _quality(run: Run) -> Finding:
       why = ('no evaluation has been made yet' if run.config['evals']['every_epochs']
              else 'evals.every_epochs is 0')
     return Finding('missing', 'Quality during the run', f'Not measured: {why}. '
-                   'Judge the encoder by evaluating it on a labelled data set.')
+                   'Evaluate the encoder on a labelled data set.')
   chance = 100 / run.resolved['num_classes']
   text = (f'Held-out kNN top-1: {100 * values[0]:.1f} % at step {steps[0]}, '
           f'{100 * values[-1]:.1f} % at step {steps[-1]}; chance {chance:.1f} %.')
   if 100 * values[-1] < 1.5 * chance:
     return Finding('bad', 'The representation is near chance', text)
   if has_collapsed(run):
-    return Finding('note', 'The embedding suffers after the projections', f'{text} Such a score '
+    return Finding('note', 'The embedding will follow the projections', f'{text} Such a score '
                    'does not last.')
   if values[-1] < .95 * max(values):
     best = steps[values.index(max(values))]

@@ -1,4 +1,4 @@
-"""Runs -> one self-contained HTML page: no script, no outside link, light and dark."""
+"""Writes runs as one self-contained HTML page: no scripts, no external links, light and dark."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
@@ -19,16 +19,16 @@ from byol_jax.report import compare, diagnosis, sample, sections
 from byol_jax.report.runs import Run
 
 QUERIES, NEIGHBOURS = 8, 8
-# Settings with a colour of their own; more lines would only hide each other.
+# The number of settings with their own colour; more lines would only hide each other.
 MOST_SETTINGS = len(figures.SERIES)
-# Parts of a run's time as `monitor` and `train` log them.
+# The parts of a run's time, as `monitor` and `train` log them.
 TIMES = dict(start='start: reading data, building, restoring', compilation='compilation',
              training='training', data_wait='waiting for data', evaluation='kNN during the run',
              checkpoint='checkpoints (the part that the training waits for)')
 
 
 class Chart(NamedTuple):
-  """A chart of curves over steps, one of each metric per run; the second is drawn thin."""
+  """A chart over steps with one curve per metric and run; the second metric is drawn thin."""
 
   title: str
   metrics: tuple[str, ...]
@@ -67,11 +67,11 @@ def write(runs: Sequence[Run], output: str | pathlib.Path, *, images: int, pictu
   """Writes the page.
 
   Args:
-    runs: of `runs.read`.
+    runs: from `runs.read`.
     output: the HTML file.
-    images: held-out images that are encoded for neighbours and map; 0 for none.
-    pictured: at most so many runs have them.
-    paper: the config of the paper's run, from which a single run's differs.
+    images: number of held-out images encoded for neighbours and map; 0 for none.
+    pictured: the maximum number of runs with neighbours and map.
+    paper: the config of the paper's run, to compare a single run with.
 
   Returns:
     The path of the page.
@@ -130,7 +130,7 @@ def _content(runs, images: int, pictured: int, paper) -> dict[str, Any]:
 
 
 def _names(runs, found) -> dict[pathlib.Path, str]:
-  """What tells a run from the others: its setting and seed, or its folder."""
+  """The name that distinguishes each run: its setting and seed, or its folder."""
   names = {run.folder: run.name for run in runs}
   for setting in found:
     for run in setting.runs:
@@ -191,7 +191,7 @@ def _views(run: Run) -> str:
 
 
 def _pictures(run: Run, images: int, chosen: bool, number: int, pictured: int) -> dict[str, Any]:
-  """Neighbours and map, or in `missing` why there are none."""
+  """Neighbours and map; if there are none, `missing` says why."""
   empty = dict(missing='', neighbours=[], right='', chart='', picture='', count=0, no_map='',
                step=0)
   if not run.checkpoints:
@@ -219,7 +219,7 @@ def _pictures(run: Run, images: int, chosen: bool, number: int, pictured: int) -
 
 
 def _right(found: pictures.Sample) -> str:
-  """How many of all images have a nearest neighbour of their class; '' for unlabelled data."""
+  """The share of images with a nearest neighbour of their own class; '' for unlabelled data."""
   if found.labels is None or len(found.labels) < 2:
     return ''
   nearest = pictures.nearest(found.embeddings, range(len(found.labels)), 1)[:, 0]
@@ -240,7 +240,7 @@ def _neighbours(found: pictures.Sample) -> list[Neighbours]:
 
 
 def _times(run: Run) -> list[tuple[str, str, float]]:
-  """(part, time, share in percent) of what the run has logged; empty for older runs."""
+  """(part, time, share in percent) from the logs of the run; empty for older runs."""
   seconds = {name: sum(run.series(f'time/{name}_seconds')[1]) for name in TIMES}
   total = sum(seconds.values())
   return [(TIMES[name], f'{value:.0f} s' if value < 600 else f'{value / 60:.0f} min',
@@ -255,7 +255,7 @@ def _checkpoints(run: Run) -> Table:
     try:
       digest = checkpoint.read_meta(run.folder, step)['digests']['online']
     except InputError:
-      # A run that goes on may have deleted it in the meantime.
+      # A run that is still going may have deleted it in the meantime.
       digest = 'gone'
     digest = 'damaged' if step in run.damaged else digest
     rows.append([str(step), f'{step / run.resolved["steps_per_epoch"]:.1f}' if run.resolved else '',

@@ -1,4 +1,4 @@
-"""Folders -> runs: what a report knows of each."""
+"""Reads the folders of runs for a report."""
 
 from collections.abc import Collection, Mapping, Sequence
 import json
@@ -12,17 +12,17 @@ from byol_jax.sweep import points as sweep
 
 
 class Run(NamedTuple):
-  """A pretraining run as its folder tells of it.
+  """A pretraining run, as read from its folder.
 
-  name: shown to the reader; unlike those of the other runs.
+  name: the name shown to the reader; unique among the runs.
   folder: its workdir.
-  config: as the run saved it; empty where it failed before.
-  resolved: what the config came to; likewise.
-  records: of metrics.jsonl.
-  checkpoints: steps.
-  damaged: {step: what is wrong} of those that are not sound.
+  config: the config that the run saved; empty if it failed before that.
+  resolved: the resolved values that the run saved; empty if it failed before that.
+  records: the records of metrics.jsonl.
+  checkpoints: the steps of its checkpoints.
+  damaged: {step: what is wrong} of the damaged checkpoints.
   evaluations: (folder, results) of the evaluations in subfolders.
-  failure: what a sweep noted of a failure; None without.
+  failure: the failure that a sweep recorded; None if there is none.
   problems: sentences about files that could not be read.
   """
 
@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
   @property
   def step(self) -> int:
-    """The last step that is known of."""
+    """The last known step."""
     return max([record['step'] for record in self.records] + self.checkpoints, default=0)
 
   @property
@@ -52,25 +52,25 @@ class Run(NamedTuple):
     return 'finished' if self.resolved['max_steps'] in self.checkpoints else 'unfinished'
 
   def series(self, metric: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a metric."""
+    """The steps and values of a metric."""
     points = [(r['step'], r[metric]) for r in self.records
               if isinstance(r.get(metric), int | float)]
     return [step for step, _ in points], [value for _, value in points]
 
   def last(self, metric: str) -> float | None:
-    """The last value of a metric; None where it was never logged."""
+    """The last value of a metric; None if it was never logged."""
     values = self.series(metric)[1]
     return values[-1] if values else None
 
 
 def read(paths: Sequence[str | pathlib.Path]) -> list[Run]:
-  """The runs in folders.
+  """Reads the runs in the given folders.
 
   Args:
     paths: workdirs of pretraining runs and of sweeps.
 
   Raises:
-    InputError: no path, one that is neither, or a folder given twice.
+    InputError: there is no path, a path is neither of these, or a folder is given twice.
   """
   if not paths:
     raise InputError('Give the workdir of a run or of a sweep, or several.')
@@ -92,12 +92,12 @@ def _folders(path: pathlib.Path) -> list[pathlib.Path]:
                    if point.is_dir() and point not in points)
   if points:
     return points
-  exists = 'is no folder' if not path.is_dir() else 'holds neither config.json nor points/'
+  exists = 'is not a folder' if not path.is_dir() else 'has neither config.json nor points/'
   raise InputError(f'{path} {exists}; give the --workdir of a pretraining run or of a sweep.')
 
 
 def _listed(path: pathlib.Path) -> list[str]:
-  """The points in the tables of a sweep's workdir, those that wait among them."""
+  """The points in the tables of a sweep's workdir, including waiting ones."""
   names = {}
   for table in sorted(path.glob('*.json')):
     rows = _json(table, [])
@@ -108,7 +108,7 @@ def _listed(path: pathlib.Path) -> list[str]:
 
 
 def _names(folders: Sequence[pathlib.Path]) -> list[str]:
-  """The shortest ends of the paths that tell them apart."""
+  """The shortest endings of the paths that are unique."""
   for count in range(1, 20):
     names = ['/'.join(folder.parts[-count:]) for folder in folders]
     if len(set(names)) == len(names):
@@ -128,7 +128,7 @@ def _read(folder: pathlib.Path, name: str) -> Run:
     try:
       what = results.lacks(found)
     except InputError as error:
-      # Of an evaluator that cannot be found here.
+      # Results of an evaluator that is not available here.
       problems.append(f'{path} cannot be used: {error}')
       continue
     if what:
@@ -142,7 +142,7 @@ def _read(folder: pathlib.Path, name: str) -> Run:
 
 
 def _json(path: pathlib.Path, problems: list[str], keys: Collection[str] = ()) -> Any:
-  """A file's value, a dict with these keys if there are any; None where it is not that."""
+  """The value of a JSON file; None if it is damaged or not a dict with the given `keys`."""
   if not path.is_file():
     return None
   try:

@@ -1,4 +1,4 @@
-"""Held-out images of a run and what its last checkpoint makes of them."""
+"""Held-out images of a run and their embeddings from its last checkpoint."""
 
 from collections.abc import Iterator
 
@@ -17,13 +17,13 @@ BATCH_SIZE = 128  # images encoded at once
 
 
 def draw(run: Run, count: int) -> pictures.Sample:
-  """Up to `count` held-out images, evenly spread, with embeddings of the newest sound checkpoint.
+  """Up to `count` held-out images, evenly spread, with embeddings of the newest valid checkpoint.
 
-  The test split is not touched; the reading is noted in the run's splits_read.jsonl.
+  The test split is not read; the access is recorded in the run's splits_read.jsonl.
 
   Raises:
-    InputError: no sound checkpoint, or data that cannot be read.
-    OSError: data or workdir that cannot be read or written.
+    InputError: there is no valid checkpoint, or the data cannot be read.
+    OSError: the data or the workdir cannot be read or written.
   """
   step = checkpoint.newest_sound(run.folder, ('online', 'state'))
   encoder = load_encoder(run.folder, step)

@@ -1,4 +1,4 @@
-"""Sections of the page about several runs: scores, what is published, effects of keys."""
+"""Sections of the page about several runs: scores, published numbers and effects of keys."""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -31,7 +31,7 @@ def _held_out(found: Sequence[compare.Setting]) -> Table:
     notes += [f'Left out, not finished or without labels: {run.name}, step {run.step}.'
               for run in setting.runs if compare.score(run) is None]
     if len(finished) < sum(compare.score(run) is not None for run in setting.runs):
-      notes.append(f'A seed stands for itself once, though several runs have it: {setting.name}.')
+      notes.append(f'Several runs have the same seed, which is counted once: {setting.name}.')
     values = list(finished.values())
     rows.append([setting.name, ', '.join(map(str, finished)),
                  tables.mean_and_spread(values) if values else 'not measured'])
@@ -39,7 +39,7 @@ def _held_out(found: Sequence[compare.Setting]) -> Table:
 
 
 def _measured(setting: compare.Setting) -> list[tuple[str, Table]]:
-  """A folder and a table per kind of evaluation, over the seeds that have it."""
+  """A folder and a table for each kind of evaluation, over the seeds that have it."""
   kinds: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
   notes: dict[tuple[str, str], list[str]] = {}
   for run in setting.runs:
@@ -56,7 +56,7 @@ def _measured(setting: compare.Setting) -> list[tuple[str, Table]]:
 
 
 def _ranked(found: Sequence[compare.Setting]) -> list[tuple[str, str]]:
-  """(title, picture) of every ranked list of the first run of each setting that has any."""
+  """(title, picture) of every ranked list, from the first run of each setting that has any."""
   pictured = []
   for setting in found:
     own = (_lists(run, setting.name) for run in setting.runs)
@@ -69,7 +69,7 @@ def _lists(run: Run, setting: str) -> list[tuple[str, str]]:
   for folder, found in run.evaluations:
     for encoder, rows in found['encoders'].items():
       path = folder / pictures.RANKED_FOLDER / encoder / pictures.RANKED_LISTS
-      # The lists of data that were judged here before may lie there.
+      # There may be lists left from an earlier evaluation on other data.
       if path.is_file() and any(plugins.has(name, 'RETRIEVES') for name in rows):
         title = [setting] * bool(setting) + [str(folder.relative_to(run.folder)),
                                              tables.name_of(encoder, frozen=True)]
@@ -78,13 +78,13 @@ def _lists(run: Run, setting: str) -> list[tuple[str, str]]:
 
 
 def _evaluate(run: Run) -> str:
-  """How a run is judged: a command, or what it needs first."""
+  """How to evaluate a run: a command, or what is needed first."""
   if not run.checkpoints:
     return '# There is no checkpoint to evaluate yet.'
   config = 'experiments/configs/eval/linear.py'
   more = ''
   if not run.resolved['num_classes']:
-    # The data of the run have no labels, so those of a labelled set must be given.
+    # The run's data have no labels, so a labelled set must be given.
     config = 'experiments/configs/eval/image_folder.py'
     more = ' --config.data.options.train=LABELLED --config.data.options.test=LABELLED_TEST'
   return shlex.join(['python', '-m', 'experiments.evaluate', f'--config={config}',
@@ -92,7 +92,7 @@ def _evaluate(run: Run) -> str:
 
 
 def _published(found: Sequence[compare.Setting]) -> Table:
-  """Every number once, beside the setting that differs least from it."""
+  """Every published number once, with the setting that differs least from it."""
   nearest: dict[tuple[str, str], tuple] = {}
   for setting in found:
     for entry, differences in published.beside(setting.runs[0].config):
@@ -108,10 +108,10 @@ def _published(found: Sequence[compare.Setting]) -> Table:
 
 
 def effect(found: compare.Effect) -> dict[str, Any]:
-  """What the page says of a key."""
+  """What the page says about a key."""
   rows = [[compare.shown(value.value), f'{value.score:.1f}', str(value.runs),
            f'{value.collapsed} of {value.runs}'] for value in found.values]
-  return dict(key=found.key, span=f'{found.span:.1f} points' if rows else 'cannot be told',
+  return dict(key=found.key, span=f'{found.span:.1f} points' if rows else 'unknown',
               verdict=_verdict(found),
               table=Table(['value', 'held-out kNN top-1, %', 'runs', 'collapsed'], rows, []))
 
@@ -120,13 +120,13 @@ def _verdict(found: compare.Effect) -> str:
   sentences = []
   if found.values:
     if found.spread is None:
-      sentences.append('No setting has two seeds, so this cannot be told from chance.')
+      sentences.append('No setting has two seeds, so this may be chance.')
     elif not found.spread:
       sentences.append('All seeds of a setting gave the same score.')
     else:
-      sentences.append(f'Seeds of one setting spread by {found.spread:.1f}; the span is '
+      sentences.append(f'The spread over seeds of one setting is {found.spread:.1f}; the span is '
                        f'{found.span / found.spread:.1f} times that.')
   if found.apart:
     values = ', '.join(map(compare.shown, found.apart))
-    sentences.append(f'Not compared: {values}. No runs differ in this key alone there.')
+    sentences.append(f'Not compared: {values}. No runs with these values differ only in this key.')
   return ' '.join(sentences)

@@ -1,4 +1,4 @@
-"""The points of a sweep: what a config's `get_hyper(hyper)` is written with.
+"""Functions that make the points of a sweep, for a config's `get_hyper(hyper)`.
 
 A point is a dict of overrides, {'config.seed': 1}; a sweep is a list of points::
 
@@ -19,7 +19,7 @@ Point = dict[str, Any]
 def sweep(key: str, values: Iterable[Any]) -> list[Point]:
   """One point for each value of `key`, which starts with 'config.'."""
   if not key.startswith('config.'):
-    raise InputError(f"A sweep is over keys such as 'config.seed', not {key!r}.")
+    raise InputError(f"A sweep needs a key such as 'config.seed', not {key!r}.")
   return [{key: value} for value in values]
 
 
@@ -29,25 +29,25 @@ def fixed(key: str, value: Any) -> list[Point]:
 
 
 def product(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
-  """Every combination; the last sweep varies fastest. Without sweeps the one point {}."""
+  """Every combination; the last sweep varies fastest. Without sweeps it is the one point {}."""
   return [_merged(points) for points in itertools.product(*sweeps)]
 
 
 def zipit(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
-  """The first points of all sweeps together, then the second ones, ...
+  """Merges the first points of all sweeps, then the second ones, and so on.
 
   Raises:
-    InputError: the sweeps differ in length; one point alone goes with all.
+    InputError: the sweeps differ in length; a sweep of one point is combined with all.
   """
   length = max(map(len, sweeps), default=0)
   if any(len(points) not in (1, length) for points in sweeps):
-    raise InputError(f'zipit takes sweeps of one length, not {[len(s) for s in sweeps]}; a sweep '
-                     'of one point goes with all.')
+    raise InputError(f'zipit needs sweeps of equal length, not {[len(s) for s in sweeps]}; a sweep '
+                     'of one point is combined with all.')
   return [_merged([s[i if len(s) > 1 else 0] for s in sweeps]) for i in range(length)]
 
 
 def chainit(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
-  """The points of one sweep after those of the other."""
+  """Concatenates the points of the sweeps."""
   return [dict(point) for points in sweeps for point in points]
 
 
@@ -62,8 +62,8 @@ def _merged(points: Iterable[Point]) -> Point:
 
 
 def checked(points: Any, path: str) -> Sequence[Point]:
-  """What the `get_hyper` of a file returned; raises InputError where it is no list of points."""
+  """Returns what a file's `get_hyper` returned; raises InputError if it is not a list of points."""
   if not isinstance(points, list | tuple) or not all(isinstance(one, dict) for one in points):
-    raise InputError(f'get_hyper of {path} must return a list of points, as hyper.sweep and '
-                     f'hyper.product make it, not {str(points)[:60]}.')
+    raise InputError(f'get_hyper of {path} must return a list of points, such as hyper.sweep and '
+                     f'hyper.product make, not {str(points)[:60]}.')
   return points

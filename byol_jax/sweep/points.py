@@ -1,10 +1,10 @@
-"""Many runs of one config: its `get_hyper` -> points, run, resumed, collected.
+"""Many runs of one config: the points of its `get_hyper`, their folders, commands and states.
 
 A point is a pretraining and the evaluations that its config names. Its folder is
-`<workdir>/points/<digest>`, and the digest is that of the config as far as it decides
-the result: two sweeps in one workdir share the points that they have in common.
-Everything that is known of a point lies in its folder, so that a sweep which is
-killed goes on where it was when the same command is given again.
+`<workdir>/points/<digest>`. The digest covers the part of the config that decides
+the result, so two sweeps in one workdir share the points that they have in common.
+Everything about a point is stored in its folder, so a sweep that was killed
+resumes when the same command is run again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ class Stage(NamedTuple):
   """A command of a point.
 
   name: 'pretrain', or the name of an evaluation's config.
-  arguments: of the Python interpreter.
+  arguments: command line of the Python interpreter.
   result: a file that exists when the stage is done.
   """
 
@@ -46,10 +46,10 @@ class Stage(NamedTuple):
 class Point(NamedTuple):
   """One run of a sweep.
 
-  overrides: the sweep's, {'seed': 1}.
-  digest: of the config that results.
+  overrides: the overrides that the sweep sets, such as {'seed': 1}.
+  digest: digest of the resulting config.
   folder: the workdir of its pretraining.
-  stages: in their order.
+  stages: its stages, in order.
   """
 
   overrides: dict[str, Any]
@@ -65,14 +65,14 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
 
   Args:
     get_config: makes the config that the points change.
-    get_hyper: of the config's file; takes the module `hyper`, gives a list of points.
-    config_path: the file of both, with what follows its colon.
-    overrides: of the command line, {'train.epochs': 2.}; they hold for all points.
-    workdir: of the sweep.
+    get_hyper: takes the module `hyper` and returns a list of points.
+    config_path: the config file that defines both, with what follows its colon.
+    overrides: overrides from the command line for all points, such as {'train.epochs': 2.}.
+    workdir: workdir of the sweep.
 
   Raises:
-    InputError: an override of a key that the config has not, a point that cannot be run, or no
-      point.
+    InputError: an override has a key that the config does not have, a point cannot be run, or
+      there is no point.
   """
   workdir = files.local_path(workdir)
   found = {}
@@ -85,13 +85,13 @@ def points(get_config: Callable[[], ml_collections.ConfigDict], get_hyper: Calla
     found.setdefault(digest, Point(own, digest, folder, _stages(
         config, config_path, everything, folder)))
   if not found:
-    raise InputError(f'get_hyper of {config_path} gives no point.')
+    raise InputError(f'get_hyper of {config_path} returns no points.')
   return list(found.values())
 
 
 def _checked(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
              ) -> ml_collections.ConfigDict:
-  """The config of a point, if it can be run; the devices of its run are not known yet."""
+  """The config of a point, checked as far as possible before the devices of its run are known."""
   try:
     build.check_pretraining(config, devices=1)
     build.check_data(config.data.to_dict())
@@ -104,22 +104,22 @@ def _checked(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
 
 
 def _there(path: str) -> str:
-  """The file of an evaluation's config: from here, or from the clone, whose configs name others so.
+  """Finds an evaluation's config file, relative to the current folder or to the clone.
 
   Raises:
-    InputError: there is none.
+    InputError: there is no such file.
   """
   file, colon, argument = path.partition(':')
   for folder in (pathlib.Path(), pathlib.Path(__file__).parents[1]):
     if (folder / file).is_file():
       return f'{folder / file}{colon}{argument}'
-  raise InputError(f'evals.afterwards names {path}, and there is no such file.')
+  raise InputError(f'evals.afterwards names {path}, but there is no such file.')
 
 
 def _digest(config: ml_collections.ConfigDict, swept: Mapping[str, Any]) -> str:
-  """Of the keys that decide the result; logging and where the data lie do not.
+  """The digest of the keys that decide the result; logging and the data's location do not.
 
-  A sweep over places of data is one over data, however.
+  In a sweep over data locations, however, each location counts as different data.
   """
   everything = deciding(as_json(config))
   keys = locations.left_out(everything)
@@ -138,8 +138,8 @@ def _stages(config, config_path: str, overrides: Mapping[str, Any], folder: path
   for path in config.evals.afterwards:
     name = pathlib.Path(path.split(':')[0]).stem
     if name in [stage.name for stage in stages]:
-      raise InputError(f'config.evals.afterwards has two configs that are called {name!r}, whose '
-                       'results would be in one folder; put one of them into a file of another '
+      raise InputError(f'config.evals.afterwards has two configs that are called {name!r}, so '
+                       'their results would share a folder; put one of them into a file of another '
                        'name.')
     stages.append(Stage(name, (
         '-m', 'experiments.evaluate', f'--config={_there(path)}', f'--checkpoint={folder}',
@@ -150,7 +150,7 @@ def _stages(config, config_path: str, overrides: Mapping[str, Any], folder: path
 
 
 def commands(found: Iterable[Point]) -> list[str]:
-  """One line of shell per point, for other schedulers than ours."""
+  """One shell command line per point, for other schedulers."""
   lines = []
   for point in found:
     parts = [shlex.join((sys.executable, *stage.arguments)) for stage in point.stages]
@@ -160,11 +160,11 @@ def commands(found: Iterable[Point]) -> list[str]:
 
 
 def slurm_script(found: Sequence[Point]) -> str:
-  """An array job with a task per point; to be given to sbatch."""
+  """A script for sbatch: an array job with one task per point."""
   cases = '\n'.join(f'  {i}) {line} ;;' for i, line in enumerate(commands(found)))
   return (f'#!/bin/bash\n#SBATCH --job-name=byol_jax_sweep\n#SBATCH --array=0-{len(found) - 1}\n'
           '#SBATCH --output=slurm-%A_%a.log\n'
-          '# Add what your cluster wants: --partition, --gres, --time.\n'
+          '# Add what your cluster needs: --partition, --gres, --time.\n'
           f'set -e\ncd {shlex.quote(os.getcwd())}\ncase $SLURM_ARRAY_TASK_ID in\n{cases}\nesac\n')
 
 
@@ -175,14 +175,14 @@ def state(point: Point) -> str:
   if not point.folder.is_dir():
     return 'waiting'
   with contextlib.suppress(FileNotFoundError), (point.folder / LOCK).open() as lock:
-    # Shared: of two that look at the same time neither takes the other for a run.
+    # A shared lock: two processes that look at the same time do not take each other for a run.
     if not locked(lock, fcntl.LOCK_SH):
       return 'running'
   return 'failed' if (point.folder / FAILURE).exists() else 'interrupted'
 
 
 def seconds_of(folder: pathlib.Path) -> dict[str, float]:
-  """{stage: seconds} of a point, all attempts but those that were killed with the sweep."""
+  """{stage: seconds} of a point, over all attempts except those killed together with the sweep."""
   path = folder / SECONDS
   try:
     return json.loads(path.read_text()) if path.exists() else {}
@@ -191,7 +191,7 @@ def seconds_of(folder: pathlib.Path) -> dict[str, float]:
 
 
 def locked(file, kind: int) -> bool:
-  """Whether the lock, fcntl.LOCK_EX or LOCK_SH, is free and now taken."""
+  """Tries to take a lock, fcntl.LOCK_EX or LOCK_SH; returns whether it succeeded."""
   try:
     fcntl.flock(file, kind | fcntl.LOCK_NB)
   except BlockingIOError:
@@ -205,10 +205,10 @@ def counted(found: Sequence[Point]) -> str:
 
 
 def named(overrides: Mapping[str, Any]) -> str:
-  """Overrides as one line."""
+  """The overrides as one line of text."""
   return '  '.join(f'{key}={value}' for key, value in overrides.items())
 
 
 def listed(overrides: Mapping[str, Any]) -> dict[str, Any]:
-  """Overrides as JSON gives them back: tuples become lists."""
+  """The overrides as they read back from JSON: tuples become lists."""
   return json.loads(json.dumps(dict(overrides), default=list))

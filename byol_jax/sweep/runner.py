@@ -1,4 +1,4 @@
-"""Runs the points of a sweep, several at once, each resumed where it was."""
+"""Runs the points of a sweep, several at once, and resumes interrupted ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ from byol_jax.sweep.points import (
 )
 
 LAST_LINES = 5
-# What a process does that looks for the devices of the runs.
+# The code of a process that checks for the devices of the runs.
 LOOK = """
 import sys
 from byol_jax import devices, errors
@@ -47,20 +47,20 @@ except errors.InputError as error:
 
 def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
         progress: Callable[[], None]) -> list[Point]:
-  """Runs what is not done, as many at once as there are slots.
+  """Runs the points that are not done, as many at once as there are slots.
 
   Args:
     found: the points.
-    slots: environment variables of a run; says which devices it has.
-    progress: called when a point begins or ends, never twice at once. What it raises is
-      printed, and the runs go on.
+    slots: environment variables of a run, which set its devices.
+    progress: called when a point starts or ends, never concurrently. Its errors are
+      printed, and the runs continue.
 
   Returns:
-    The points that failed. They do not keep the others from running.
+    The points that failed. They do not stop the others.
 
   Raises:
-    InputError: the runs would not find the devices that they are to have.
-    Preempted: a signal asked to stop. The runs were told so, and have saved what they had.
+    InputError: the runs would not find their devices.
+    Preempted: a signal asked the sweep to stop. It was passed to the runs, which saved their work.
   """
   todo = [point for point in found if state(point) != 'done']
   if todo:
@@ -77,7 +77,7 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
         _run_point(point, slot, runs)
       return state(point) != 'failed'
     except (OSError, InputError) as error:
-      # Of its folder, such as a full disk; the other points may have room.
+      # A problem with its folder, such as a full disk; the other points may have room.
       print(f'{point.digest}: failed: {error}', flush=True)
       return False
     finally:
@@ -100,29 +100,29 @@ def run(found: Sequence[Point], *, slots: Sequence[Mapping[str, str]],
   if runs.asked:
     done = sum(state(point) == 'done' for point in found)
     raise preemption.Preempted(f'Stopped by {signal.Signals(runs.asked[0]).name} with {done} of '
-                               f'{counted(found)} done; the same command goes on.')
+                               f'{counted(found)} done; run the same command to resume.')
   return [point for point, well in zip(todo, went_well) if not well]
 
 
 def _check_devices(slot: Mapping[str, str]) -> None:
-  """Raises InputError where no run would find the devices that JAX_PLATFORMS asks for."""
+  """Raises InputError if no run would find the devices that JAX_PLATFORMS asks for."""
   if os.environ.get('JAX_PLATFORMS', 'cpu') in ('', 'cpu'):
     return
-  # In a process of its own: this one would keep the devices from the runs.
+  # In a separate process, because this one would take the devices away from the runs.
   done = subprocess.run([sys.executable, '-c', LOOK], env={**os.environ, **slot},
                         capture_output=True, text=True, check=False)
-  # Whatever else ends it, the runs say it better.
+  # The runs themselves report any other problem better.
   if done.returncode and done.stdout.strip():
     raise InputError(done.stdout.strip())
 
 
 class _Runs(NamedTuple):
-  """What the threads of `run` share.
+  """The state shared by the threads of `run`.
 
-  processes: of the stages that run.
-  asked: signals that asked the sweep to stop; after the first no other stage begins.
-  reporting: held while `progress` is called.
-  progress: of `run`.
+  processes: the processes of the running stages.
+  asked: signals that asked the sweep to stop; after the first one no new stage starts.
+  reporting: a lock held while `progress` is called.
+  progress: the argument of `run`.
   """
 
   processes: set[subprocess.Popen]
@@ -131,26 +131,26 @@ class _Runs(NamedTuple):
   progress: Callable[[], None]
 
   def report(self) -> None:
-    """Calls `progress`; whoever runs the sweep sees again at its end what it cannot do."""
+    """Calls `progress`; only warns about its errors, which appear again at the end of the sweep."""
     try:
       with self.reporting:
         self.progress()
     except Exception as error:
       print(f'WARNING the table of the sweep was not written ({type(error).__name__}: {error}); '
-            'the runs go on', flush=True)
+            'the runs continue', flush=True)
 
 
 def _run_point(point: Point, slot: Mapping[str, str], runs: _Runs) -> None:
   point.folder.mkdir(parents=True, exist_ok=True)
-  # The children inherit the lock: a sweep that is killed does not leave a run behind
-  # that the next sweep would start a second time.
+  # The children inherit the lock, so if the sweep is killed while a run goes on, the next
+  # sweep does not start that run a second time.
   with (point.folder / LOCK).open('w') as lock:
-    # A look at the state holds the lock for a moment.
+    # Reading the state of a point holds the lock for a moment.
     if not any(locked(lock, fcntl.LOCK_EX) or time.sleep(.05) for _ in range(20)):
-      print(f'{point.digest}: another process is at it', flush=True)
+      print(f'{point.digest}: another process is running it', flush=True)
       return
     (point.folder / FAILURE).unlink(missing_ok=True)
-    print(f'{point.digest}: begins  {named(point.overrides)}', flush=True)
+    print(f'{point.digest}: starts  {named(point.overrides)}', flush=True)
     runs.report()
     for stage in point.stages:
       if not stage.result.exists() and (
@@ -166,8 +166,8 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runs: 
   path, began = point.folder / LOG, time.time()
   with path.open('a') as log:
     start = log.tell()
-    # In a process group of its own, out of the terminal's reach: Ctrl-C would come twice, from
-    # the terminal and from the sweep, and a second one ends a run unsaved.
+    # In its own process group, which the terminal does not signal: Ctrl-C would arrive twice, from
+    # the terminal and from the sweep, and the second one ends a run without saving.
     process = subprocess.Popen(
         [sys.executable, *stage.arguments], stdout=log, stderr=subprocess.STDOUT,
         env={**os.environ, **slot}, pass_fds=[lock.fileno()], process_group=0)
@@ -183,7 +183,7 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runs: 
         file.write(json.dumps(dict(seconds=round(time.time() - began, 1))) + '\n')
     return True
   if preemption.is_stop(code):
-    print(f'{point.digest}: {stage.name} was asked to stop; the next sweep goes on', flush=True)
+    print(f'{point.digest}: {stage.name} was asked to stop; the next sweep resumes it', flush=True)
     return False
   with path.open(errors='replace') as log:
     log.seek(start)
@@ -198,7 +198,7 @@ def _run_stage(point: Point, stage: Stage, slot: Mapping[str, str], lock, runs: 
 
 
 def _note_seconds(folder: pathlib.Path, stage: str, seconds: float) -> None:
-  """Adds what a stage took, or a part of it that ended early, to what it has taken before."""
+  """Adds the time of a stage, even if it ended early, to the time of its earlier attempts."""
   noted = seconds_of(folder)
   noted[stage] = round(noted.get(stage, 0.) + seconds, 1)
   with files.atomic_write(folder / SECONDS) as file:

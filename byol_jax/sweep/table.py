@@ -1,4 +1,4 @@
-"""The table of a sweep: a row per point, with what it logged and how it was judged."""
+"""The table of a sweep: a row per point, with its logged scalars and evaluation results."""
 
 from collections.abc import Sequence
 import csv
@@ -18,8 +18,8 @@ SCALARS = ('train/byol_loss', 'train/top1', 'knn/top1', 'collapse/std',
 def rows(found: Sequence[sweep.Point]) -> list[dict[str, Any]]:
   """A row per point: state, overrides, last scalars, all metrics of the evaluations.
 
-  A metric is called 'pretrained/knn/top1', a fraction in [0, 1]; where two evaluations of a
-  point have it, that of the second has the name of its evaluation before it.
+  A metric is called 'pretrained/knn/top1', a fraction in [0, 1]; if two evaluations of a
+  point have it, the second is prefixed with the name of its evaluation.
 
   Raises:
     InputError: the results of an evaluation are damaged.
@@ -48,7 +48,7 @@ def _metrics(found: dict[str, Any]) -> dict[str, float]:
 
 
 def write(found: Sequence[sweep.Point], path: pathlib.Path) -> list[dict[str, Any]]:
-  """Writes the table as .json and .csv beside each other; returns it."""
+  """Writes the table as a .json and a .csv file; returns it."""
   table = rows(found)
   columns = list(dict.fromkeys(name for row in table for name in row))
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Prints the contents of a checkpoint: step, config, parameter counts, digests.
 
   python -m experiments.inspect --checkpoint=DIR [--step=N]
-  python -m experiments.inspect --checkpoint=DIR --verify   checks every checkpoint for damage
+  python -m experiments.inspect --checkpoint=DIR --verify   checks every checkpoint
 
 This is a folder without __init__.py, because a module `inspect` would hide Python's own from
 scripts that are run in the folder above.
@@ -11,7 +11,7 @@ import json
 import sys
 
 if not __package__:
-  sys.exit('error: give the command as python -m experiments.inspect, in the folder of the clone.')
+  sys.exit('error: run this as python -m experiments.inspect, in the folder of the clone.')
 
 from absl import flags
 
@@ -19,7 +19,7 @@ from experiments import command_line
 from byol_jax import checkpoint, model
 from byol_jax.errors import InputError
 
-flags.DEFINE_integer('step', None, 'Of the checkpoint; the newest sound one where not given.')
+flags.DEFINE_integer('step', None, 'Step of the checkpoint; by default the newest valid one.')
 flags.DEFINE_bool('verify', False, 'Compare all files of all checkpoints with their digests.')
 
 
@@ -36,7 +36,7 @@ def verify(folder: str) -> None:
     raise InputError(f'No checkpoint in {folder}.')
   damaged = {step: what for step in steps if (what := checkpoint.damage(folder, step))}
   for step in steps:
-    print(f'step {step}: {damaged.get(step, "sound")}')
+    print(f'step {step}: {damaged.get(step, "valid")}')
   if damaged:
     sys.exit(f'error: {len(damaged)} of {len(steps)} checkpoints are damaged.')
 

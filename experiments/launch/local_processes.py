@@ -1,11 +1,11 @@
-"""Runs a command as a job of several processes on this machine, for trials without a pod.
+"""Starts a command as a job of several processes on this machine, to test without a pod.
 
   python -m experiments.launch.local_processes --processes=2 --restarts=3 -- \
       python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=DIR
 
-Each process gets --coordinator_address, --num_processes and --process_id. If one ends with an
-error, the others are stopped too. After that, or after a preemption, the job is restarted, at
-most --restarts times. SIGTERM, SIGINT and SIGHUP are passed on to all processes.
+Each process gets --coordinator_address, --num_processes and --process_id. If one ends
+with an error, the others are ended too. After that, or after a preemption, the job is
+restarted, at most --restarts times. SIGTERM, SIGINT and SIGHUP are passed on to all processes.
 """
 
 import shutil
@@ -19,9 +19,9 @@ from absl import app, flags
 
 from byol_jax.distributed import preemption
 
-flags.DEFINE_integer('processes', 2, 'Processes of the job.', lower_bound=1)
-flags.DEFINE_integer('restarts', 0, 'Times that a job that ended early is started again.')
-flags.DEFINE_float('grace', 10., 'Seconds that the others get to end by themselves.')
+flags.DEFINE_integer('processes', 2, 'Number of processes in the job.', lower_bound=1)
+flags.DEFINE_integer('restarts', 0, 'How often to restart a job that ended early.')
+flags.DEFINE_float('grace', 10., 'Seconds for the other processes to end by themselves.')
 
 
 def free_port() -> int:
@@ -31,11 +31,11 @@ def free_port() -> int:
 
 
 def run_job(command: list[str], processes: int, grace: float, running: list, started) -> int:
-  """Runs the job once; the first exit code that is not 0, or 0. Calls started() when it is."""
+  """Runs the job once and calls started(); returns the first exit code that is not 0, or 0."""
   port = free_port()
   running[:] = [subprocess.Popen([*command, f'--coordinator_address=127.0.0.1:{port}',
                                   f'--num_processes={processes}', f'--process_id={i}'],
-                                 # Ctrl-C reaches them once, through this process.
+                                 # Ctrl-C reaches them only once, through this process.
                                  process_group=0)
                 for i in range(processes)]
   started()
@@ -53,8 +53,8 @@ def run_job(command: list[str], processes: int, grace: float, running: list, sta
 
 def main(arguments: list[str]) -> None:
   if len(arguments) < 2 or not shutil.which(arguments[1]):
-    sys.exit(f'error: {arguments[1] if arguments[1:] else "nothing"} is no command; give one after '
-             '--, as in the first lines of experiments/launch/local_processes.py.')
+    sys.exit(f'error: {arguments[1] if arguments[1:] else "nothing"} is not a command; give one '
+             'after --, as in the first lines of experiments/launch/local_processes.py.')
   running: list[subprocess.Popen] = []
   asked = []
 

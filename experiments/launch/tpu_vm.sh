@@ -1,14 +1,13 @@
 #!/bin/bash
-# Pretraining on a Cloud TPU pod slice: creates the slice, installs, runs and restarts.
+# Pretraining on a Cloud TPU pod slice: makes the slice, installs, runs and restarts.
 #
 #   NAME=byol ZONE=us-central2-b TYPE=v4-64 experiments/launch/tpu_vm.sh \
 #       --config=experiments/configs/imagenet_r50.py:epochs=1000 --workdir=gs://BUCKET/runs/r50 \
 #       --config.data.options.data_dir=gs://BUCKET/data --config.model.compute_dtype=bfloat16
 #
-# REPOSITORY is the repository that the workers clone; VERSION is the image of the TPU VMs;
-# SPOT=1 uses machines that may be preempted. After any exit code other than 0 and 1, or if the
-# slice is gone, the job is restarted, at most RESTARTS times, and resumes from the bucket. Code
-# 1 ends it.
+# REPOSITORY is what the workers clone; VERSION is the image of the TPU VMs; SPOT=1 uses
+# machines that may be preempted. Any exit code but 0 and 1, or a lost slice, leads to a
+# restart, at most RESTARTS times; the run resumes from the bucket. Code 1 ends it.
 set -u
 : "${NAME:?}" "${ZONE:?}" "${TYPE:?}"
 VERSION=${VERSION:-tpu-ubuntu2204-base}
@@ -24,7 +23,7 @@ make_slice() {
   tpu create "$NAME" --accelerator-type="$TYPE" --version="$VERSION" ${SPOT:+--spot}
 }
 
-# The brackets keep pkill from the shell that runs it. A run that was left over has a minute
+# The brackets keep pkill from matching its own shell. A leftover run has a minute
 # to save. The image's own Python may be older than 3.11, so uv brings one.
 install="pkill -f '[e]xperiments.pretrain'
          timeout 60 bash -c 'while pgrep -f [e]xperiments.pretrain >/dev/null; do sleep 1; done'
@@ -34,19 +33,19 @@ install="pkill -f '[e]xperiments.pretrain'
          python3 -m uv venv --quiet --allow-existing --python=3.12 .venv &&
          python3 -m uv pip install --quiet --python=.venv/bin/python -e .[tpu]"
 arguments=$(printf ' %q' "$@")
-# A worker that ends with code 1 leaves a file: that is an error to be read, not a restart.
+# A worker that ends with code 1 leaves a file: the error needs a person, not a restart.
 run="cd byol_jax && rm -f failed && .venv/bin/python -m experiments.pretrain --multihost$arguments
      code=\$?; test \$code -ne 1 || echo failed > failed; exit \$code"
 for attempt in $(seq 0 "$RESTARTS"); do
   if make_slice && everywhere "$install"; then
     everywhere "$run" && exit 0
     if everywhere 'cat byol_jax/failed 2>/dev/null; true' | grep -q failed; then
-      echo "a worker has failed with code 1; its error is above" >&2
+      echo "a worker failed with code 1; its error is above" >&2
       exit 1
     fi
   fi
-  echo "attempt $attempt has ended; starting again in 60 s" >&2
+  echo "attempt $attempt ended; restarting in 60 s" >&2
   sleep 60
 done
-echo "given up after $RESTARTS restarts" >&2
+echo "gave up after $RESTARTS restarts" >&2
 exit 1

@@ -1,7 +1,7 @@
-"""A sweep over the rows of a table of the paper: what was measured beside what was published.
+"""Compares a sweep over the rows of a table of the paper with the published numbers.
 
-`collect` reads the runs, `text` makes a section of what it has found and of nothing else, so that
-a test can make it again from the JSON file beside the page.
+`collect` reads the runs. `text` makes a section from its result alone, so that a test can
+remake the section from the JSON file beside the page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,15 @@ from byol_jax.report import diagnosis, runs
 from byol_jax.sweep import points as sweep
 from experiments.studies.scaling import record
 
-# The evaluator whose top-1 stands for the paper's linear evaluation: the first that a run has.
+# The evaluators whose top-1 represents the paper's linear evaluation: the first that a run has.
 EVALUATORS = ('linear', 'linear_features')
-# Pairs of rows whose means are nearer than so many standard errors of their difference are not
-# told apart.
+# Pairs of rows count as equal if their means differ by less than this many standard errors of
+# the difference.
 STANDARD_ERRORS = 2.
-# The last numbers of a training: the metric, its factor, the digits that are kept.
+# The last numbers of a training run: the metric, its factor, the number of digits.
 LAST = dict(loss=('train/byol_loss', 1, 4), spread=('collapse/std', 1, 4),
             rank=('collapse/effective_rank', 1, 4), held_out=('knn/top1', 100, 2))
-# In a page with more to say: the section begins after this line.
+# In a page with other text, the section begins after this line.
 BEGIN = '<!-- What follows is written by experiments.ablations. -->'
 
 Record = Mapping[str, Any]
@@ -41,9 +41,9 @@ Record = Mapping[str, Any]
 class Pair(NamedTuple):
   """Two rows, the one with the higher published number first.
 
-  higher: name of the row.
-  lower: name of the other.
-  difference: of the measured means, in points; negative where the order is the other way round.
+  higher: name of the row with the higher published number.
+  lower: name of the other row.
+  difference: difference of the measured means, in points; negative if the order is reversed.
   clear: whether it is more than STANDARD_ERRORS standard errors.
   """
 
@@ -55,24 +55,24 @@ class Pair(NamedTuple):
 
 def collect(title: str, config_path: str,
             rows: Mapping[str, tuple[str, Sequence[sweep.Point]]]) -> Record:
-  """What the runs of a table's rows have come to; plain values for a JSON file.
+  """Collects the results of the runs of a table's rows, as plain values for a JSON file.
 
   Args:
-    title: of the section.
-    config_path: of the sweep.
+    title: title of the section.
+    config_path: config file of the sweep.
     rows: {name: (published number, points of the row, one per seed)}; the first is the baseline.
-      Points that failed are counted: to diverge is a result.
+      Points that failed are counted, because divergence is a result.
 
   Raises:
-    InputError: a point is yet to be run, none of the baseline succeeded, or one was not judged by
-      one of EVALUATORS.
+    InputError: a point is not done, no run of the baseline succeeded, or a run was not evaluated
+      by one of EVALUATORS.
   """
   points = [point for _, found in rows.values() for point in found]
   undone = [point for point in points if sweep.state(point) not in ('done', 'failed')]
   if undone:
     raise InputError(f'{len(undone)} of {len(points)} points are not done, {undone[0].folder} '
                      f'among them: python -m experiments.sweep --config={config_path} with the '
-                     'same --workdir goes on.')
+                     'same --workdir resumes them.')
   done = {name: [point for point in own if sweep.state(point) == 'done']
           for name, (_, own) in rows.items()}
   if not next(iter(done.values())):
@@ -96,18 +96,18 @@ def collect(title: str, config_path: str,
 
 
 def _evaluation(run: runs.Run) -> tuple[Mapping[str, Any], str]:
-  """The results of the first of EVALUATORS that a run was judged by, and its name."""
+  """The results of the first of EVALUATORS that evaluated a run, and its name."""
   known = {name: found for _, found in reversed(run.evaluations)
            for name in next(iter(found['encoders'].values()))}
   for name in EVALUATORS:
     if name in known:
       return known[name], name
-  raise InputError(f'{run.folder} was judged by {", ".join(known) or "no evaluator"}; the table is '
-                   f'of {" or ".join(EVALUATORS)} (evals.afterwards).')
+  raise InputError(f'{run.folder} was evaluated by {", ".join(known) or "no evaluator"}; the table '
+                   f'needs {" or ".join(EVALUATORS)} (evals.afterwards).')
 
 
 def _numbers(run: runs.Run) -> dict[str, Any]:
-  """Scores in percent, and the last numbers of the training; None for what it did not log."""
+  """Scores in percent, and the last numbers of the training; None for numbers not logged."""
   evaluation, name = _evaluation(run)
   scores = {encoder: round(100 * row[name][main], 2)
             for encoder, row in evaluation['encoders'].items()
@@ -121,7 +121,7 @@ def _numbers(run: runs.Run) -> dict[str, Any]:
 
 
 def table(found: Record) -> Table:
-  """A row per row: published and measured top-1 with their ranks, and signs of collapse."""
+  """For each row, published and measured top-1 with their ranks, and signs of collapse."""
   rows, published = found['rows'], [_number(row['published']) for row in found['rows']]
   scores = [_scores(row) for row in rows]
   # What failed ranks below all else.
@@ -144,7 +144,7 @@ def table(found: Record) -> Table:
 def pairs(found: Record) -> list[Pair]:
   """All pairs of rows with different published numbers, and their measured difference.
 
-  Without two runs of each row none is clear; rows of which no run succeeded are in no pair.
+  A pair is only clear if each row has two runs; rows without a successful run are left out.
   """
   result = []
   for one, other in itertools.combinations(filter(_scores, found['rows']), 2):
@@ -176,9 +176,9 @@ def text(found: Record, output: pathlib.PurePath, why: Mapping[str, str]) -> str
   """The section, as Markdown.
 
   Args:
-    found: of `collect`.
-    output: the page that it is in.
-    why: {name of a row: why it may stand elsewhere than in the paper}.
+    found: from `collect`.
+    output: the page of the section.
+    why: {name of a row: why its rank may differ from the paper's}.
   """
   compared = pairs(found)
   wrong = [pair for pair in compared if pair.clear and pair.difference < 0]
@@ -204,7 +204,7 @@ def text(found: Record, output: pathlib.PurePath, why: Mapping[str, str]) -> str
 
 
 def write(output: str | pathlib.Path, found: Record, why: Mapping[str, str]) -> None:
-  """Writes the section, and beside its page what it is made of, as JSON.
+  """Writes the section, and its data as JSON beside the page.
 
   A page that has the line BEGIN keeps what is above it.
   """

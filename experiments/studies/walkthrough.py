@@ -1,7 +1,7 @@
-"""One image's way through a step of BYOL, in numbers, and runs with a part taken out.
+"""Follows one image through a step of BYOL in numbers, and compares runs with a part removed.
 
-What `docs/measurements/walkthrough.md` shows: `trace` takes a step of a real run apart with the
-functions of the run itself, `collapse_table` reads the runs of a sweep, `write` puts
+It writes `docs/measurements/walkthrough.md`: `trace` takes a step of a real run apart with the
+functions of the run itself, `collapse_table` reads the runs of a sweep, and `write` puts
 both into the text of `walkthrough.md` beside this file.
 """
 
@@ -29,24 +29,24 @@ from byol_jax.report import compare, diagnosis, runs
 from byol_jax.sweep import points as sweep
 from byol_jax.sweep import runner
 
-# The image of the batch that is followed, and the weights.
+# The image of the batch, and the weight tensor, that are followed.
 ROW = 0
 TENSOR = ('projector/linear', 'w')
 
 
 class Trace(NamedTuple):
-  """A step taken apart; everything on the host.
+  """The values of a step, all on the host.
 
-  state: before the step.
+  state: the state before the step.
   batch: uint8 images [B, H, W, 3], sample_id [B] and labels [B].
   views: two arrays [B, H, W, 3] in [0, 1].
   online: `model.Outputs` of each view.
-  target: the same of the target network.
+  target: the same for the target network.
   losses: [B].
-  gradients: of the online parameters.
-  new_state: after the step.
-  scalars: of the step.
-  class_names: of the data set.
+  gradients: gradients of the online parameters.
+  new_state: the state after the step.
+  scalars: scalars of the step.
+  class_names: class names of the data set.
   """
 
   state: byol.TrainState
@@ -65,17 +65,17 @@ def trace(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, step: 
   """Takes the step after a checkpoint apart, on one device.
 
   Args:
-    config: of the run.
-    workdir: of the run.
-    step: of a checkpoint in it, before the last.
+    config: config of the run.
+    workdir: workdir of the run.
+    step: step of a checkpoint in it, before the last one.
 
   Raises:
-    InputError: no such checkpoint, or another config than the run's.
+    InputError: there is no such checkpoint, or the config is not that of the run.
   """
   workdir, size = pathlib.Path(workdir), config.data.image_size
   if step == checkpoint.steps(workdir)[-1]:
-    raise InputError(f'Step {step} is the last checkpoint in {workdir}, after which the run has no '
-                     'step; keep an earlier one with checkpoint.every_epochs.')
+    raise InputError(f'Step {step} is the last checkpoint in {workdir} and the run has no step '
+                     'after it; keep an earlier one with checkpoint.every_epochs.')
   loader = loading.load(plain(config.data), 'train', purpose='walk-through', workdir=workdir)
   recipe = build.build_recipe(config, build.resolve(config, loader.data))
   state, _ = checkpoint.restore(workdir, jax.eval_shape(
@@ -104,7 +104,7 @@ def trace(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, step: 
 
 def numbers(found: Trace, config: ml_collections.ConfigDict, tensor: tuple[str, str]
             ) -> dict[str, Any]:
-  """The numbers of the text: of image ROW, and of one weight tensor (module, name)."""
+  """The numbers in the text: those of image ROW, and of one weight tensor (module, name)."""
   vector = lambda values: ', '.join(f'{value:.3f}' for value in values[:4])
   length = lambda values: float(np.linalg.norm(values.astype(np.float64)))
   direction = lambda values: values / np.linalg.norm(values, axis=-1, keepdims=True)
@@ -142,11 +142,11 @@ def numbers(found: Trace, config: ml_collections.ConfigDict, tensor: tuple[str, 
 
 
 class Variant(NamedTuple):
-  """A part taken out, in runs of several seeds.
+  """Runs with one part removed, for several seeds.
 
-  name: of what was done.
-  paper: the paper's linear top-1 on ImageNet with it, in percent.
-  runs: one per seed.
+  name: name of the change.
+  paper: the paper's linear top-1 on ImageNet with this change, in percent.
+  runs: one run per seed.
   """
 
   name: str
@@ -155,16 +155,17 @@ class Variant(NamedTuple):
 
   @property
   def collapsed(self) -> int:
-    """How many of its runs the monitor calls collapsed at the end."""
+    """How many of its runs count as collapsed for the monitor at the end."""
     return sum(bool(diagnosis.has_collapsed(run)) for run in self.runs)
 
 
 def variants(points: Sequence[sweep.Point], paper: Mapping[str, str]) -> list[Variant]:
-  """The finished points of a sweep by variant.
+  """Groups the finished points of a sweep by variant.
 
   Args:
-    points: of all variants, in the order of `paper`; seeds apart, each another setting.
-    paper: {name: the paper's number} of the variants.
+    points: points of all variants, in the order of `paper`; apart from seeds, each variant is
+      one setting.
+    paper: {name: the paper's number} for the variants.
   """
   found = compare.settings(runs.read([point.folder for point in points]))
   return [Variant(name, number, setting.runs)
@@ -172,7 +173,7 @@ def variants(points: Sequence[sweep.Point], paper: Mapping[str, str]) -> list[Va
 
 
 def collapse_table(found: Sequence[Variant]) -> Table:
-  """A row per variant: the last numbers, over seeds, and what the monitor says."""
+  """A row per variant: the last numbers, over seeds, and the monitor's verdict."""
   rows = []
   for variant in found:
     last = lambda metric, digits, scale=1, runs=variant.runs: mean_and_spread(
@@ -191,7 +192,7 @@ def make(home: pathlib.Path, output: str | pathlib.Path, config: ml_collections.
   Args:
     home: folder of the runs.
     output: the file.
-    config: of the run that is taken apart.
+    config: config of the run that is taken apart.
     module: a sweep's config file with VARIANTS, {name: (changes, the paper's number)}.
 
   Raises:

@@ -89,14 +89,14 @@ def chains():
   yield 'chain deep', file(entry(call(MAPPING, entry(call(MAPPING, call(
       name('os', 'system'), text(COMMAND))))))), 'os.system'
   yield 'chain result called', file(call(call(ENCODE, text('b'), text('latin1')), text('x'))
-                                    ), 'no function'
-  yield 'chain dict called', file(call(b'}', text('x'))), 'no function'
+                                    ), 'not a function'
+  yield 'chain dict called', file(call(b'}', text('x'))), 'not a function'
   yield 'chain class as function', file(call(name('numpy', 'ndarray'), text(COMMAND))), 'an array'
   yield 'chain dill array by os.system', file(call(
       name('dill._dill', '_create_array'), name('os', 'system'), text(COMMAND), b'N')), 'os.system'
   yield 'chain jax array by encode', file(call(
       name('jax._src.array', '_reconstruct_array'), ENCODE, b'(' + text('x') + b't', b'N', b'}')
-      ), 'another function'
+      ), 'a function other than'
   yield 'chain stack name', file(call(stack_name('os', 'system'), text(COMMAND)),
                                  protocol=4), 'os.system'
   yield 'chain new object', file(name('os', 'system') + b'(' + text(COMMAND) + b't\x81'
@@ -129,7 +129,7 @@ def attributes():
     yield f'state for {kind}', file(target + hook + b'b'), 'a state for'
   for kind, victim in dict(mapping=MAPPING, function=ENCODE, array=ARRAY).items():
     yield f'setattr of a {kind}', file(call(name('builtins', 'setattr'), victim, text('__call__'),
-                                            text(COMMAND))), 'setattr for something else'
+                                            text(COMMAND))), 'setattr for something other'
   yield 'setattr of a named tuple', file(call(
       name('builtins', 'setattr'), call(FACTORY, text('T'), b')', text('m')), text('make'),
       name('os', 'system'))), 'os.system'
@@ -189,7 +189,7 @@ def repetition():
   deep = (b'}' + text(key)) * 37
   wide = b'}(' + b''.join(text(f'{i}') + get(1) for i in range(190_000)) + b'u'
   yield 'long names for many arrays', file(
-      array, put(1), b'0', b'(', deep, wide, b's' * 37, MAPPING, b'l'), 'in the place of data'
+      array, put(1), b'0', b'(', deep, wide, b's' * 37, MAPPING, b'l'), 'instead of data'
 
 
 def lengths():
@@ -232,7 +232,7 @@ def look_alikes():
                                       protocol=4), 'which no checkpoint needs'
   yield 'look-alike lone surrogate', file(stack_name('numpy', 'dtype\ud800'), protocol=4), 'needs'
   yield 'look-alike byte', file(b'cnumpy\ndt\xff\n'), 'damaged'
-  yield 'name of numbers', file(b'K\x01K\x02\x93', protocol=4), 'no text'
+  yield 'name of numbers', file(b'K\x01K\x02\x93', protocol=4), 'not text'
 
 
 def keys():
@@ -256,7 +256,7 @@ def damage(sound):
   yield 'half a pair', file(b'}(' + text('k') + b'u'), 'damaged'
   yield 'mark missing', file(b'u'), 'damaged'
   yield 'too few for a tuple', file(b'N\x87'), 'damaged'
-  yield 'call in the place of data', file(entry(MAPPING)), 'in the place of data'
+  yield 'call in the place of data', file(entry(MAPPING)), 'instead of data'
 
 
 def everything(sound):

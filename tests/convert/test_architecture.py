@@ -36,7 +36,7 @@ def test_heads_are_recognized():
 
 def test_unknown_networks():
   tree = dict(params(depth=18))
-  with pytest.raises(InputError, match=r'file: no ResNet'):
+  with pytest.raises(InputError, match=r'file: it has no ResNet'):
     architecture.encoder_options({}, 'file')
   for module in list(tree):
     if 'block_group_2/~/block_1' in module:

@@ -88,7 +88,7 @@ def test_commands_say_what_they_found(tmp_path):
   result = run('from_deepmind', input=GOLDEN, scan='true')
   assert result.returncode == 0, result.stderr
   assert 'haiku._src.data_structures.FlatMapping' in result.stdout
-  assert 'can be followed to its end' in result.stdout
+  assert 'can be read to its end' in result.stdout
   result = run('from_deepmind', input=GOLDEN, workdir=tmp_path / 'run')
   assert result.returncode == 0, result.stderr
   assert 'ResNet-tiny, width 1, version 1' in result.stdout and 'CC BY-NC 4.0' in result.stdout
@@ -98,7 +98,7 @@ def test_commands_say_what_they_found(tmp_path):
   assert json.loads(source.removeprefix('source: '))['file'] == GOLDEN.name
   assert run('nonsense').returncode == run('to_torch').returncode == 1
   again = run('from_deepmind', input=GOLDEN, workdir=tmp_path / 'run')
-  assert again.returncode == 1 and 'already holds checkpoints' in again.stderr
+  assert again.returncode == 1 and 'already has checkpoints' in again.stderr
 
 
 def test_missing_and_extra_tensors_are_all_listed(tmp_path, monkeypatch):
@@ -164,10 +164,10 @@ def slash_in_the_name_of_an_array(trees):
     (slash_in_the_name_of_an_array, 3, 'no online_params of arrays by module'),
     (lambda trees: None, [[1], [1, 2]], 'no step from 0'),
     (lambda trees: trees['target_params']['projector/linear']['w'].fill(np.inf), 3,
-     'target_params: 1 tensors hold values that are not finite'),
+     'target_params: 1 tensors have values that are not finite'),
     (no_projector, 3, 'the projector is missing'), (not_finite, 3, 'projector/linear/w the first'),
-    (other_name, 3, 'named res_net18, and one of this depth tiny_res_net'),
-    (lambda trees: trees.update(online_params={}), 3, 'no ResNet is in it'),
+    (other_name, 3, 'named res_net18, but at this depth tiny_res_net'),
+    (lambda trees: trees.update(online_params={}), 3, 'it has no ResNet'),
     (lambda trees: None, -1, 'no step from 0'), (lambda trees: None, 'x', 'no step from 0')])
 def test_files_that_cannot_be_used(tmp_path, monkeypatch, change, step, message):
   path = write(tmp_path, monkeypatch, change, step=step)

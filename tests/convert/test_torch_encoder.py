@@ -52,36 +52,36 @@ def test_the_encoder_is_found(state_dicts, prefix, left):
 
 @pytest.mark.parametrize('state_dicts, prefix, message', [
     ({('teacher',): resnet('backbone.'), ('student',): resnet('module.backbone.')}, None,
-     'a.pth: 2 ResNets are in it, where one is needed; choose with --prefix: '
+     'a.pth: it has 2 ResNets, but one is needed; choose with --prefix: '
      "'teacher.backbone.', 'student.module.backbone.'."),
     ({('state_dict',): resnet('module.encoder_q.') | resnet('module.encoder_k.')}, None,
-     'a.pth: 2 ResNets are in it, where one is needed; choose with --prefix: '
+     'a.pth: it has 2 ResNets, but one is needed; choose with --prefix: '
      "'module.encoder_q.', 'module.encoder_k.'."),
     ({('model',): resnet(), ('model_ema',): resnet()}, '',
-     'a.pth: 2 ResNets are in it, where one is needed; choose with --prefix: '
+     'a.pth: it has 2 ResNets, but one is needed; choose with --prefix: '
      "'model.', 'model_ema.'."),
     ({('teacher',): resnet('backbone.'), ('student',): resnet('module.backbone.')}, 'net.',
-     "a.pth: no ResNet with the prefix 'net.' is in it; the prefixes of the 2 that are in it are: "
+     "a.pth: it has no ResNet with the prefix 'net.'; the 2 that it has have the prefixes: "
      "'teacher.backbone.', 'student.module.backbone.'."),
-    ({(): resnet()}, 'net.', "a.pth: no ResNet with the prefix 'net.' is in it; the one that is in "
-     'it is without a prefix; leave --prefix out.'),
-    ({('a',): resnet('b.')}, '', 'a.pth: no ResNet without a prefix is in it; the one that is in '
-     "it is with the prefix 'b.'; leave --prefix out."),
-    ({(): resnet() | resnet('ema.')}, None, 'a.pth: 2 ResNets are in it, where one is needed; '
+    ({(): resnet()}, 'net.', "a.pth: it has no ResNet with the prefix 'net.'; the one that it "
+     'has is without a prefix; leave --prefix out.'),
+    ({('a',): resnet('b.')}, '', 'a.pth: it has no ResNet without a prefix; the one that it '
+     "has is with the prefix 'b.'; leave --prefix out."),
+    ({(): resnet() | resnet('ema.')}, None, 'a.pth: it has 2 ResNets, but one is needed; '
      "choose with --prefix: none (--prefix=), 'ema.'."),
     ({('a', 'b'): resnet('c.d.'), ('a',): resnet('b.c.d.')}, 'a.b.c.d.',
-     "a.pth: 2 ResNets are in it, where one is needed; choose with --prefix: 'c.d.', 'b.c.d.'."),
-    ({('a', 'b'): resnet('c.d.'), ('a.b',): resnet('c.d.')}, None, 'a.pth: 2 ResNets with the '
-     "prefix 'c.d.' are in it, which no --prefix tells apart; save the one that is needed alone, "
-     'by torch.save(model.state_dict(), FILE).'),
+     "a.pth: it has 2 ResNets, but one is needed; choose with --prefix: 'c.d.', 'b.c.d.'."),
+    ({('a', 'b'): resnet('c.d.'), ('a.b',): resnet('c.d.')}, None, 'a.pth: it has 2 ResNets with '
+     "the prefix 'c.d.', which --prefix cannot tell apart; save only the one that is needed, "
+     'with torch.save(model.state_dict(), FILE).'),
     ({('model',): {'patch_embed.proj.weight': 1, 'blocks.0.attn.weight': 1, 'blocks.0.norm': 1}},
-     None, 'a.pth: no ResNet is in it under the names of torchvision and timm, conv1.weight, '
+     None, 'a.pth: it has no ResNet under the names of torchvision and timm, conv1.weight, '
      'layer1.0.conv1.weight, ..., or of nn.Sequential, 0.weight, 4.0.conv1.weight, ..., with any '
-     "prefix. Its names begin with 'model.patch_embed', 'model.blocks'."),
+     "prefix. Its names start with 'model.patch_embed', 'model.blocks'."),
     ({(): {name.replace('conv1.w', 'conv1.0.w') if name == 'conv1.weight' else name: 1
            for name in NAMES}}, None,
-     "a.pth: its ResNet has a stem of several convolutions (ResNet-D, as timm's resnet50d), which "
-     'the ResNets here have not.')])
+     "a.pth: its ResNet has a stem of several convolutions (ResNet-D, like timm's resnet50d), "
+     'unlike the ResNets here.')])
 def test_what_is_found_instead_of_one_encoder(state_dicts, prefix, message):
   with pytest.raises(InputError) as error:
     torch_encoder.find(state_dicts, prefix, 'a.pth')

@@ -131,7 +131,7 @@ def test_nothing_of_a_hostile_file_is_executed(tmp_path, name, zipped):
               _use_new_zipfile_serialization=zipped)
   if name in REFUSED:
     with pytest.raises(InputError, match=rf'evil\.pth names {re.escape(name)} beside the weights, '
-                       'which could be any code; nothing of the file was executed') as error:
+                       'which could be any code; nothing in the file was executed') as error:
       read(path)
     assert str(error.value).isprintable()
   else:
@@ -151,7 +151,7 @@ def test_the_line_of_a_refusal_saves_the_tensors(tmp_path, monkeypatch):
   path = save(tmp_path / "it's.pth.tar", dict(net=module, deep=dict(weights=WEIGHTS), hook=called))
   with pytest.raises(InputError) as error:
     read(path)
-  python, flag, code = shlex.split(str(error.value).partition('alone: ')[2])
+  python, flag, code = shlex.split(str(error.value).partition('its tensors: ')[2])
   assert (python, flag) == ('python', '-c')
   exec(code, {})
   found = read(tmp_path / "it's_tensors.pth")
@@ -164,19 +164,19 @@ def test_torchscript_is_refused_with_a_line_that_saves_its_weights(tmp_path, mon
   torch.jit.save(torch.jit.script(torch.nn.Linear(2, 1)), tmp_path / 'net.pt')
   with pytest.raises(InputError, match=r'net\.pt is a TorchScript archive, wh') as error:
     read(tmp_path / 'net.pt')
-  exec(shlex.split(str(error.value).partition('trust it: ')[2])[2], {})
+  exec(shlex.split(str(error.value).partition('weights: ')[2])[2], {})
   assert set(read(tmp_path / 'net_tensors.pth')[()]) == {'weight', 'bias'}
 
 
 @pytest.mark.parametrize('content, message', [
-    ([1, 2], 'holds no tensors by name, but a list'),
-    ([torch.zeros(2), np.zeros(2)], 'holds no tensors by name, but a list with 2 tensors without '
-     'names'), (dict(epoch=3, state_dict=[torch.ones(1)]), "holds no tensors by name, but a dict "
+    ([1, 2], 'has no tensors by name, but a list'),
+    ([torch.zeros(2), np.zeros(2)], 'has no tensors by name, but a list with 2 tensors without '
+     'names'), (dict(epoch=3, state_dict=[torch.ones(1)]), "has no tensors by name, but a dict "
      "with 'epoch', 'state_dict' \\(a list with 1 tensor without names\\)"),
-    (np.zeros(2), 'holds no tensors by name, but a NumPy array'),
-    (dict(epoch=3, best=.5), "holds no tensors by name, but a dict with 'epoch', 'best'"),
-    (argparse.Namespace(model=WEIGHTS), 'holds no tensors by name, but argparse.Namespace'),
-    (torch.zeros(2), 'holds no tensors by name, but a Tensor')])
+    (np.zeros(2), 'has no tensors by name, but a NumPy array'),
+    (dict(epoch=3, best=.5), "has no tensors by name, but a dict with 'epoch', 'best'"),
+    (argparse.Namespace(model=WEIGHTS), 'has no tensors by name, but argparse.Namespace'),
+    (torch.zeros(2), 'has no tensors by name, but a Tensor')])
 def test_files_without_a_state_dict(tmp_path, content, message):
   with pytest.raises(InputError, match=message):
     read(save(tmp_path / 'a.pth', content))
@@ -273,8 +273,8 @@ def disordered_safetensors(path):
      'is a Python pickle. .* of DeepMind.s is read by: python -m experiments.convert from_deep'),
     (half, 'is a zip archive whose end is missing'),
     (half_of_legacy, 'cannot be read by torch.load'),
-    (cut_safetensors(223), 'is cut off: it has 223 bytes, where its header says 224; fetch it'),
-    (cut_safetensors(100), 'is cut off: it has 100 bytes, where its header says at least 144; '),
+    (cut_safetensors(223), 'is cut off: it has 223 bytes, but its header says 224; fetch it'),
+    (cut_safetensors(100), 'is cut off: it has 100 bytes, but its header says at least 144; '),
     (disordered_safetensors, 'cannot be read as safetensors')])
 @pytest.mark.parametrize('ending', ['pth', 'safetensors'])
 def test_files_of_other_kinds(tmp_path, write, message, ending):
@@ -304,7 +304,7 @@ def test_numbers_that_numpy_does_not_have(tmp_path):
      'is a file of torch.save, which another command reads: python -m experiments.convert from_t'),
     (lambda path: save(path, WEIGHTS, _use_new_zipfile_serialization=False), 'is a file of torch'),
     (lambda path: safetensors_numpy.save_file(dict(a=np.zeros(2)), path), 'is a safetensors file'),
-    (html, 'is an HTML page, .* A pickled checkpoint is needed'),
+    (html, 'is an HTML page, .* A pickled checkpoint like '),
     (pathlib.Path.mkdir, 'is a folder')])
 def test_deepmind_is_given_something_else(tmp_path, write, message):
   write(tmp_path / 'a.pkl')

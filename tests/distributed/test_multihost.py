@@ -206,7 +206,7 @@ def test_the_process_that_is_left_says_so_with_its_code(tmp_path):
 @pytest.mark.parametrize('differing, message', [
     (dict(config__train__base_learning_rate=.1), 'train.base_learning_rate: 1.0 -> 0.1'),
     (dict(config__checkpoint__every_epochs=3.0), 'resolved.checkpoint_every: 10 -> 12'),
-    (dict(workdir='other'), 'is not shared: what process 0 writes there, process 1 cannot see')])
+    (dict(workdir='other'), 'is not shared: process 1 cannot see what process 0 writes there')])
 def test_processes_that_were_given_different_runs_are_refused(tmp_path, differing, message):
   if 'workdir' in differing:
     differing = dict(workdir=tmp_path / 'other')

@@ -23,7 +23,8 @@ def wait_until(condition, seconds=60.):
 def start(body):
   """A process in `body` within the imports; it has printed a line."""
   process = subprocess.Popen(
-      [sys.executable, '-c', f'import os, signal, sys\nfrom byol_jax import preemption\n{body}'],
+      [sys.executable, '-c', f'import os, signal, sys\n'
+       f'from byol_jax.distributed import preemption\n{body}'],
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
   process.stdout.readline()
   return process
@@ -43,8 +44,8 @@ def test_a_signal_is_noted_and_the_old_handler_comes_back(number, capfd):
     assert wait_until(asked) == number
   assert signal.getsignal(number) is before
   assert capfd.readouterr().out == (
-      f'{number.name}: the run saves a checkpoint and ends; a second signal ends it at once, '
-      'unsaved.\n')
+      f'{number.name}: the run saves a checkpoint and ends; a second signal ends it at once '
+      'without saving.\n')
 
 
 @pytest.mark.parametrize('number', preemption.SIGNALS)
@@ -52,7 +53,7 @@ def test_without_anything_to_save_a_signal_ends_the_process_with_a_line(number):
   process = start('with preemption.handling(preemption.leave):\n'
                   '  print("ready", flush=True)\n  while True: signal.pause()')
   process.send_signal(number)
-  assert ending(process) == (128 + number, '', f'Stopped by {number.name}. Give the same command '
+  assert ending(process) == (128 + number, '', f'Stopped by {number.name}. Run the same command '
                              'to start again.\n')
 
 
@@ -106,7 +107,7 @@ def test_the_code_of_a_process_says_whether_it_was_asked_to_stop(code, stop):
 @pytest.mark.parametrize('busy', ['signal.pause()', 'ctypes.CDLL(None).pthread_mutex_lock(mutex)'])
 def test_a_second_signal_ends_the_process_at_once(busy):
   # A mutex locked twice never comes back to Python, as a collective without the others.
-  code = ('import ctypes, signal\nfrom byol_jax import preemption\n'
+  code = ('import ctypes, signal\nfrom byol_jax.distributed import preemption\n'
           'mutex = ctypes.create_string_buffer(64)\n'
           'with preemption.listening():\n'
           f'  print("ready", flush=True)\n  while True: {busy}\n')
@@ -134,5 +135,5 @@ def test_outside_of_the_main_thread_nothing_is_noted():
                                           (0, 'a signal to another process')])
 def test_the_message_names_the_signal_and_the_step(number, name):
   assert str(preemption.after_step(5, 12, number)) == (
-      f'Stopped by {name} after step 5 of 12; a checkpoint is saved and the same command goes on '
-      'from it.')
+      f'Stopped by {name} after step 5 of 12; a checkpoint is saved. Run the same command to '
+      'resume from it.')

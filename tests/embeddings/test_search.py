@@ -80,11 +80,11 @@ def test_errors(workdir, index, tmp_path):
       (tmp_path / 'none.npz', image, 'no such file .--index'),
       (tmp_path, image, 'is a folder. --index takes the .npz that'),
       (tmp_path / 'bad.npz', image, 'bad.npz is a text file. --index takes the .npz that'),
-      (tmp_path / 'other.npz', image, 'other.npz is no index'),
-      (tmp_path / 'short.npz', image, 'short.npz is no index .* or it is damaged'),
-      (tmp_path / 'flat.npz', image, 'flat.npz is no index'),
-      (tmp_path / 'damaged.npz', image, 'damaged.npz is no index'),
-      (tmp_path / 'another.npz', image, 'was made by another encoder')):
+      (tmp_path / 'other.npz', image, 'other.npz is not an index'),
+      (tmp_path / 'short.npz', image, 'short.npz is not an index .* or it is damaged'),
+      (tmp_path / 'flat.npz', image, 'flat.npz is not an index'),
+      (tmp_path / 'damaged.npz', image, 'damaged.npz is not an index'),
+      (tmp_path / 'another.npz', image, 'was not made by the encoder')):
     with pytest.raises(InputError, match=message):
       search.search(workdir, own, query, count=3)
 

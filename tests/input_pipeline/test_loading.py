@@ -77,7 +77,7 @@ def test_a_run_with_fifty_damaged_files_ends_and_names_them(config, folder, tmp_
   listed = loading.unreadable_images(tmp_path)
   # A pass over all training images for kNN, and the held-out ones, find every one.
   assert sorted(name[-9:] for name in listed) == [f'bad{i:02}.jpg' for i in range(BAD)]
-  assert f'left out, since unreadable: {BAD} images, listed in ' in printed
+  assert f'left out as unreadable: {BAD} images, listed in ' in printed
   assert len(named(printed)) == loading.NAMED and str(tmp_path / loading.UNREADABLE) in printed
   found = evaluate.evaluate(tiny.eval_config(encoders=('pretrained',)), tmp_path,
                             tmp_path / 'evaluation')

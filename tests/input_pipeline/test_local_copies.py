@@ -84,7 +84,7 @@ def test_a_copy_that_fails_leaves_nothing(files, folder, monkeypatch):
 
 
 def test_copies_are_local(files):
-  with pytest.raises(InputError, match='gs://bucket/c lies in an object store'):
+  with pytest.raises(InputError, match='gs://bucket/c is in an object store'):
     local_copies.copies(files, 'gs://bucket/c')
 
 

@@ -56,7 +56,7 @@ def test_the_map_keeps_groups_together():
 
 
 @pytest.mark.parametrize('embeddings, message', [
-    (np.ones((20, 4)), 'the same to rounding'), (RNG.normal(size=(5, 4)), 'A map of 5')])
+    (np.ones((20, 4)), 'the same up to rounding'), (RNG.normal(size=(5, 4)), '5 images are')])
 def test_what_has_no_map_is_an_error(embeddings, message):
   with pytest.raises(InputError, match=message):
     pictures.positions(embeddings)

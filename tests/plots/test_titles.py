@@ -64,7 +64,7 @@ def test_an_evaluator_of_the_users_own_has_the_name_of_its_module(own):
     ("MAIN_METRIC = 'top1'", 'it has no constant METRICS; '),
     ("METRICS = dict(top1='top-1')", 'it has no constant MAIN_METRIC; '),
     ("METRICS, MAIN_METRIC = dict(top1='top-1'), 'top5'",
-     "is 'top5', which is none of its METRICS, top1; correct one of them.")])
+     "is 'top5', which is not one of its METRICS, top1; correct one of them.")])
 def test_what_a_module_does_not_say_is_named(own, text, message):
   name = own(f'lacks{len(text)}', text)
   with pytest.raises(InputError) as error:

@@ -31,7 +31,7 @@ def test_a_collapsed_run_is_called_collapsed(make_run, std, rank):
   assert kinds(run)['Collapsed'] == 'bad' and diagnosis.has_collapsed(run)
   assert 'first seen at step 4' in text_of(run, 'Collapsed')
   assert kinds(run)['The loss is that of a collapsed run'] == 'note'
-  assert kinds(run)['The embedding suffers after the projections'] == 'note'
+  assert kinds(run)['The embedding will follow the projections'] == 'note'
 
 
 def test_a_run_that_recovered_is_told_apart(make_run):

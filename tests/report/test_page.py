@@ -117,7 +117,7 @@ def test_pictures_read_held_out_images_and_not_the_test_split(labelled):
 @pytest.mark.slow
 def test_the_page_of_an_unlabelled_run_says_what_it_cannot_have(unlabelled):
   reader = write([unlabelled], unlabelled / 'report.html')
-  for part in ('Missing: no evaluation lies in the folder', 'the data have no labels',
+  for part in ('Missing: there is no evaluation in the folder', 'the data have no labels',
                'not measured', 'No map of classes', 'top-1, %: held-out kNN (thin: online probe): '
                'not recorded'):
     assert part in reader.words, part
@@ -140,7 +140,7 @@ def test_several_runs_are_compared(labelled, make_run, tmp_path):
   reader = write([labelled, *(run.folder for run in others)], tmp_path / 'page.html', pictured=0)
   for part in ('3 runs', 'Which key mattered', 'train.base_tau: ', 'base_tau=0.5 1, 2 50.0 +- 0.0',
                'All seeds of a setting gave the same score', 'the first 0 runs with checkpoints',
-               'Missing: no evaluation lies in the folder of base_tau=0.5'):
+               'Missing: there is no evaluation in the folder of base_tau=0.5'):
     assert part in reader.words, part
 
 
@@ -168,7 +168,8 @@ def test_unfinished_runs_and_repeated_seeds_are_not_counted_as_seeds(make_run, t
   found = [make_run('a', records(knn=(.8,))), make_run('b', records(knn=(.8,))),
            make_run('c', records(knn=(.2,)), finished=False, seed=1)]
   reader = write([run.folder for run in found], tmp_path / 'page.html', images=0)
-  assert 'last checkpoint, % 0 80.0' in reader.words and 'several runs have it' in reader.words
+  assert 'last checkpoint, % 0 80.0' in reader.words
+  assert 'Several runs have the same seed' in reader.words
   assert 'Left out, not finished or without labels: c, step 12' in reader.words
 
 
@@ -197,7 +198,7 @@ def test_failed_and_waiting_points_are_in_the_page(make_run, tmp_path):
   (tmp_path / 'mine.json').write_text(json.dumps([dict(point=name) for name in ('aa', 'bb', 'cc')]))
   reader = write([tmp_path], tmp_path / 'page.html')
   for part in ('bb: seed=7', '<the loss> is nan', 'cc not started',
-               'The images could not be encoded', 'metrics.jsonl holds no times'):
+               'The images could not be encoded', 'metrics.jsonl has no times'):
     assert part in reader.words, part
 
 

@@ -89,8 +89,8 @@ def test_names_tell_folders_of_one_name_apart(make_run, tmp_path):
 
 
 @pytest.mark.parametrize('paths, message', [
-    ([], 'Give the workdir'), (['nowhere'], 'nowhere is no folder'),
-    (['.'], 'holds neither config.json nor points/'), (['mine', 'mine'], 'is given twice'),
+    ([], 'Give the workdir'), (['nowhere'], 'nowhere is not a folder'),
+    (['.'], 'has neither config.json nor points/'), (['mine', 'mine'], 'is given twice'),
     (['mine', 'mine/../mine'], 'is given twice')])
 def test_what_is_no_run_is_an_error_that_says_what_to_give(make_run, tmp_path, paths, message):
   make_run('mine')

@@ -67,7 +67,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, monkeypatch, action):
     benchmark.run('input', config, repeats=1, trace=None)
   assert str(error.value) == (
       f"{tmp_path}/a/01.jpg cannot be read as an image: its content is text: 'no image'. The parts "
-      'of the benchmark need images that can all be read: replace or remove it.')
+      'of the benchmark need all images to be readable: replace or remove it.')
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_what_is_missing_is_said(networks):
 
 def test_a_folder_without_compilations_is_refused_and_left_alone(tmp_path):
   result = commands.run('scaling', output=tmp_path / 'scaling.md')
-  assert result.returncode == 1 and 'scaling.json holds no compilation' in result.stderr
+  assert result.returncode == 1 and 'scaling.json has no compilation results' in result.stderr
   assert not list(tmp_path.iterdir())
 
 

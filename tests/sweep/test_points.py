@@ -95,8 +95,8 @@ def test_a_point_that_occurs_twice_is_run_once(tmp_path):
     (lambda hyper: hyper.sweep('config.data.options.train_examples', [0]),
      'The point data.options.train_examples=0 cannot be run: data.options.train_examples is 0'),
     (lambda hyper: hyper.sweep('config.evals.afterwards', [('no/such.py:x',)]),
-     'evals.afterwards names no/such.py:x, and there is no such file'),
-    (lambda hyper: [], 'gives no point')])
+     'evals.afterwards names no/such.py:x, but there is no such file'),
+    (lambda hyper: [], 'returns no points')])
 def test_what_cannot_be_swept_is_said(tmp_path, make, message):
   with pytest.raises(InputError, match=message):
     points(tmp_path, make)
@@ -160,14 +160,14 @@ def test_a_run_that_outlives_its_sweep_is_not_started_twice(three, capfd):
           'slots=[{}], progress=lambda: None)')
   parent = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, text=True)
-  assert 'begins' in parent.stdout.readline()
+  assert 'starts' in parent.stdout.readline()
   while not (point.folder / sweep.LOG).exists() or not (point.folder / sweep.LOG).read_text():
     assert parent.poll() is None
   parent.send_signal(signal.SIGKILL)
   parent.wait()
   assert sweep.state(point) == 'running'
   run([point])
-  assert 'another process is at it' in capfd.readouterr().out
+  assert 'another process is running it' in capfd.readouterr().out
   parent.stdin.close()
 
 
@@ -204,7 +204,7 @@ def test_a_sweep_that_is_asked_to_stop_lets_its_runs_save(three, number):
     run(found, slots=({}, {}))
   thread.join()
   assert str(stopped.value) == (
-      f'Stopped by {number.name} with 1 of 3 points done; the same command goes on.')
+      f'Stopped by {number.name} with 1 of 3 points done; run the same command to resume.')
   assert [sweep.state(point) for point in found] == ['done', 'interrupted', 'interrupted']
 
 
@@ -244,7 +244,7 @@ def test_a_table_that_cannot_be_written_ends_no_run(three, capfd):
   assert [sweep.state(point) for point in found] == ['done'] * 3 and len(calls) == 6
   assert capfd.readouterr().out.count(
       "WARNING the table of the sweep was not written (OSError: [Errno 28] No space left on "
-      "device: 'table.json'); the runs go on\n") == 6
+      "device: 'table.json'); the runs continue\n") == 6
 
 
 def test_a_point_whose_folder_cannot_be_made_fails_alone(three, capfd):

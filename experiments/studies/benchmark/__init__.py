@@ -1,7 +1,7 @@
-"""How fast the parts of a run are: one module for each, found by the name of its part.
+"""Benchmarks of the parts of a run: one module per part, found by the name of the part.
 
-A module gives `cases(config, workdir) -> list[timing.Case]` for a pretraining config;
-`workdir` is a scratch folder. Data are the config's own, or random where a part needs none.
+A module defines `cases(config, workdir) -> list[timing.Case]` for a pretraining config;
+`workdir` is a scratch folder. Data are the config's own, or random if a part needs none.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def as_json(results: Sequence[timing.Result]) -> str:
 
 
 def as_table(results: Sequence[timing.Result]) -> str:
-  """A Markdown table, and below it what else the cases report."""
+  """A Markdown table, and below it the other facts that the cases report."""
   lines = ['| case | per second | spread | per core second | share of bound | peak memory |',
            '| --- | ---: | ---: | ---: | ---: | ---: |']
   for result in results:
@@ -56,7 +56,7 @@ def as_table(results: Sequence[timing.Result]) -> str:
 
 
 def machine() -> dict[str, str | int]:
-  """Where and with what was measured."""
+  """The machine and versions of the measurement."""
   device = jax.devices()[0]
   return dict(device_kind=device.device_kind, devices=jax.device_count(),
               cores=len(os.sched_getaffinity(0)), python=platform.python_version(),

@@ -1,4 +1,4 @@
-"""The view policy on the device, by itself."""
+"""The augmentation policy on the device, alone."""
 
 import functools
 
@@ -10,18 +10,18 @@ from byol_jax.augment import ops
 from byol_jax.augment.views import READY, WHOLE, random_views
 from experiments.studies.benchmark import random_data, timing
 
-# Operations that a case leaves out, by the keys of a policy.
+# The operations that a case leaves out, by the keys of a policy.
 LEFT_OUT = dict(blur=('blur',), jitter=('jitter',),
                 colours=('jitter', 'grayscale', 'blur', 'solarize'))
 
 
 def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
-  """Both views of a batch, also without each of the dearer operations, and the blur alone.
+  """Both views of a batch, also without each of the costlier operations, and the blur alone.
 
-  `blur by convolution` is a depthwise convolution with one kernel for each image, the form
-  of the published implementation.
+  `blur by convolution` is a depthwise convolution with one kernel for each image, as in the
+  published implementation.
   """
-  del workdir  # Random images serve.
+  del workdir  # Uses random images.
   size, policies = config.data.image_size, (config.view1.to_dict(), config.view2.to_dict())
   form = READY if config.data.pipeline == 'tf_data' else WHOLE
   batch = jax.device_put(random_data.batch(

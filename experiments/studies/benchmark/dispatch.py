@@ -1,4 +1,4 @@
-"""What the host does for each step: a step without work, on a state of as many arrays."""
+"""The host's overhead per step: an empty step on a state with the same number of arrays."""
 
 import functools
 import time
@@ -13,14 +13,14 @@ from experiments.studies.benchmark import timing
 from experiments.studies.benchmark.step import CLASSES, EXAMPLES
 from experiments.studies.scaling import shapes
 
-# Of a timed run, and in one dispatch of the second case.
+# The steps of a timed run, and of one dispatch in the second case.
 STEPS, TOGETHER = 64, 8
 
 
 def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
-  """Steps one by one and eight in a dispatch; every array of the state is one number.
+  """Steps one by one and eight per dispatch; every array of the state is one number.
 
-  Also in a job of several processes, where pmap does more for each array.
+  Also works in a job of several processes, where pmap does more work for each array.
   """
   del workdir
   recipe = shapes.recipe(config, EXAMPLES, CLASSES)
@@ -42,7 +42,7 @@ def _case(name: str, state, each: int) -> timing.Case:
       began = time.perf_counter()
       held[0], _ = step(held[0], batch)
       in_call.append((time.perf_counter() - began) / each)
-      # Each call alone: those under way would make this one wait.
+      # Wait after each call: pending calls would delay the next one.
       jax.block_until_ready(held[0])
     return float(STEPS)
 

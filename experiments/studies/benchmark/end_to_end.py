@@ -1,4 +1,4 @@
-"""The run as it is: pipeline, transfer and step together."""
+"""The complete run: pipeline, transfer and step together."""
 
 import functools
 import itertools
@@ -20,7 +20,7 @@ STEPS = 8
 
 
 def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
-  """The loop of a pretraining run, and the same with one batch again and again.
+  """The loop of a pretraining run, and the same loop with one batch repeated.
 
   Without waiting for data the first would be as fast as the second, its bound.
   """
@@ -45,7 +45,7 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
 
 def _loop(step, name: str, state, next_batch, images: int, dispatches: int, bound: str = ''
           ) -> timing.Case:
-  """`images` of one dispatch."""
+  """The case of a loop; `images` is the number of images per dispatch."""
   held, waited, total = [state], [0.], [0.]
 
   def run():

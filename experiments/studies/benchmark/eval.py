@@ -1,4 +1,4 @@
-"""The evaluations during and after a run: features, kNN, the linear classifier on features."""
+"""The evaluations during and after a run: features, kNN and the linear classifier on features."""
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,12 @@ from experiments.studies.benchmark import timing
 from experiments.studies.scaling import shapes
 
 BATCHES = 4
-# Of the bank that the queries are compared with.
+# The size of the bank that the queries are compared with.
 BANK, QUERIES, CLASSES = 20_000, 2_000, 10
 
 
 def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
-  """Features of the validation split with the encoder alone as bound, and kNN of random ones."""
+  """Features of held-out images, with the encoder alone as bound, and kNN of random features."""
   loader = loading.load(plain(config.data), 'validation', purpose='benchmark', workdir=workdir)
   recipe = shapes.recipe(config, loader.data.num_examples, max(1, loader.data.num_classes))
   size, batch_size = config.data.image_size, config.evals.batch_size

@@ -1,4 +1,4 @@
-"""The input pipeline alone: what reaches the host's batches."""
+"""The input pipeline alone, up to the batches on the host."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,14 +11,14 @@ from byol_jax.config import plain
 from byol_jax.input_pipeline import loading
 from experiments.studies.benchmark import timing
 
-# Images in one timed run.
+# The number of images in one timed run.
 IMAGES = 512
-# Batches that lie ready when a run begins, none of which may count.
+# The number of batches that are ready when a run starts; none of them may count.
 AHEAD = 4
 
 
 def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
-  """The pipeline; with tf_data also its parts, and the published pipeline's work.
+  """The pipeline; with tf_data also its parts and the work of the published pipeline.
 
   `decode` is the bound of any pipeline that decodes each image once.
   """

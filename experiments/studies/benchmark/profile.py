@@ -1,4 +1,4 @@
-"""Where a training step spends its time: a profile, summed by the parts of the algorithm."""
+"""Where a training step spends its time: a profile summed over the parts of the algorithm."""
 
 from collections.abc import Iterable, Sequence
 import functools
@@ -15,7 +15,7 @@ from byol_jax.errors import InputError
 from experiments.studies.benchmark import step as step_benchmark
 
 STEPS = 3
-# Instructions named one by one.
+# The number of instructions that are listed individually.
 LARGEST = 8
 INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = .*$', re.MULTILINE)
 COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.-]+) \(.*\{$')
@@ -23,10 +23,10 @@ ROOT = re.compile(r'^\s*ROOT .*op_name="([^"]*)"')
 
 
 class Cost(NamedTuple):
-  """What an instruction of the compiled step took.
+  """The time of an instruction of the compiled step.
 
   instruction: its name in the program.
-  origin: path of the JAX operation that it comes from, '' where the compiler gives none.
+  origin: path of the JAX operation that it comes from; '' if the compiler gives none.
   seconds: per step, summed over the threads or streams that ran it.
   """
 
@@ -36,10 +36,10 @@ class Cost(NamedTuple):
 
 
 def costs(config: ml_collections.ConfigDict, trace: pathlib.Path) -> list[Cost]:
-  """Profiles the step of a config on random images, and writes the profile into `trace`.
+  """Profiles the step of a config on random images and writes the profile to `trace`.
 
-  The step is the one that `parallel.jit_step` compiles, whose program can be read; pmap's
-  is the same function.
+  It profiles the step compiled by `parallel.jit_step`, because its program can be read; the
+  step of pmap is the same function.
   """
   devices = jax.local_devices()
   recipe, state, batch = step_benchmark.inputs(config, devices)
@@ -89,7 +89,7 @@ def part(origin: str) -> str:
 
 
 def kind(origin: str) -> str:
-  """What sort of operation it is."""
+  """The kind of an operation."""
   if 'conv_general_dilated' in origin:
     return 'convolutions'
   if 'dot_general' in origin:
@@ -107,12 +107,12 @@ def _per_instruction(profile, program: str) -> list[Cost]:
         if name in origins:
           seconds[name] = seconds.get(name, 0.) + duration / 1e9 / STEPS
   if not seconds:
-    raise InputError('The profile names no instruction of the step; open it with TensorBoard.')
+    raise InputError('The profile has no instruction of the step; open it with TensorBoard.')
   return [Cost(name, origins[name], duration) for name, duration in seconds.items()]
 
 
 def _own_times(events: Iterable) -> Iterable[tuple[str, float]]:
-  """(instruction, nanoseconds without those of the instructions inside) of one thread."""
+  """(instruction, nanoseconds without the instructions inside it) for one thread."""
   own, open_ = [], []
   found = sorted((event.start_ns, -event.duration_ns, name) for event in events
                  if (name := dict(event.stats).get('hlo_op'))
@@ -128,7 +128,7 @@ def _own_times(events: Iterable) -> Iterable[tuple[str, float]]:
 
 
 def _origins(program: str) -> dict[str, str]:
-  """Instruction -> path of its JAX operation; a fusion without one takes that of its result."""
+  """{instruction: path of its JAX operation}; a fusion without one uses that of its result."""
   roots, computation = {}, ''
   for line in program.splitlines():
     if match := COMPUTATION.match(line):

@@ -1,21 +1,21 @@
-"""Random images for what is timed without a pipeline."""
+"""Random images for benchmarks without a pipeline."""
 
 import numpy as np
 
 
 def batch(batch_size: int, image_size: int, num_classes: int, whole: bool, seed: int = 0
           ) -> dict[str, np.ndarray]:
-  """A batch as `augment.views.random_views` takes it.
+  """A batch in the form that `augment.views.random_views` takes.
 
   Args:
-    batch_size: images.
-    image_size: side in pixels.
-    num_classes: of the labels.
-    whole: whether the images are to be cropped on the device, or are crops already.
-    seed: of the pixels.
+    batch_size: number of images.
+    image_size: side length in pixels.
+    num_classes: number of classes of the labels.
+    whole: whether the images will be cropped on the device; else they are already crops.
+    seed: seed of the pixels.
 
-  The pixels are smooth, as those of photographs are, so that no colour operation meets
-  noise alone.
+  The pixels are smooth, as in photographs, so that colour operations do not run on pure
+  noise.
   """
   random = np.random.default_rng(seed)
   coarse = random.random((batch_size, 8, 8, 3), np.float32)

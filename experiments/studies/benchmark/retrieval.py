@@ -15,7 +15,7 @@ DEPTH, RECALL_AT = 50, (10, 100)
 
 
 def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
-  """The similarities as bound, and the whole: order, metrics and lists; the work is queries."""
+  """Similarities as the bound, and all of it: order, metrics and lists; the work is queries."""
   del workdir
   size = config.data.image_size
   networks = build.build_model(config.model, 0)

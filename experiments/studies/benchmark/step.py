@@ -1,4 +1,4 @@
-"""The training step by itself, on random crops that lie on the device."""
+"""The training step alone, on random crops that are already on the device."""
 
 import functools
 import time
@@ -13,19 +13,19 @@ from byol_jax.encoders import convolution
 from experiments.studies.benchmark import random_data, timing
 from experiments.studies.scaling import arithmetic, shapes
 
-# Of the two matrices of the bound.
+# The size of the two matrices of the bound.
 MATRIX = 2048
 STEPS = 4
 CLASSES, EXAMPLES = 1000, 1_281_167
 
 
 def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
-  """The step; its two views alone; and a matrix product, the bound of all arithmetic.
+  """The step, its two views alone, and a matrix product as the bound of all arithmetic.
 
-  The share of the bound counts the networks' operations only (model-FLOP utilisation): the
-  passes of both networks, none of the augmentations.
+  The share of the bound counts only the networks' operations (model-FLOP utilisation): the
+  passes of both networks, without the augmentations.
   """
-  del workdir  # Random images serve.
+  del workdir  # Uses random images.
   devices = jax.local_devices()
   recipe, state, batch = inputs(config, devices)
   views, images = jax.pmap(recipe.views, devices=devices), config.train.batch_size
@@ -37,7 +37,7 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
 def inputs(config: ml_collections.ConfigDict, devices):
   """The recipe of a config, its first state and a random batch, both on the devices."""
   with config.unlocked():
-    # From the first step at the full learning rate: the loss is to be seen falling.
+    # Full learning rate from the first step, so that the loss visibly falls.
     config.train.warmup_epochs = 0.
   recipe, size = shapes.recipe(config, EXAMPLES, CLASSES), config.data.image_size
   state = jax.jit(lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe))(
@@ -69,7 +69,7 @@ def _views(views, batch, batch_size: int) -> timing.Case:
 
 
 def _step(recipe: byol.Recipe, state, batch, devices, images: int, work: float) -> timing.Case:
-  """`work` is the operations for one image."""
+  """The case of the step; `work` is the number of operations per image."""
   held = [state]
   step = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
   facts, losses = {}, []
@@ -100,12 +100,12 @@ def _step(recipe: byol.Recipe, state, batch, devices, images: int, work: float) 
 def operations(recipe: byol.Recipe, size: int) -> float:
   """Floating-point operations of the networks in a step, per image.
 
-  Each view goes forward through both networks, and back through the online one, which takes
-  twice a forward pass.
+  Each view goes forward through both networks, and backward through the online network, which
+  costs twice a forward pass.
   """
   images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
   variables = jax.eval_shape(recipe.model.init, jax.random.key(0), images)
-  # In evaluation mode, which needs no device axis; the layers are the same.
+  # Evaluation mode needs no device axis, and the layers are the same.
   forward = jax.jit(lambda variables, images: recipe.model.apply(*variables, images, False)[0])
   with convolution.no_products():
     flops = forward.lower(variables, images).cost_analysis()['flops']

@@ -1,4 +1,4 @@
-"""The inevitable parts of a tf.data pipeline, and the work of the published one."""
+"""The unavoidable parts of a tf.data pipeline, and the work of the published pipeline."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,23 +14,23 @@ PARTS = ('read', 'decode', 'crops', 'published')
 
 def batches(part: str, stream: Stream, shards: Shards, *, policies: Sequence[Mapping[str, Any]],
             image_size: int, resize: str, workers: int, batch_size: int) -> Iterator[Any]:
-  """Batches without end of what one part makes of the training records.
+  """Endless batches of the output of one part on the training records.
 
   Args:
-    part: 'read' takes the encoded bytes; 'decode' decodes each image once and keeps its
-      shape; 'crops' takes the pipeline's crops of one image, again and again; 'published'
-      decodes each view's window by itself and resizes it with bicubic
+    part: 'read' reads the encoded bytes; 'decode' decodes each image once and keeps its
+      shape; 'crops' makes the pipeline's crops of one image repeatedly; 'published'
+      decodes each view's window separately and resizes it with bicubic
       interpolation, float32 [b, image_size, image_size, 3] for each view.
     stream: the training images; JPEG for 'published'.
     shards: this host's part.
     policies: one for each view.
-    image_size: side of the views in pixels.
-    resize: of 'crops', a key of `preprocess.RESIZE`.
+    image_size: side length of the views in pixels.
+    resize: how 'crops' resizes, a key of `preprocess.RESIZE`.
     workers: images decoded at once; 0 lets tf.data decide.
     batch_size: images per batch.
 
   Raises:
-    DataError: an image cannot be read; names it.
+    DataError: an image cannot be read; the message names it.
   """
   decode = stream.decode or preprocess.decode
 
@@ -55,15 +55,15 @@ def batches(part: str, stream: Stream, shards: Shards, *, policies: Sequence[Map
 
 
 def _unreadable(part: str, stream: Stream, shards: Shards, decode) -> str:
-  """A sentence on the first image that cannot be decoded, found by decoding them one by one."""
+  """A sentence about the first image that cannot be decoded, found by decoding them one by one."""
   for record in _records(stream, shards):
     try:
       decode(stream.read(record)['encoded'])
     except tf.errors.InvalidArgumentError:
       return (f'{stream.unreadable(int(record["sample_id"]))}. The parts of the benchmark need '
-              'images that can all be read: replace or remove it.')
-  return (f'The part {part!r} meets an image that it cannot read, though it can be decoded, such '
-          'as one that is no JPEG among such files; give a folder of one kind.')
+              'all images to be readable: replace or remove it.')
+  return (f'The part {part!r} cannot read an image that can be decoded, for example a file that '
+          'is not JPEG among JPEG files; give a folder of one kind.')
 
 
 def all_jpeg(stream: Stream, shards: Shards, images: int = 64) -> bool:

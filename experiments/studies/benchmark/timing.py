@@ -1,4 +1,4 @@
-"""Times cases in one process and in turn, so that a drift of the machine meets all alike."""
+"""Times cases in turn in one process, so that a drift of the machine affects all equally."""
 
 from collections.abc import Callable, Mapping, Sequence
 import pathlib
@@ -13,15 +13,15 @@ RESET = pathlib.Path('/proc/self/clear_refs')
 
 
 class Case(NamedTuple):
-  """One thing that is timed.
+  """One thing to time.
 
-  name: in the table.
+  name: its name in the table.
   run: does the work once and waits for its end; returns how much was done, in `unit`.
-  unit: of the work.
-  settle: called before the clock starts: takes what was prepared in advance.
-  bound: name of the case that does only the inevitable part; '' for none.
-  bound_work: what one `unit` of this case takes of the bound's.
-  facts: called at the end, for what else is to be reported.
+  unit: unit of the work.
+  settle: called before the clock starts, to consume what was prepared in advance.
+  bound: name of the case that does only the unavoidable part; '' for none.
+  bound_work: work of the bound, in its unit, that one `unit` of this case needs.
+  facts: called at the end, returns other facts to report.
   """
 
   name: str
@@ -34,20 +34,20 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-  """What was measured of a case; rates are in its unit per second.
+  """The measurement of a case; rates are in its unit per second.
 
-  name: of the case.
-  unit: of the work.
+  name: name of the case.
+  unit: unit of the work.
   per_second: median over the repeats.
-  lowest: of the repeats.
-  highest: of the repeats.
+  lowest: lowest rate of the repeats.
+  highest: highest rate of the repeats.
   per_core_second: median of the rate per second of processor time, over all threads.
   bound: name of the bound, '' for none.
-  share_of_bound: median over the repeats of the share of the bound's rate; None for none.
-  peak_host_bytes: highest resident memory of the process in the case; None where the
-    system does not say.
-  repeats: timed runs, after one that was not.
-  facts: of the case.
+  share_of_bound: median over the repeats of the share of the bound's rate; None without bound.
+  peak_host_bytes: highest resident memory of the process in the case; None if the
+    system does not report it.
+  repeats: number of timed runs, after one untimed run.
+  facts: other facts about the case.
   """
 
   name: str
@@ -64,7 +64,7 @@ class Result(NamedTuple):
 
 
 def measure(cases: Sequence[Case], repeats: int) -> list[Result]:
-  """Runs every case once untimed, then all of them in turn, `repeats` times."""
+  """Runs every case once untimed, then all of them in turn `repeats` times."""
   for case in cases:
     case.settle()
     case.run()
@@ -103,7 +103,7 @@ def jitted(name: str, function: Callable[..., Any], batch: Any) -> Case:
 def _result(case: Case, rates, per_core, peaks) -> Result:
   own, share = rates[case.name], None
   if case.bound:
-    # Pair by pair: what slows the machine down for a while slows both.
+    # Pair by pair: a temporary slowdown of the machine affects both.
     share = statistics.median(rate * case.bound_work / bound
                               for rate, bound in zip(own, rates[case.bound]))
   return Result(case.name, case.unit, statistics.median(own), min(own), max(own),

@@ -1,1 +1,1 @@
-"""What a run at scale would take: its sizes, the compiler's account of it, the input's rate."""
+"""What a large run would need: its sizes, the compiler's numbers and the rate of the input."""

@@ -1,4 +1,4 @@
-"""Rates, bytes and times of a run over many accelerators, from shapes alone."""
+"""Rates, bytes and times of a run over many accelerators, computed from shapes alone."""
 
 from typing import NamedTuple
 
@@ -11,18 +11,18 @@ from byol_jax.train_step import TrainState
 MOMENTS = 2
 # Two views through the online and the target network ...
 FORWARDS = 4
-# ... and back through the online one.
+# ... and back through the online network.
 BACKWARDS = 2
 
 
 class Published(NamedTuple):
   """A run as the paper states it.
 
-  accelerators: TPU cores.
-  hours: of wall clock.
+  accelerators: number of TPU cores.
+  hours: hours of wall-clock time.
   epochs: passes over the training images.
-  images: of the training set.
-  batch_size: over all accelerators.
+  images: number of training images.
+  batch_size: batch size over all accelerators.
   """
 
   accelerators: int
@@ -50,11 +50,11 @@ class Published(NamedTuple):
 class Sizes(NamedTuple):
   """Counts of one network's run.
 
-  parameters: of the online network, heads and classifier included.
-  parameter_bytes: of the same; as many bytes of gradients are averaged in a step.
-  batch_norms: layers.
-  batch_norm_channels: over all layers.
-  state_leaves: arrays in the training state.
+  parameters: parameters of the online network, including heads and classifier.
+  parameter_bytes: their bytes; a step averages the same number of bytes of gradients.
+  batch_norms: number of BatchNorm layers.
+  batch_norm_channels: channels over all these layers.
+  state_leaves: number of arrays in the training state.
   checkpoint_bytes: both networks, both BatchNorm states and the momentum.
   """
 
@@ -67,7 +67,7 @@ class Sizes(NamedTuple):
 
 
 def sizes(state: TrainState) -> Sizes:
-  """Counts a training state, of arrays or of shapes."""
+  """Counts a training state, given as arrays or shapes."""
   scales = [arrays['scale'] for arrays in state.online_params.values() if 'scale' in arrays]
   return Sizes(
       parameters=sum(leaf.size for leaf in jax.tree.leaves(state.online_params)),
@@ -78,24 +78,24 @@ def sizes(state: TrainState) -> Sizes:
 
 
 def num_bytes(tree) -> int:
-  """Bytes of all arrays of a tree, or of arrays of such shapes."""
+  """Bytes of all arrays of a tree, given as arrays or shapes."""
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def batch_norm_reductions(layers: int) -> int:
-  """All-reduces of BatchNorm in a step, before the compiler merges any."""
+  """The number of BatchNorm all-reduces in a step, before the compiler merges any."""
   return MOMENTS * (FORWARDS + BACKWARDS) * layers
 
 
 def batch_norm_bytes(channels: int) -> int:
-  """Bytes that these all-reduces average; float32 under bfloat16 too."""
+  """Bytes that these all-reduces average; float32 even with bfloat16."""
   return 4 * batch_norm_reductions(channels)
 
 
 def ring_bytes(size: float, devices: int) -> float:
   """Bytes that each of `devices` sends in a ring all-reduce of `size` bytes.
 
-  A reduce-scatter and an all-gather, in each of which a device sends devices - 1 of the
+  It is a reduce-scatter and an all-gather; in each, a device sends devices - 1 of the
   `devices` parts.
   """
   return 2 * (devices - 1) / devices * size
@@ -106,7 +106,7 @@ def scaled_seconds(published: Published, accelerators: int, work: float = 1.) ->
 
   Args:
     published: the run that was timed.
-    accelerators: how many.
+    accelerators: their number.
     work: operations of a step, relative to the published run's.
   """
   return published.seconds_per_step * work * published.accelerators / accelerators
@@ -128,12 +128,12 @@ def break_even(published: Published, seconds: float, work: float = 1.) -> float:
 
 
 def largest_batch(small: tuple[int, float], large: tuple[int, float], memory: float) -> int:
-  """The images per core that fill its memory, on the straight line through two batches.
+  """The images per core that fill its memory, by linear extrapolation from two batches.
 
   Args:
-    small: images per core, and bytes of memory that they take.
-    large: the same of more images.
-    memory: bytes of a core.
+    small: images per core, and the bytes of memory that they take.
+    large: the same for more images.
+    memory: bytes of memory of a core.
   """
   per_image = (large[1] - small[1]) / (large[0] - small[0])
   return int(small[0] + (memory - small[1]) / per_image)

@@ -1,7 +1,7 @@
-"""What the TPU compiler says of the training step, for TPUs that are not there.
+"""The TPU compiler's numbers for the training step, without a TPU.
 
 libtpu compiles for a named topology on a machine without a TPU. It places every array
-in the memory of a core, so it knows whether the step fits, and counts operations.
+in the memory of a core, so it knows whether the step fits, and it counts operations.
 """
 
 import functools
@@ -22,7 +22,7 @@ from experiments.studies.scaling import shapes
 
 
 def devices(topology: str) -> list[Any]:
-  """The devices of a TPU topology such as 'v3:2x2', which need not be attached.
+  """The devices of a TPU topology such as 'v3:2x2'; they do not need to be attached.
 
   Raises:
     InputError: libtpu is not installed, or it does not know the topology.
@@ -30,7 +30,7 @@ def devices(topology: str) -> list[Any]:
   # Without these libtpu looks for the TPU that this machine would belong to.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-  # Its lock keeps two processes from one TPU; here there is none to keep.
+  # Its lock stops two processes from using one TPU; here there is no TPU.
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   try:
     return list(topologies.get_topology_desc(platform='tpu', topology_name=topology).devices)
@@ -45,17 +45,17 @@ def costs(config: ml_collections.ConfigDict, topology: str, batch_per_core: int,
   """Compiles the training step.
 
   Args:
-    config: of the run; its batch size only enters the learning rate.
-    topology: as `devices` takes it. A small one serves for a large one of as many images
-      per core: the program of a core is the same.
-    batch_per_core: images.
-    num_examples: training images.
-    num_classes: of the data set.
+    config: config of the run; its batch size only affects the learning rate.
+    topology: the argument of `devices`. A small topology can represent a large one with the
+      same images per core: the program of a core is the same.
+    batch_per_core: images per core.
+    num_examples: number of training images.
+    num_classes: number of classes of the data set.
 
   Returns:
-    What was compiled, the versions, seconds, and what the compiler says of one core: bytes
-    of memory, floating-point operations and bytes accessed per step, all-reduces.
-    `error` in place of these where it refuses, as it does where memory is short.
+    What was compiled, the versions, the seconds, and the compiler's numbers for one core:
+    bytes of memory, floating-point operations and bytes accessed per step, all-reduces.
+    If it refuses, for example for lack of memory, `error` instead of these numbers.
   """
   size, cores = config.data.image_size, devices(topology)
   recipe = shapes.recipe(config, num_examples, num_classes)
@@ -73,7 +73,7 @@ def costs(config: ml_collections.ConfigDict, topology: str, batch_per_core: int,
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    # Where memory is short, how much of it would be needed.
+    # If memory is short, the message says how much would be needed.
     found['error'] = str(error).splitlines()[0]
   else:
     found |= _account(compiled)
@@ -84,7 +84,7 @@ def costs(config: ml_collections.ConfigDict, topology: str, batch_per_core: int,
 def _account(compiled) -> dict[str, Any]:
   """The compiler's numbers for one core."""
   memory, operations = compiled.memory_analysis(), compiled.cost_analysis()
-  # The donated state is argument and output in one place.
+  # The donated state is an argument and an output in the same memory.
   arguments, outputs, shared, temporary, code = (
       getattr(memory, f'{what}_size_in_bytes')
       for what in ('argument', 'output', 'alias', 'temp', 'generated_code'))

@@ -1,4 +1,4 @@
-"""The page on scale: tables computed from shapes, with the results kept beside it."""
+"""The page on scale: tables computed from shapes and from the results saved beside it."""
 
 from collections.abc import Mapping, Sequence
 import importlib.resources
@@ -19,9 +19,9 @@ PAPER = arithmetic.Published(accelerators=512, hours=8, epochs=1000, images=1_28
                              batch_size=4096)
 CLASSES = 1000
 ACCELERATORS = (8, 64, 512)
-# TPU v3: four chips of two cores at each host.
+# TPU v3: four chips of two cores per host.
 CORES_PER_HOST = 8
-# What libtpu 0.0.42.1 says is available of the 16 GiB when it refuses a program.
+# The available part of the 16 GiB, according to libtpu 0.0.42.1 when it refuses a program.
 CORE_MEMORY = 15.48 * 2 ** 30
 # https://cloud.google.com/tpu/docs/v3, per chip of two cores: 900 GB/s, 123 teraflops
 # (bfloat16); all-reduce bandwidth of a pod of 1,024 chips: 340 TB/s.
@@ -38,10 +38,10 @@ SECONDS_PER_LEAF = 18e-6
 class Network(NamedTuple):
   """A network of the page.
 
-  name: in words.
-  sizes: of its run.
+  name: its name in words.
+  sizes: sizes of its run.
   work: operations of its step, relative to the published run's.
-  checkpoint_epochs: between two checkpoints.
+  checkpoint_epochs: epochs between two checkpoints.
   """
 
   name: str
@@ -55,7 +55,7 @@ def networks(configs: Mapping[str, ml_collections.ConfigDict], compiled: Sequenc
   """The networks of these configs, by name; the first is the published run's.
 
   Raises:
-    InputError: they have not been compiled alike, so that their work cannot be compared.
+    InputError: they were not compiled with the same options, so their work cannot be compared.
   """
   first, *_ = configs.values()
   found = []
@@ -68,10 +68,10 @@ def networks(configs: Mapping[str, ml_collections.ConfigDict], compiled: Sequenc
 
 
 def _work(config, reference, compiled) -> float:
-  """The ratio of the operations that the compiler counts in two steps alike but for the network.
+  """The ratio of the compiler's operation counts for two steps that differ only in the network.
 
   Raises:
-    InputError: the two have not been compiled alike.
+    InputError: the two were not compiled with the same options.
   """
   options = lambda c: {key: c.model.encoder_options[key] for key in ('depth', 'width')}
   for row in record.find(compiled, **options(config)):
@@ -79,12 +79,12 @@ def _work(config, reference, compiled) -> float:
     for other in record.find(compiled, **options(reference), **alike):
       if 'flops' in row and 'flops' in other:
         return row['flops'] / other['flops']
-  raise InputError(f'No compilation of {options(config)} has one of {options(reference)} to '
+  raise InputError(f'No compilation of {options(config)} matches one of {options(reference)} to '
                    'compare with; make both with --compile.')
 
 
 def input_table(network: Network, per_core: float) -> Table:
-  """Images per second that a host must give; `per_core`: what a host's core gives."""
+  """Images per second that a host must deliver; `per_core` is the rate of one host core."""
   rows = []
   for count in ACCELERATORS:
     hosts = count // CORES_PER_HOST
@@ -100,7 +100,7 @@ def input_table(network: Network, per_core: float) -> Table:
 
 
 def network_table(network: Network) -> Table:
-  """Bytes that the all-reduces of a step send, and the least time that this takes."""
+  """Bytes that the all-reduces of a step send, and the minimum time for this."""
   rows, sizes = [], network.sizes
   for count in ACCELERATORS:
     hosts = count // CORES_PER_HOST
@@ -120,7 +120,7 @@ def network_table(network: Network) -> Table:
 
 
 def host_table(found: Sequence[Network], digest_rate: float) -> Table:
-  """What the host does beside the input, and when that is as long as a step."""
+  """The host's work besides the input, and when it takes as long as a step."""
   rows = []
   for network in found:
     sizes = network.sizes
@@ -138,7 +138,7 @@ def host_table(found: Sequence[Network], digest_rate: float) -> Table:
 
 
 def size_table(found: Sequence[Network]) -> Table:
-  """The counts that the other tables come from."""
+  """The counts from which the other tables are computed."""
   rows = [[n.name, f'{n.sizes.parameters:,}', _megabytes(n.sizes.parameter_bytes),
            f'{n.sizes.batch_norms}', f'{n.sizes.batch_norm_channels:,}',
            f'{arithmetic.batch_norm_reductions(n.sizes.batch_norms):,}',
@@ -149,7 +149,7 @@ def size_table(found: Sequence[Network]) -> Table:
 
 
 def compiled_table(compiled: Sequence[Mapping[str, Any]]) -> Table:
-  """What the compiler says; times are the least that a TPU v3 core would take."""
+  """The compiler's numbers; times are the minimum for a TPU v3 core."""
   rows = []
   for row in compiled:
     cells = [f'ResNet-{row["depth"]} {row["width"]:g}x', row['dtype'], row['topology'],
@@ -181,7 +181,7 @@ def text(found: Sequence[Network], results: Mapping[str, Any]) -> str:
 
   Args:
     found: the networks; the first is the published run's.
-    results: as `record.read` gives them, with a measurement and compilations.
+    results: from `record.read`, with a measurement and compilations.
 
   Raises:
     InputError: the input pipeline has not been measured yet.
@@ -189,7 +189,7 @@ def text(found: Sequence[Network], results: Mapping[str, Any]) -> str:
   if not results['input']:
     raise InputError('The input pipeline has not been measured; add --measure --data_dir=DATA.')
   measured = results['input']
-  # The slowest: a host of the largest run, or of the smallest.
+  # The slowest rate: that of a host in the largest or in the smallest run.
   per_core = min(rate['per_core_second'] for rate in measured['rates'])
   digest_rate = measured['digest_bytes_per_core_second']
   tables = dict(
@@ -208,10 +208,10 @@ def text(found: Sequence[Network], results: Mapping[str, Any]) -> str:
 
 
 def _limits(network: Network, per_core: float, compiled) -> dict[str, Any]:
-  """Numbers of the text on what becomes the limit, for the published run's network.
+  """The numbers for the text about limits, for the network of the published run.
 
   Raises:
-    InputError: that has not been compiled for two sizes of batch.
+    InputError: it was not compiled for two batch sizes.
   """
   sizes, seconds = network.sizes, PAPER.seconds_per_step
   rate = arithmetic.host_images_per_second(
@@ -221,7 +221,7 @@ def _limits(network: Network, per_core: float, compiled) -> dict[str, Any]:
           if 'memory_bytes' in row]
   memory = sorted((row['batch_per_core'], row['memory_bytes']) for row in rows)
   if memory[0][0] == memory[-1][0]:
-    raise InputError('ResNet-50 1x in float32 has been compiled for one batch per core only; use '
+    raise InputError('ResNet-50 1x in float32 has been compiled for only one batch per core; use '
                      '--compile with another --batch_per_core.')
   largest = arithmetic.largest_batch(memory[0], memory[-1], CORE_MEMORY)
   merged = max(row['all_reduces'] for row in rows)

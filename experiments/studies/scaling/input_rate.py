@@ -1,4 +1,4 @@
-"""What reading costs a host: images per second of processor time, by its share of the shards."""
+"""The cost of reading for a host: images per second of processor time, by its share of shards."""
 
 from collections.abc import Mapping
 import hashlib
@@ -19,16 +19,16 @@ def measure(data: Mapping[str, Any], policies, *, host_count: int, batch_size: i
   Args:
     data: a config's `data` section, with the tf_data pipeline.
     policies: one for each view.
-    host_count: hosts of the run that is imitated; this one owns 1 / host_count of the
+    host_count: hosts of the simulated run; this host owns 1 / host_count of the
       virtual shards and of every batch.
-    batch_size: over all hosts.
-    steps: batches that are timed.
-    warmup: batches before them, in which the shuffle buffers fill.
+    batch_size: batch size over all hosts.
+    steps: number of timed batches.
+    warmup: number of batches before them, while the shuffle buffers fill.
 
   Returns:
     hosts, shards (owned), images (timed), and images per second of processor time, over all
-    threads, and of wall clock. Of these the first is that of one core, and other work on the
-    machine disturbs it less.
+    threads, and of wall-clock time. The rate by processor time is that of one core and is less
+    affected by other work on the machine.
   """
   data = plain(data)
   shards = one_host(0, host_count, data['virtual_shards'])
@@ -49,11 +49,11 @@ def measure(data: Mapping[str, Any], policies, *, host_count: int, batch_size: i
 
 
 def _refuse(sample_ids) -> None:
-  raise DataError(f'Samples {sample_ids} cannot be read as images; a rate needs all.')
+  raise DataError(f'Samples {sample_ids} cannot be read as images; the rate needs all images.')
 
 
 def encoded(data: Mapping[str, Any], sample: int = 1000) -> dict[str, float]:
-  """What is read: the training images, and of `sample` of them mean bytes and how many differ."""
+  """Facts about the training images: their number, and mean bytes and distinct ones in `sample`."""
   data = plain(data)
   stream = splits.read(data['dataset'], 'train', purpose='rate', options=data['options'])
   records = stream.records(0, np.array([0, 0])).take(sample).map(
@@ -64,7 +64,7 @@ def encoded(data: Mapping[str, Any], sample: int = 1000) -> dict[str, float]:
 
 
 def digest_rate(size: int = 2 ** 28) -> float:
-  """Bytes per second of processor time of the digest that guards a checkpoint."""
+  """The speed of a checkpoint's digest, in bytes per second of processor time."""
   block = bytes(size)
   started = time.process_time()
   hashlib.sha256(block).digest()

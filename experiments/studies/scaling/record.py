@@ -1,6 +1,6 @@
 """Results that cannot be recomputed in a test: measured rates and the compiler's numbers.
 
-They are kept in a JSON file beside the page, each with where and when it was had.
+They are saved in a JSON file beside the page, each with its machine and date.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ from byol_jax import files
 from experiments.studies.scaling import input_rate
 
 FILE = 'scaling.json'
-# Hosts of the imitated runs, with the batches that are timed and those before them: about
-# as many images each.
+# Hosts of the simulated runs, with the number of timed batches and of batches before them;
+# each has about the same number of images.
 HOSTS = ((1, 2, 1), (8, 8, 2), (64, 40, 8))
 # What identifies a compilation.
 COMPILED = ('depth', 'width', 'dtype', 'topology', 'batch_per_core')
 
 
 def read(folder: str | pathlib.Path) -> dict[str, Any]:
-  """The results of a folder; none where there is no file."""
+  """The results of a folder; empty if there is no file."""
   path = pathlib.Path(folder) / FILE
   return json.loads(path.read_text()) if path.exists() else dict(input=None, compiled=[])
 
@@ -44,10 +44,10 @@ def with_input(results: Mapping[str, Any], data: Mapping[str, Any], policies,
   """The results with the input pipeline's rates, measured now on this machine.
 
   Args:
-    results: so far.
+    results: the results so far.
     data: a config's `data` section, with the tf_data pipeline.
     policies: one for each view.
-    batch_size: over all hosts.
+    batch_size: batch size over all hosts.
   """
   rates = [input_rate.measure(data, policies, host_count=hosts, batch_size=batch_size,
                               steps=steps, warmup=warmup) for hosts, steps, warmup in HOSTS]
@@ -58,7 +58,7 @@ def with_input(results: Mapping[str, Any], data: Mapping[str, Any], policies,
 
 
 def with_compiled(results: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
-  """The results with those of a compilation, in place of an earlier one of the same."""
+  """Adds the results of a compilation; they replace those of an earlier identical one."""
   same = lambda other: all(other[key] == costs[key] for key in COMPILED)
   rows = [row for row in results['compiled'] if not same(row)]
   rows.append(dict(costs, date=datetime.date.today().isoformat(), machine=machine()))
@@ -78,7 +78,7 @@ def machine() -> str:
     models = [line.split(':')[1].strip() for line in info.read_text().splitlines()
               if line.startswith('model name')]
     processor = models[0] if models else processor
-  # The package has two names, of which one is installed.
+  # The package has two names; one of them is installed.
   versions = {d.name.replace('_', '-').lower(): d.version
               for d in importlib.metadata.distributions()}
   tensorflow = versions.get('tensorflow-cpu') or versions.get('tensorflow', 'absent')

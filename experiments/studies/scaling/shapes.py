@@ -1,4 +1,4 @@
-"""The shapes of a run: its functions, state and batch, without an array being made."""
+"""The functions, state shapes and batch shapes of a run, without creating any arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from byol_jax.input_pipeline.memory import Split
 
 
 def recipe(config: ml_collections.ConfigDict, num_examples: int, num_classes: int) -> byol.Recipe:
-  """The functions of a run on a labelled data set of this size, which is not read."""
+  """The functions of a run on a labelled data set of this size; no data are read."""
   data = Split(np.zeros(0, np.int32), np.zeros((0, 1, 1, 3), np.uint8),
                np.zeros(0, np.int32), num_examples, num_classes)
   return build.build_recipe(config, build.resolve(config, data))
