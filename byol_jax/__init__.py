@@ -8,6 +8,6 @@ __version__ = '0.1.0'
 
 
 def load_encoder(path, step=None):
-  """The frozen encoder of a pretraining workdir; see `byol_jax.evaluate.load_encoder`."""
+  """The frozen encoder of a pretraining workdir; see `byol_jax.encoder.load_encoder`."""
   from byol_jax.encoder import load_encoder
   return load_encoder(path, step)

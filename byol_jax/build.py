@@ -167,7 +167,7 @@ def check_same_job(config: Mapping[str, Any], resolved: Mapping[str, Any]) -> No
   Raises:
     InputError: on all processes, if the configs or resolved values of any two differ.
   """
-  runs = [json.loads(text) for text in processes.texts_of_all(json.dumps([config, resolved]))]
+  runs = [json.loads(text) for text in processes.allgather_strings(json.dumps([config, resolved]))]
   for process, run in enumerate(runs):
     differing = [line for line in differing_keys(
         *(locations.left_out(flat(config)) for config in (runs[0][0], run[0])))
@@ -226,6 +226,7 @@ def check_steps(train: ml_collections.ConfigDict, max_steps: int) -> None:
   if each > max_steps:
     raise InputError(f'train.steps_per_dispatch cannot be {each} in a run of {max_steps} steps.')
   if stop < max_steps // each * each and stop % each:
+    before, after = stop // each * each, (stop // each + 1) * each
     raise InputError(f'train.stop_at_step is {stop}, in the middle of a dispatch of '
-                     f'train.steps_per_dispatch {each} steps; stop at {stop // each * each or each}'
-                     f' or {(stop // each + 1) * each}.')
+                     f'train.steps_per_dispatch {each} steps; stop at '
+                     f'{f"{before} or " if before else ""}{after}.')

@@ -149,7 +149,7 @@ def _is_checkpoint(path: epath.Path) -> bool:
   return not files.in_object_store(path) or (path / COMMITTED).exists()
 
 
-def damage(workdir: str | os.PathLike, step: int) -> str:
+def verify(workdir: str | os.PathLike, step: int) -> str:
   """Describes what is wrong with a checkpoint; '' if all its digests match."""
   try:
     _read_step(workdir, TREES, step)
@@ -158,7 +158,7 @@ def damage(workdir: str | os.PathLike, step: int) -> str:
   return ''
 
 
-def newest_sound(workdir: str | os.PathLike, names: Sequence[str] = TREES) -> int:
+def latest_valid_step(workdir: str | os.PathLike, names: Sequence[str] = TREES) -> int:
   """The newest step whose trees `names` are valid; warns on stderr about damaged newer ones.
 
   Raises:
@@ -178,7 +178,7 @@ def newest_sound(workdir: str | os.PathLike, names: Sequence[str] = TREES) -> in
   raise _none(workdir)
 
 
-def set_aside(workdir: str | os.PathLike, after: int) -> None:
+def quarantine(workdir: str | os.PathLike, after: int) -> None:
   """Moves the checkpoints after a step away, because the run will write these steps again."""
   for step in [step for step in steps(workdir) if step > after]:
     aside = _folder(workdir).parent / 'damaged_checkpoints'
@@ -205,7 +205,7 @@ def restore_trees(workdir: str | os.PathLike, names: Sequence[str], step: int | 
     InputError: there is no such checkpoint, or the digest of a tree does not match.
   """
   if step is None:
-    step = newest_sound(workdir, names)
+    step = latest_valid_step(workdir, names)
   elif step not in steps(workdir):
     raise _none(workdir, step)
   return _read_step(workdir, names, step)
@@ -223,7 +223,7 @@ def restore(workdir: str | os.PathLike, like: TrainState, step: int | None = Non
     InputError: the checkpoint is missing, damaged, or of another architecture.
   """
   if step is None:
-    step = newest_sound(workdir)
+    step = latest_valid_step(workdir)
   meta = read_meta(workdir, step)
   for name, tree in trees_of(like).items():
     tensors.check(meta['tensors'][name], tensors.describe(tree),
@@ -254,7 +254,7 @@ def _as_save_failed(workdir) -> Iterator[None]:
     yield
   # The storage layer raises many kinds of error; a full disk is the most common cause.
   except Exception as error:
-    if processes.has_lost_one(error):
+    if processes.is_peer_failure(error):
       raise
     raise _save_failed(workdir, error) from error
 

@@ -7,17 +7,17 @@ scores it.
 
 from collections.abc import Callable, Mapping
 import functools
+import json
 import os
 from typing import Any, NamedTuple
 
 from etils import epath
 import jax
 import ml_collections
-import numpy as np
 
 from byol_jax import build, checkpoint, files, plugins, tensors
 from byol_jax.config import MAY_CHANGE, as_json, flat, plain
-from byol_jax.distributed import parallel
+from byol_jax.distributed import parallel, processes
 from byol_jax.evaluation import (
   baselines,
   checks,
@@ -107,7 +107,7 @@ def _newest_checkpoint(pretrained: epath.Path) -> tuple[dict[str, Any], dict[str
   names = 'online', 'state'
   # One process decides: others could find a newer checkpoint, and evaluate another encoder.
   step = parallel.from_first_process(
-      checkpoint.newest_sound(pretrained, names) if parallel.is_first_process() else 0)
+      checkpoint.latest_valid_step(pretrained, names) if parallel.is_first_process() else 0)
   return checkpoint.restore_trees(pretrained, names, step)
 
 
@@ -138,8 +138,8 @@ def _fit_all(job: _Job, encoders: Mapping[str, FrozenEncoder], features_of: Mapp
     images = _images(job, encoder)
     for evaluator, options in job.config.evaluators.items():
       frozen = name == 'pretrained' and not plugins.has(evaluator, 'TRAINS_ENCODER')
-      parallel.say(f'evaluating {tables.NAMES[name]}{" (frozen)" * frozen} with '
-                   f'{titles.title(evaluator)}')
+      parallel.print_once(f'evaluating {tables.NAMES[name]}{" (frozen)" * frozen} with '
+                          f'{titles.title(evaluator)}')
       context = contract.FitContext(
           train.data.num_classes, contract.restricted(features_of[name], contract.FIT_SPLITS),
           images, functools.partial(_grid, job, name, encoder, evaluator), roles)
@@ -200,7 +200,7 @@ def _deciding(job: _Job, name: str, digest: str, split: str) -> dict[str, Any]:
 
 
 def _images(job: _Job, encoder: FrozenEncoder) -> Images:
-  """The training images as evaluators take them that train on augmented views."""
+  """The training images, for evaluators that train on augmented views."""
   of = lambda loader, with_validation=None: Images(
       encoder, loader.train_batches, loader.single_views, loader.data.num_examples,
       loader.config['image_size'], loader.labels, with_validation)
@@ -227,11 +227,12 @@ def _about(job: _Job) -> dict[str, Any]:
   return dict(
       content=[job.content(split) for split in job.loaders],
       images={name: load().data.num_examples for name, load in job.loaders.items()},
-      unreadable={name: parallel.gather_rows(np.array([len(load().names)])).sum().item()
-                  for name, load in job.loaders.items()},
-      # Files that are no images by their names: a line that counts them, '' where there are none.
+      # Names, because the features in the store name those of all processes.
+      unreadable={name: len(set().union(*map(json.loads, processes.allgather_strings(
+          json.dumps(sorted(load().names)))))) for name, load in job.loaders.items()},
+      # A line that counts files whose names are not those of images; '' without any.
       left_out={name: load().data.left_out for name, load in job.loaders.items()},
-      # Of images with several labels there is no chance but that of each class.
+      # With several labels per image, only single classes have a chance level.
       chance=None if train.multi_label else 1 / train.num_classes)
 
 

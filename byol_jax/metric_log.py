@@ -72,7 +72,7 @@ class MetricLog:
     """Prints a line, above the progress bar if there is one."""
     if self._active:
       with self._bar.external_write_mode(sys.stdout):
-        parallel.say(text)
+        parallel.print_once(text)
 
   def progress(self, step: int) -> None:
     """Moves the progress bar."""

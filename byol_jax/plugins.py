@@ -146,7 +146,7 @@ def constant(kind: str, name: str, constant_name: str) -> Any:
   module = load(kind, name)
   if not hasattr(module, constant_name):
     raise InputError(f'{name!r} is no module of the {kind}: it has no constant {constant_name}; '
-                     f'byol_jax/{kind}/__init__.py says what it holds.')
+                     'docs/extending.md shows a whole module.')
   return getattr(module, constant_name)
 
 

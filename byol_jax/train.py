@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from byol_jax import build, checkpoint, files, metric_log, model, monitor
-from byol_jax import train_step as byol
+from byol_jax import build, checkpoint, files, metric_log, model, monitor, train_step
 from byol_jax.config import (
   FOLLOWS_FROM_FILES,
   MAY_CHANGE,
@@ -47,13 +46,14 @@ class _Job(NamedTuple):
   workdir: epath.Path
   loader: loading.Loader
   resolved: build.Resolved
-  recipe: byol.Recipe
+  recipe: train_step.Recipe
   meta: dict[str, Any]
   stop_asked: Callable[[], int]
   began: float
 
 
-def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> byol.TrainState:
+def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike
+             ) -> train_step.TrainState:
   """Runs or resumes the pretraining that a config describes.
 
   In a job of several processes, every process calls it; the first one writes the logs.
@@ -77,7 +77,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
   build.check_data(config.data.to_dict())
   workdir = files.writable_folder(workdir)
   processes.check_shared(workdir)
-  with preemption.listening() as stop_asked, processes.alone(workdir):
+  with preemption.listening() as stop_asked, processes.lock_workdir(workdir):
     loader = loading.load(plain(config.data), 'train', purpose='pretraining', workdir=workdir,
                           check=functools.partial(build.resolve, config))
     resolved = build.resolve(config, loader.data)
@@ -104,25 +104,25 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> b
       raise
 
 
-def _first_state(job: _Job) -> byol.TrainState:
+def _first_state(job: _Job) -> train_step.TrainState:
   """The newest valid state of the workdir, or the initial state if there is none."""
   size = job.config.data.image_size
-  init = lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), job.recipe)
+  init = lambda key: train_step.init_state(key, jnp.zeros((2, size, size, 3)), job.recipe)
   key = jax.random.key(job.config.seed)
   step = -1
   if parallel.is_first_process() and checkpoint.steps(job.workdir):
-    step = checkpoint.newest_sound(job.workdir)
+    step = checkpoint.latest_valid_step(job.workdir)
   # One process decides, because the others could see the folder in another state.
   step = parallel.from_first_process(step)
   processes.checked_by_first(functools.partial(_check_same_run, job, step))
   if step < 0:
     return jax.jit(init)(key)
   if parallel.is_first_process():
-    checkpoint.set_aside(job.workdir, after=step)
+    checkpoint.quarantine(job.workdir, after=step)
   return checkpoint.restore(job.workdir, jax.eval_shape(init, key), step)[0]
 
 
-def _run(job: _Job, state: byol.TrainState) -> byol.TrainState:
+def _run(job: _Job, state: train_step.TrainState) -> train_step.TrainState:
   """The loop over steps, from the step of `state` to the last."""
   config, resolved, workdir = job.config, job.resolved, job.workdir
   devices, first_step = jax.local_devices(), int(state.step)
@@ -175,10 +175,10 @@ def _dispatches(job: _Job, first_step: int, last_step: int):
                     job.config.train.steps_per_dispatch)
 
 
-def _steps(state: byol.TrainState, batches: byol.Batch, recipe: byol.Recipe):
+def _steps(state: train_step.TrainState, batches: train_step.Batch, recipe: train_step.Recipe):
   """Runs `train_step` on each of the batches [n, B, ...]; reports if a process must stop."""
   def one(state, batch):
-    state, scalars = byol.train_step(state, batch, recipe)
+    state, scalars = train_step.train_step(state, batch, recipe)
     return state, dict(scalars, stop=parallel.mean_over_devices(jnp.mean(batch['stop'])))
 
   return loops.over_steps(one, state, batches)
@@ -227,7 +227,7 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
     some = {name: array[:12] for name, array in first.items()}
     some |= {name: array[0] for name, array in resident.items()}
     pictures.draw_views(workdir / pictures.VIEWS, *job.recipe.views(some)[:2])
-    parallel.say(f'Augmented pairs of the first batch: {workdir / pictures.VIEWS}')
+    parallel.print_once(f'Augmented pairs of the first batch: {workdir / pictures.VIEWS}')
   if job.recipe.accumulation_steps > 1:
     order = part_order(
         len(first['sample_id']), shards=config.data.virtual_shards // jax.process_count(),
@@ -244,14 +244,14 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
 def _conclude(workdir, loader: loading.Loader) -> None:
   """Prints which images were left out and the next command to run."""
   if not files.in_object_store(workdir):
-    parallel.say(f'Curves and pictures: python -m experiments.report {workdir}')
+    parallel.print_once(f'Curves and pictures: python -m experiments.report {workdir}')
   if unreadable := loading.unreadable_images(workdir):
-    parallel.say(f'left out as unreadable: {counted(len(unreadable), "image")}, listed in '
-                 f'{workdir / loading.UNREADABLE}')
+    parallel.print_once(f'left out as unreadable: {counted(len(unreadable), "image")}, listed in '
+                        f'{workdir / loading.UNREADABLE}')
   loading.say_left_out(dict(train=lambda: loader))
 
 
-def _evaluation(job: _Job, devices) -> Callable[[byol.TrainState], dict[str, float]]:
+def _evaluation(job: _Job, devices) -> Callable[[train_step.TrainState], dict[str, float]]:
   """kNN of the online encoder: training images are the bank, held-out images the queries."""
   config, train = job.config, job.loader
   validation = loading.load(plain(config.data), 'validation', purpose='kNN during the run',

@@ -32,12 +32,12 @@ def main(arguments: list[str]) -> None:
 
     if not given.trace:
       raise InputError('Give the folder for the profile: --trace=DIR.')
-    parallel.say(profile.as_table(profile.costs(given.config, pathlib.Path(given.trace))))
+    parallel.print_once(profile.as_table(profile.costs(given.config, pathlib.Path(given.trace))))
     return
   if len(arguments) != 1 or arguments[0] not in benchmark.PARTS:
     raise InputError(f'Give one part to time: {", ".join(benchmark.PARTS)} or profile.')
   results = benchmark.run(arguments[0], given.config, repeats=given.repeats, trace=given.trace)
-  parallel.say(benchmark.as_json(results) if given.json else benchmark.as_table(results))
+  parallel.print_once(benchmark.as_json(results) if given.json else benchmark.as_table(results))
 
 
 if __name__ == '__main__':

@@ -121,7 +121,7 @@ def _one_line():
     _leave(f'error: {error}. Files saved before are complete; fix the cause and run the same '
            'command.')
   except Exception as error:
-    if processes.has_lost_one(error):
+    if processes.is_peer_failure(error):
       _leave('error: another process of the job is gone; its own messages say why. '
              f'({str(error).strip().splitlines()[0][:200]})', processes.EXIT_CODE)
     if files.is_of_store(error):

@@ -121,11 +121,11 @@ def test_a_damaged_file_gives_equal_trees_or_a_named_fallback(saved, capfd, kind
     if meta['step'] == 1:
       fallbacks += 1
       assert f"WARNING {saved / 'checkpoints' / '2'}: " in warning and 'is damaged' in warning
-      assert checkpoint.damage(saved, 2) and not checkpoint.damage(saved, 1)
+      assert checkpoint.verify(saved, 2) and not checkpoint.verify(saved, 1)
       with pytest.raises(InputError, match='is damaged'):
         checkpoint.restore(saved, make_state(7), step=2)
     else:
-      assert 'WARNING' not in warning and not checkpoint.damage(saved, 2)
+      assert 'WARNING' not in warning and not checkpoint.verify(saved, 2)
     path.write_bytes(intact)
   assert fallbacks >= len(checkpoint.TREES) + 1
   assert_equal(checkpoint.restore(saved, make_state(7))[0], make_state(2))
@@ -146,7 +146,7 @@ def test_a_read_that_fails_in_passing_is_no_damage(saved, monkeypatch, capsys):
   assert 'WARNING' not in capsys.readouterr().err
   errors.append(PermissionError(13, 'Permission denied'))
   with pytest.raises(InputError, match='cannot be read .PermissionError'):
-    checkpoint.newest_sound(saved)
+    checkpoint.latest_valid_step(saved)
 
 
 @pytest.mark.parametrize('change', [
@@ -154,13 +154,13 @@ def test_a_read_that_fails_in_passing_is_no_damage(saved, monkeypatch, capsys):
 def test_a_meta_of_another_form_is_damage(saved, change):
   file = saved / 'checkpoints' / '2' / 'meta' / 'metadata'
   file.write_text(json.dumps(json.loads(file.read_text()) | change))
-  assert 'meta is damaged' in checkpoint.damage(saved, 2)
-  assert checkpoint.newest_sound(saved) == 1
+  assert 'meta is damaged' in checkpoint.verify(saved, 2)
+  assert checkpoint.latest_valid_step(saved) == 1
 
 
 def test_a_checkpoint_under_another_number_is_damage(saved):
   (saved / 'checkpoints' / '2').rename(saved / 'checkpoints' / '9')
-  assert checkpoint.newest_sound(saved) == 1
+  assert checkpoint.latest_valid_step(saved) == 1
 
 
 @pytest.mark.parametrize('name', ['0025', '\N{SUPERSCRIPT TWO}', '-3', 'latest', '7.tmp'])
@@ -197,12 +197,12 @@ def test_without_a_sound_checkpoint_nothing_is_restored(saved):
     checkpoint.restore(saved, make_state(7))
 
 
-def test_what_is_set_aside_is_kept(saved, capsys):
-  checkpoint.set_aside(saved, after=1)
+def test_what_is_quarantined_is_kept(saved, capsys):
+  checkpoint.quarantine(saved, after=1)
   assert checkpoint.steps(saved) == [1] and (saved / 'damaged_checkpoints' / '2.0').is_dir()
   assert 'step 2 was moved to' in capsys.readouterr().err
   save(saved, (2, {}))
-  checkpoint.set_aside(saved, after=1)
+  checkpoint.quarantine(saved, after=1)
   assert (saved / 'damaged_checkpoints' / '2.1').is_dir()
 
 

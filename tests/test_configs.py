@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import build
-from byol_jax import train_step as byol
+from byol_jax import build, train_step
 from byol_jax.config import (
   as_json,
   deciding,
@@ -56,7 +55,7 @@ def test_pretraining_configs_have_the_keys_of_default_and_build_a_state(name):
   split = Split(np.arange(examples), images, np.zeros(examples, np.int32), examples, 10)
   resolved = build.resolve(config, split)
   recipe = build.build_recipe(config, resolved)
-  state = jax.eval_shape(lambda key: byol.init_state(
+  state = jax.eval_shape(lambda key: train_step.init_state(
       key, jnp.zeros((2, size, size, 3)), recipe), jax.random.key(0))
   assert state.step.dtype == jnp.int32
 
@@ -95,7 +94,8 @@ def test_arguments_after_the_colon_reach_the_config():
     (imagenet_r50.get_config, 'epochs=long', "'epochs=long' after the colon"),
     (imagenet_r50.get_config, 'epochs=50', 'No preset for 50 epochs; there are 40, 100, 300, 1000'),
     (cifar10.get_config, 'size=tpu', "size is 'tpu'; it can be gpu or cpu"),
-    (eval_tfds.get_config, 'linaer', "'linaer' after the colon .* knn, knn_grid, linear, linear_features"),
+    (eval_tfds.get_config, 'linaer',
+     "'linaer' after the colon .* knn, knn_grid, linear, linear_features"),
     (eval_semi_supervised.get_config, 'cifar11', "'cifar11' after the colon .* cifar10,.*smoke"),
     (eval_transfer_finetune.get_config, 'cifar10,smok', "'cifar10,smok' after the colon"),
     (eval_transfer_linear.get_config, 'dtd,pets', "'dtd,pets' after the colon .* one data set")])

@@ -245,7 +245,7 @@ def test_every_set_prints_size_and_cost_of_its_full_grid(protocol, name, pretrai
     if re.search(cost, text):
       raise Planned
 
-  monkeypatch.setattr(parallel, 'say', say)
+  monkeypatch.setattr(parallel, 'print_once', say)
   with pytest.raises(Planned):
     evaluate.evaluate(config, pretrained, tmp_path / 'out')
   assert re.search(size, '\n'.join(said))

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import build, evaluate, train
-from byol_jax import train_step as byol
+from byol_jax import build, evaluate, plugins, train, train_step
 from byol_jax.errors import InputError
 from byol_jax.evaluation import contract
 from byol_jax.input_pipeline import splits
@@ -55,7 +54,7 @@ def state_shapes(own):
   config = small(own)
   data = splits.select('my_project.digits', 'train', dict(enlarge=4))
   recipe = build.build_recipe(config, build.resolve(config, data))
-  return jax.eval_shape(lambda key: byol.init_state(key, jnp.zeros((2, 32, 32, 3)), recipe),
+  return jax.eval_shape(lambda key: train_step.init_state(key, jnp.zeros((2, 32, 32, 3)), recipe),
                         jax.random.key(0))
 
 
@@ -100,7 +99,7 @@ def test_the_objective_is_the_huber_distance_of_directions(own):
   # One pair is 2 apart: delta (2 - delta / 2).
   np.testing.assert_allclose(own['huber'].loss(online, far, delta=.5), [.5 * 1.75], rtol=1e-6)
   with pytest.raises(InputError, match='delta is 0'):
-    own['huber'].check(delta=0)
+    plugins.function('objectives', 'my_project.huber', 'loss', dict(delta=0))
 
 
 def test_the_config_builds_a_state_of_the_encoder(own):

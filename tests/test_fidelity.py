@@ -16,8 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import model, schedules
-from byol_jax import train_step as byol
+from byol_jax import model, schedules, train_step
 from byol_jax.augment import ops
 from byol_jax.augment.views import random_view
 from byol_jax.distributed import parallel
@@ -82,7 +81,7 @@ def test_lars_with_a_changing_learning_rate():
   opt_state = optimizer.init(params)
   for i, learning_rate in enumerate(values['learning_rates']):
     momentum, opt_state = optimizer.update(haiku_tree(values, f'grads{i}'), opt_state, params)
-    params = byol.apply_momentum(params, momentum, learning_rate)
+    params = train_step.apply_momentum(params, momentum, learning_rate)
     assert_trees_close(params, haiku_tree(values, f'params{i + 1}'), 1e-5, 1e-6)
 
 
@@ -163,9 +162,9 @@ def golden_recipe(config, batch_size, dtype):
       batch_norm_decay=network['bn_config']['decay_rate'],
       batch_norm_epsilon=network['bn_config']['eps'],
       compute_dtype=dtype, image_mean=ops.IMAGENET_MEAN, image_std=ops.IMAGENET_STD)
-  return byol.Recipe(
+  return train_step.Recipe(
       networks, lambda batch: (batch['view1'], batch['view2']), objective.loss,
-      byol.loss_fn, lars.build(**optimizer),
+      train_step.loss_fn, lars.build(**optimizer),
       lambda step: schedules.learning_rate(
           step, base_learning_rate=schedule['base_learning_rate'], batch_size=batch_size,
           warmup_steps=schedule['warmup_steps'], max_steps=config['max_steps']),
@@ -177,7 +176,7 @@ def golden_state(values, recipe, dtype):
   trees = {name: jax.tree.map(
       lambda x: x.astype(dtype) if x.dtype == np.float32 else x,
       haiku_tree(values, f'step0/{name}')) for name in STATES}
-  return byol.TrainState(step=jnp.int32(0), opt_state=recipe.optimizer.init(
+  return train_step.TrainState(step=jnp.int32(0), opt_state=recipe.optimizer.init(
       trees['online_params']), **trees)
 
 
@@ -193,7 +192,7 @@ def three_updates(count, dtype):
   config = json.loads(str(values['config']))
   devices = jax.devices()[:count]
   recipe = golden_recipe(config, config['batch_size'], dtype)
-  step = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
+  step = parallel.pmap_step(functools.partial(train_step.train_step, recipe=recipe), devices)
   state = parallel.replicate(golden_state(values, recipe, dtype), devices)
   for i in range(3):
     batch = {name: values[f'batch{i}/{name}'].reshape(-1, *values[f'batch{i}/{name}'].shape[2:])

@@ -31,7 +31,7 @@ def test_a_full_disk_ends_the_run_with_one_clear_line(small_disk):
   errors = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
   assert len(errors) == 1 and 'o space left on device' in errors[0], result.stderr
   saved = checkpoint.steps(small_disk / 'run')
-  assert saved and not any(checkpoint.damage(small_disk / 'run', step) for step in saved)
+  assert saved and not any(checkpoint.verify(small_disk / 'run', step) for step in saved)
   # With space again, the same command goes on.
   subprocess.run(['mount', '-o', 'remount,size=64m', str(small_disk)], check=True)
   result = commands.run('pretrain', workdir=small_disk / 'run', **FLAGS)

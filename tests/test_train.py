@@ -84,7 +84,7 @@ def test_resuming_gives_the_digests_of_a_run_that_never_stopped(finished, tmp_pa
 
 def test_a_second_run_in_the_workdir_is_refused_and_touches_nothing(tmp_path, monkeypatch):
   monkeypatch.setattr(processes, 'PATIENCE', 0.)
-  with processes.alone(tmp_path), pytest.raises(InputError, match='runs in the workdir'):
+  with processes.lock_workdir(tmp_path), pytest.raises(InputError, match='runs in the workdir'):
     train.pretrain(tiny.config(), tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == [processes.LOCK]
 
@@ -256,7 +256,7 @@ def test_several_processes_save_nothing_that_the_others_do_not_know_of(monkeypat
     raise DataError('x.jpg cannot be read as an image.')
 
 
-def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_is_the_same(
+def test_a_damaged_newest_checkpoint_is_quarantined_and_the_run_is_the_same(
     finished, tmp_path, capfd):
   train.pretrain(tiny.config(train__stop_at_step=9), tmp_path)
   assert checkpoint.steps(tmp_path) == [8, 9]

@@ -10,8 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import model, schedules
-from byol_jax import train_step as byol
+from byol_jax import model, schedules, train_step
 from byol_jax.augment import ops
 from byol_jax.augment.views import WHOLE, random_views
 from byol_jax.distributed import parallel
@@ -46,7 +45,7 @@ def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_ave
       random_views, form=WHOLE, seed=0,
       policies=[config.view1.to_dict(), config.view2.to_dict(), *small], image_size=IMAGE_SIZE,
       dtype=dtype)
-  return byol.Recipe(
+  return train_step.Recipe(
       networks, views, objective.loss, variants.choose(target, 'batch', small_views),
       lars.build(weight_decay=1e-4, eta=1e-2, momentum=.9),
       functools.partial(
@@ -71,13 +70,13 @@ def make_batch(step, labelled=True):
 def initial_state(recipe, dtype=jnp.float32):
   """On the host, so that no test donates it away."""
   images = jnp.zeros((2, IMAGE_SIZE, IMAGE_SIZE, 3), dtype)
-  state = jax.jit(lambda key: byol.init_state(key, images, recipe))(jax.random.key(0))
+  state = jax.jit(lambda key: train_step.init_state(key, images, recipe))(jax.random.key(0))
   return parallel.fetch(parallel.replicate(state, jax.devices()[:1]))
 
 
 @functools.cache
 def mapped_step(recipe, devices):
-  return parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
+  return parallel.pmap_step(functools.partial(train_step.train_step, recipe=recipe), devices)
 
 
 def run(recipe, state, steps, device_count, labelled=True):
@@ -133,7 +132,7 @@ def first_gradients(target, **options):
   recipe = make_recipe(target=target, **options)
   device = tuple(jax.devices()[:1])
   gradients = parallel.pmap_step(
-      lambda state, batch: byol.compute_gradients(state, batch, recipe)[0], device)
+      lambda state, batch: train_step.compute_gradients(state, batch, recipe)[0], device)
   state = initial_state(recipe)
   return parallel.fetch(gradients(parallel.replicate(state, device),
                                   parallel.shard_batch(make_batch(0), device))), state
@@ -145,7 +144,7 @@ def test_accumulated_gradients_are_the_mean_of_those_of_the_parts():
 
   def find(recipe):
     step = parallel.pmap_step(
-        lambda state, batch: byol.compute_gradients(state, batch, recipe), device)
+        lambda state, batch: train_step.compute_gradients(state, batch, recipe), device)
     return lambda state, batch: parallel.fetch(step(
         parallel.replicate(state, device), parallel.shard_batch(batch, device)))
 
@@ -190,7 +189,7 @@ def test_rematerialization_changes_no_gradient():
 @pytest.mark.parametrize('rematerialize', [False, True])
 def test_only_rematerialization_computes_again(rematerialize):
   recipe, devices = make_recipe(rematerialize=rematerialize), tuple(jax.devices()[:1])
-  step = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), devices)
+  step = parallel.jit_step(functools.partial(train_step.train_step, recipe=recipe), devices)
   inputs = parallel.abstract_inputs(initial_state(recipe), make_batch(0), devices)
   assert ('remat' in str(jax.make_jaxpr(step)(*inputs))) == rematerialize
 
@@ -203,7 +202,7 @@ def test_the_gradient_stops_at_the_target():
   same = same._replace(target_params=same.online_params)
   device = tuple(jax.devices()[:1])
   gradients = parallel.pmap_step(
-      lambda state, batch: byol.compute_gradients(state, batch, recipe)[0], device)
+      lambda state, batch: train_step.compute_gradients(state, batch, recipe)[0], device)
   moving = parallel.fetch(gradients(parallel.replicate(same, device),
                                     parallel.shard_batch(make_batch(0), device)))
   stopped, _ = first_gradients('stop_gradient')
@@ -234,7 +233,7 @@ def checked_gradients(recipe, mesh):
     batch = jax.tree.map(lambda x: x[0], batch)
     varying = jax.tree.map(lambda x: jax.lax.pcast(x, parallel.AXIS, to='varying'),
                            state.online_params)
-    return byol.compute_gradients(state._replace(online_params=varying), batch, recipe)
+    return train_step.compute_gradients(state._replace(online_params=varying), batch, recipe)
 
   return jax.jit(jax.shard_map(
       gradients, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(parallel.AXIS)),
@@ -264,7 +263,7 @@ def test_the_proof_fails_for_a_forgotten_mean(monkeypatch):
 
 def lowered_for_tpu(recipe, state, batch):
   """StableHLO of the step on all devices."""
-  step = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), jax.devices())
+  step = parallel.jit_step(functools.partial(train_step.train_step, recipe=recipe), jax.devices())
   inputs = parallel.abstract_inputs(state, batch, jax.devices())
   return step.trace(*inputs).lower(lowering_platforms=('tpu',)).as_text()
 
@@ -297,7 +296,7 @@ def test_the_papers_networks_lower_for_tpu(depth, width, convolutions, compute_d
 @pytest.mark.slow
 def test_jit_step_gives_the_bits_of_pmap_step():
   recipe, devices = make_recipe(), tuple(jax.devices())
-  jitted = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), devices)
+  jitted = parallel.jit_step(functools.partial(train_step.train_step, recipe=recipe), devices)
   state = parallel.replicate(initial_state(recipe), devices)
   for step in range(2):
     state, scalars = jitted(state, parallel.shard_batch(make_batch(step), devices))
@@ -362,7 +361,7 @@ def test_the_variant_of_the_papers_choices_is_the_papers_loss(labelled):
   step = lambda loss: mapped_step(recipe._replace(loss=loss), jax.devices()[:1])(
       parallel.replicate(state, jax.devices()[:1]),
       parallel.shard_batch(batch, jax.devices()[:1]))
-  chex.assert_trees_all_equal(step(byol.loss_fn), step(variant_loss))
+  chex.assert_trees_all_equal(step(train_step.loss_fn), step(variant_loss))
 
 
 @functools.cache
@@ -419,7 +418,7 @@ def test_a_small_view_alone_is_half_of_the_loss():
     outputs, _ = recipe.model.apply(state.online_params, online_state, views[2], True)
     expected = (jnp.mean(objective.loss(*large)) + jnp.mean(
         objective.loss([outputs, outputs], large[1]))) / 2
-    return expected, byol.loss_fn(state.online_params, state, views, None, recipe)[0]
+    return expected, train_step.loss_fn(state.online_params, state, views, None, recipe)[0]
 
   expected, actual = parallel.pmap_evaluation(losses, device)(
       initial_state(recipe), parallel.shard_batch(make_batch(0, labelled=False), device))
@@ -429,7 +428,7 @@ def test_a_small_view_alone_is_half_of_the_loss():
 @pytest.mark.parametrize('tau, expected', [(1., 'target'), (0., 'online')])
 def test_ema_endpoints(tau, expected):
   trees = dict(target={'a': {'w': jnp.array([1., 2.])}}, online={'a': {'w': jnp.array([3., -1.])}})
-  moved = byol.ema_update(trees['target'], trees['online'], tau)
+  moved = train_step.ema_update(trees['target'], trees['online'], tau)
   np.testing.assert_array_equal(moved['a']['w'], trees[expected]['a']['w'])
 
 
@@ -438,6 +437,7 @@ def test_ema_is_optax_incremental_update_and_has_an_exact_fixed_point():
   target, online = ({'a': {'w': jnp.asarray(rng.normal(size=1000), jnp.float32)}}
                     for _ in range(2))
   np.testing.assert_allclose(
-      byol.ema_update(target, online, .996)['a']['w'],
+      train_step.ema_update(target, online, .996)['a']['w'],
       optax.incremental_update(online, target, 1 - .996)['a']['w'], atol=1e-6)
-  np.testing.assert_array_equal(byol.ema_update(target, target, .996)['a']['w'], target['a']['w'])
+  np.testing.assert_array_equal(
+      train_step.ema_update(target, target, .996)['a']['w'], target['a']['w'])

@@ -1,7 +1,8 @@
 """The augmentation policy on the device: makes the views of a batch of images.
 
 `random_view` draws the parameters of the operations from the image's own key and applies
-them in the paper's order (Table 6). `views` does so for a batch, by vmap.
+them in the paper's order (Table 6). `random_views` does so for a batch, by vmap. `Form` says
+how the batches of a pipeline hold their images.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,1 +1,4 @@
-"""Data sets: one file each, found by name. Their contract is `input_pipeline/records.py`."""
+"""Data sets: one file each, found by name; nothing is registered.
+
+Their contract is in `input_pipeline/records.py`.
+"""

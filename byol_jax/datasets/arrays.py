@@ -270,4 +270,4 @@ def _check_range(labels: _Labels, num_classes: int, source: str) -> None:
 @functools.cache
 def _note(text: str) -> None:
   """Says a thing once, however many splits of a file are read."""
-  parallel.say(text)
+  parallel.print_once(text)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 # Names of the batch entries that all parts and all steps share.
-WHOLE = ('resident',)
+SHARED = ('resident',)
 
 Batch = Mapping[str, jax.Array]
 
@@ -20,7 +20,7 @@ def mean_over_parts(of_part: Callable[[Any, Batch], tuple[Any, Any]], carried: A
     of_part: (carried, part) -> (values to average, values carried to the next part).
     carried: values passed to the first part.
     batch: arrays [B, ...], split into `count` parts along their rows, except the arrays named
-      in WHOLE, which are not split.
+      in SHARED, which are not split.
     count: number of parts; with 1, calls `of_part` once.
 
   Returns:
@@ -50,7 +50,7 @@ def over_steps(step: Callable[[Any, Batch], tuple[Any, Any]], state: Any, batche
   Args:
     step: (state, batch) -> (state, scalars).
     state: the state before the first step.
-    batches: arrays [n, ...] for n steps, and the arrays named in WHOLE, which all steps share.
+    batches: arrays [n, ...] for n steps, and the arrays named in SHARED, which all steps share.
 
   Returns:
     The last state, and the scalars [n, ...] of all steps.
@@ -60,7 +60,7 @@ def over_steps(step: Callable[[Any, Batch], tuple[Any, Any]], state: Any, batche
 
 
 def _separated(batch: Batch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-  whole = {name: batch[name] for name in WHOLE if name in batch}
+  whole = {name: batch[name] for name in SHARED if name in batch}
   return whole, {name: array for name, array in batch.items() if name not in whole}
 
 

@@ -1,4 +1,4 @@
-"""Many devices and many hosts: the only module that knows how work is distributed.
+"""Many devices and many hosts: how states and batches are spread over devices.
 
 The training state is replicated and has no device axis, so a checkpoint does
 not depend on the number of devices. A batch has leading axes [D, B/D, ...].
@@ -228,10 +228,10 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def say(text: str) -> None:
+def print_once(text: str) -> None:
   """Prints a line, from the first process only."""
   if is_first_process():
-    preemption.say(text)
+    preemption.print_line(text)
 
 
 def check_batch_size(batch_size: int, virtual_shards: int, name: str = 'train.batch_size',

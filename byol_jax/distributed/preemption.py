@@ -109,7 +109,7 @@ def _read(reader: int, react: Callable[[int], None], terminals: list[int]) -> No
       react(number[0])
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
   """Prints a line; if its reader is gone, this counts as SIGHUP where SIGHUP is handled."""
   try:
     print(text, flush=True)

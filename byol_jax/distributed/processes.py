@@ -32,7 +32,7 @@ LOST = ('gloo', 'nccl', 'connection reset', 'connection closed', 'connection ref
         'another task died')
 
 
-def texts_of_all(text: str) -> list[str]:
+def allgather_strings(text: str) -> list[str]:
   """Returns the texts of all processes, in process order, on every process."""
   own = np.frombuffer(text.encode(), np.uint8)[:, None]
   lengths = parallel.gather_rows(np.array([[len(own)]])).ravel()
@@ -49,13 +49,13 @@ def checked_by_first(check: Callable[[], None]) -> None:
       check()
     except InputError as error:
       problem = str(error)
-  problem = texts_of_all(problem)[0]
+  problem = allgather_strings(problem)[0]
   if problem:
     raise InputError(problem)
 
 
 @contextlib.contextmanager
-def alone(workdir: epath.Path) -> Iterator[None]:
+def lock_workdir(workdir: epath.Path) -> Iterator[None]:
   """Locks a workdir against other jobs.
 
   The first process holds an operating system lock, which is released however the process
@@ -82,14 +82,16 @@ def _lock(file: IO[str], workdir: epath.Path) -> None:
       file.seek(0)
       holder = file.read().strip() or 'another process'
     except OSError as error:
-      parallel.say(f'{workdir} cannot be locked ({error.strerror}): a second job in it would not '
-                   'be detected')
+      parallel.print_once(
+          f'{workdir} cannot be locked ({error.strerror}): a second job in it would not '
+          'be detected')
       return
     if time.monotonic() >= deadline:
       raise InputError(f'{holder} runs in the workdir {workdir}. Let it end, or stop it, and run '
                        'the same command again; another run needs another --workdir.')
     if not said:
-      parallel.say(f'{holder} runs in {workdir}; waiting up to {PATIENCE:.0f} s for it to end')
+      parallel.print_once(
+          f'{holder} runs in {workdir}; waiting up to {PATIENCE:.0f} s for it to end')
       said = True
     time.sleep(1)
   file.truncate(0)
@@ -104,7 +106,7 @@ def check_shared(folder: epath.Path) -> None:
   """
   if jax.process_count() == 1:
     return
-  token = texts_of_all(uuid.uuid4().hex)[0]
+  token = allgather_strings(uuid.uuid4().hex)[0]
   path = folder / f'.shared.{token}'
   if parallel.is_first_process():
     path.write_text(token)
@@ -129,7 +131,7 @@ def _appears(path: epath.Path) -> bool:
   return True
 
 
-def has_lost_one(error: BaseException) -> bool:
+def is_peer_failure(error: BaseException) -> bool:
   """Whether an error says that another process of the job is gone."""
   if jax.process_count() == 1:
     return False

@@ -84,7 +84,7 @@ def embed(encoder: Encoder, data: Mapping[str, Any], paths: np.ndarray, batch_si
   """Embeddings of image files, prepared as for an evaluation.
 
   Args:
-    encoder: from `evaluate.load_encoder`.
+    encoder: from `load_encoder`.
     data: the `data` section of the checkpoint's config.
     paths: object [N] of str.
     batch_size: images encoded at once.

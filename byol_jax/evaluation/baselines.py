@@ -18,7 +18,6 @@ from byol_jax.input_pipeline import loading, prefetch
 from byol_jax.plots import tables
 
 PIXELS = 'pixels'
-ENCODERS = ('pretrained', 'random', 'supervised', PIXELS)
 
 
 def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loading.Loader
@@ -45,7 +44,7 @@ def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loadi
       supervised=lambda: _with_labels(config, networks, train, size))
   encoders = {}
   for name in config.encoders:
-    parallel.say(f'preparing {tables.NAMES[name]}')
+    parallel.print_once(f'preparing {tables.NAMES[name]}')
     encoders[name] = (FrozenEncoder(lambda _, views: views.reshape(len(views), -1), ())
                       if name == PIXELS else FrozenEncoder(encode, makers[name](), training))
   return encoders

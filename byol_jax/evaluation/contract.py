@@ -30,6 +30,7 @@ the way out.
 
 Constants describe the module to tables and checks. None changes what its functions get.
 
+- `OPTIONS` and `RANGES`: the options of `fit` with their defaults, and what they can be.
 - `METRICS`: {name: title} of all fractions that `evaluate` may return, where '{}' in both stands
   for a number ('top1_{}_shots').
 - `MAIN_METRIC`: the metric that stands for the result, unless `describe` returns a 'metric'.
@@ -133,7 +134,7 @@ class EvalContext(NamedTuple):
   """What `evaluate` can ask for: the test images.
 
   features: as in `FitContext`, of 'test' alone.
-  keep: writes down a `ranking.Result`.
+  keep: saves a `ranking.Result`.
   """
 
   features: Callable[..., Features]

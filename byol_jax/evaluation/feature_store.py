@@ -55,14 +55,14 @@ def load_or_make(folder: epath.Path, description: Mapping[str, Any],
   """
   text = json.dumps(dict(description, format=FORMAT), sort_keys=True)
   # What the first process sees of the data decides for all.
-  text = processes.texts_of_all(text)[0]
+  text = processes.allgather_strings(text)[0]
   path = folder / f'{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz'
   found = _read(path, text)
   if parallel.gather_rows(np.array([[found is not None]])).all():
-    parallel.say(f'features of the {description["split"]} images are taken from {path}')
+    parallel.print_once(f'features of the {description["split"]} images are taken from {path}')
     return found
   features, left_out = make()
-  left_out = sorted({name for names in processes.texts_of_all(json.dumps(left_out))
+  left_out = sorted({name for names in processes.allgather_strings(json.dumps(left_out))
                      for name in json.loads(names)})
   if parallel.is_first_process():
     _write(path, text, features, left_out)
@@ -83,7 +83,8 @@ def _read(path: epath.Path, text: str) -> tuple[Features, list[str]] | None:
       return features, arrays['left_out'].tolist()
   # Damage shows as errors of many kinds, those of zipfile and zlib among them.
   except Exception as error:
-    parallel.say(f'WARNING {path} cannot be used ({error}); its features are extracted again.')
+    parallel.print_once(
+        f'WARNING {path} cannot be used ({error}); its features are extracted again.')
     return None
 
 

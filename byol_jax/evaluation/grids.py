@@ -82,12 +82,12 @@ def search(grid: Grid, points: Sequence[Point], train: Callable[..., Any], *,
   done = _finished(grid, points)
   left = [index for index in range(len(points)) if index not in done]
   steps_left = sum(steps[index] for index in left) + steps_after
-  parallel.say(f'{grid.name}: {len(points)} point{"s" * (len(points) > 1)}, '
-               f'{sum(steps) + steps_after} steps in all; {len(done)} of the points are in '
-               f'{grid.path}, {steps_left} steps are left')
+  parallel.print_once(f'{grid.name}: {len(points)} point{"s" * (len(points) > 1)}, '
+                      f'{sum(steps) + steps_after} steps in all; {len(done)} of the points are in '
+                      f'{grid.path}, {steps_left} steps are left')
   best, kept = None, None
   for index in left:
-    timed = None if index != left[0] else lambda each: parallel.say(
+    timed = None if index != left[0] else lambda each: parallel.print_once(
         f'{grid.name}: {1000 * each:.3g} ms per step, about {_duration(each * steps_left)} for '
         f'{steps_left} steps, the passes over the validation images not counted')
     began = time.monotonic()
@@ -101,8 +101,9 @@ def search(grid: Grid, points: Sequence[Point], train: Callable[..., Any], *,
   if chosen is None:
     raise InputError(_diverged(grid, points))
   if keep_weights and best != chosen:
-    parallel.say(f'{grid.name}: the best point was trained before, and its weights are gone; it '
-                 f'is trained once more ({steps[chosen]} steps)')
+    parallel.print_once(
+        f'{grid.name}: the best point was trained before, and its weights are gone; it '
+        f'is trained once more ({steps[chosen]} steps)')
     kept = train(points[chosen], None)[1]
     if kept is None:
       raise InputError(f'{grid.name}: {dict(points[chosen])} has diverged when it was trained '
@@ -122,7 +123,7 @@ def _finished(grid: Grid, points: Sequence[Point]) -> dict[int, Candidate]:
   """The points that stand in the file, by their index, the same on all processes."""
   text = _text(grid) if parallel.is_first_process() else ''
   records = {}
-  for line in processes.texts_of_all(text)[0].splitlines():
+  for line in processes.allgather_strings(text)[0].splitlines():
     # What an interruption has cut off is no record.
     try:
       record = json.loads(line)
@@ -160,8 +161,8 @@ def _say(grid: Grid, index: int, count: int, candidate: Candidate, metric: str) 
   point = ' '.join(f'{key}={value:.4g}' for key, value in candidate.point.items())
   score = ('diverged' if candidate.validation is None
            else f'{metric} {candidate.validation[metric]:.4f}')
-  parallel.say(f'{grid.name}: point {index + 1}/{count}  {point}  {score}  '
-               f'{candidate.seconds:.1f} s')
+  parallel.print_once(f'{grid.name}: point {index + 1}/{count}  {point}  {score}  '
+                      f'{candidate.seconds:.1f} s')
 
 
 def _diverged(grid: Grid, points: Sequence[Point]) -> str:

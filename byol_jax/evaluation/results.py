@@ -149,7 +149,8 @@ def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, 
                                    for name, row in results['encoders'].items()})
   others = (workdir / f'results_{number}.json' for number in itertools.count())
   kept = path.rename(next(other for other in others if not other.exists()))
-  parallel.say(f'The results that were in {workdir} are of other encoders or data: see {kept}')
+  parallel.print_once(
+      f'The results that were in {workdir} are of other encoders or data: see {kept}')
   return dict(results)
 
 

@@ -168,8 +168,8 @@ def _train(images: Images, learning_rates: Sequence[float], num_classes: int, *,
     carry, loss = step_fn(carry, batch)
     if step % -(-max_steps // 10) == 0 or step == max_steps:
       speed = step * batch_size / (time.monotonic() - began)
-      parallel.say(f'linear evaluation: step {step}/{max_steps}  best loss '
-                   f'{float(np.nanmin(parallel.fetch(loss))):.4f}  {speed:.0f} images/s')
+      parallel.print_once(f'linear evaluation: step {step}/{max_steps}  best loss '
+                          f'{float(np.nanmin(parallel.fetch(loss))):.4f}  {speed:.0f} images/s')
   return parallel.fetch(carry[1])
 
 

@@ -119,9 +119,10 @@ def fit(context: FitContext, *, metric: str, l2_values: Sequence[float], toleran
         kind='binary' if features.labels.ndim == 2 else 'multinomial', l2_values=l2_values,
         tolerance=tolerance, max_iterations=max_iterations, dtype=dtype)
 
-  parallel.say(f'linear_transfer: {len(l2_values)} penalties on {len(train.labels)} images, '
-               f'{train.embeddings.shape[1]} features, {num_classes} classes; then the last fit on '
-               f'{len(train.labels) + len(validation.labels)} images')
+  parallel.print_once(
+      f'linear_transfer: {len(l2_values)} penalties on {len(train.labels)} images, '
+      f'{train.embeddings.shape[1]} features, {num_classes} classes; then the last fit on '
+      f'{len(train.labels) + len(validation.labels)} images')
   candidates, before = [], began
   for solution in path(train, l2_values):
     candidates.append(Candidate(
@@ -131,9 +132,10 @@ def fit(context: FitContext, *, metric: str, l2_values: Sequence[float], toleran
     if len(candidates) == 2:
       each = (time.monotonic() - before) / max(1, solution.iterations)
       low, high = (2 * len(l2_values) * usual * each for usual in USUAL_ITERATIONS)
-      parallel.say(f'linear_transfer: {1000 * each:.3g} ms per iteration; all penalties and the '
-                   f'last fit take {low:.1f} to {high:.1f} s with {USUAL_ITERATIONS[0]} to '
-                   f'{USUAL_ITERATIONS[1]} iterations each')
+      parallel.print_once(
+          f'linear_transfer: {1000 * each:.3g} ms per iteration; all penalties and the '
+          f'last fit take {low:.1f} to {high:.1f} s with {USUAL_ITERATIONS[0]} to '
+          f'{USUAL_ITERATIONS[1]} iterations each')
     before = time.monotonic()
   chosen = int(np.argmax([candidate.validation for candidate in candidates]))
   both = Features(*(np.concatenate(arrays) for arrays in zip(train, validation)))

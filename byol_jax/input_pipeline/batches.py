@@ -5,19 +5,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from byol_jax.augment.views import Form
+from byol_jax.augment.views import FORMS, Form
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline.records import Known, Shards
 
 HostBatch = dict[str, np.ndarray]
-PIPELINES = ('memory', 'device', 'tf_data')
+PIPELINES = tuple(FORMS)
 # Called with the ids of images that could not be read; may raise.
 Unreadable = Callable[[Sequence[int]], None]
 
 
 class Batches(Protocol):
-  """What `memory.Split` and `streams.Stream` have in common; `records.Selected` opens them.
+  """What `memory.Split` and `streams.Stream` have in common; a `records.Store` opens them.
 
   num_examples: images over all hosts.
   num_classes: classes in the data set; 0 for unlabelled data.

@@ -36,8 +36,9 @@ def resumed(workdir: epath.Path, files: Files, *, seed: int, action: str
   """
   saved, now = _saved(workdir, action), fingerprint.observe(files)
   if saved is None:
-    parallel.say(f'{workdir} has no {fingerprint.RECORD} that can be read: the files of the data '
-                 'are recorded now, and what has changed before is not noticed')
+    parallel.print_once(
+        f'{workdir} has no {fingerprint.RECORD} that can be read: the files of the data '
+        'are recorded now, and what has changed before is not noticed')
     return fingerprint.with_checksums(now, seed, files.packed), action == 'accept'
   if any(changes := fingerprint.compare(saved, now)):
     if action != 'accept':
@@ -46,13 +47,15 @@ def resumed(workdir: epath.Path, files: Files, *, seed: int, action: str
           f'{changes}. Images that were held out could be trained on. Restore the files, give '
           'another --workdir to start anew, or --config.data.changed_files=accept to go on with '
           'them.')
-    parallel.say(f'data.changed_files=accept: goes on with other files than before: {changes}')
+    parallel.print_once(
+        f'data.changed_files=accept: goes on with other files than before: {changes}')
     return fingerprint.with_checksums(now, seed, files.packed), True
   if saved.paths == now.paths and np.array_equal(saved.times, now.times):
     return None, True
-  parallel.say('the files of the data lie elsewhere than before or have other times; their names '
-               f'and sizes ({counted(len(now.names), "file")}) and the contents of '
-               f'{len(saved.checksums)} of them are the same')
+  parallel.print_once(
+      'the files of the data lie elsewhere than before or have other times; their names '
+      f'and sizes ({counted(len(now.names), "file")}) and the contents of '
+      f'{len(saved.checksums)} of them are the same')
   return (now._replace(checksums=saved.checksums) if saved.checksums else
           fingerprint.with_checksums(now, seed, files.packed)), True
 
@@ -61,8 +64,9 @@ def check_pretrained(pretrained: epath.Path, files: Files, *, action: str) -> No
   """Raises InputError where an evaluation has other files than its encoder was trained on."""
   saved = _saved(pretrained, action)
   if saved is None:
-    parallel.say(f'{pretrained} has no {fingerprint.RECORD} that can be read: whether the data '
-                 'have changed since the pretraining is not noticed')
+    parallel.print_once(
+        f'{pretrained} has no {fingerprint.RECORD} that can be read: whether the data '
+        'have changed since the pretraining is not noticed')
     return
   if any(changes := fingerprint.compare(saved, fingerprint.observe(files))):
     if action != 'accept':
@@ -70,8 +74,9 @@ def check_pretrained(pretrained: epath.Path, files: Files, *, action: str) -> No
           f'The files of the data are not those that the encoder of {pretrained} was trained on: '
           f'{changes}. Images that are held out now could have been trained on. Restore the files, '
           'or give --config.data.changed_files=accept to evaluate with them.')
-    parallel.say(f'data.changed_files=accept: evaluates with other files than the encoder was '
-                 f'trained on: {changes}')
+    parallel.print_once(
+        f'data.changed_files=accept: evaluates with other files than the encoder was '
+        f'trained on: {changes}')
 
 
 def _saved(workdir: epath.Path, action: str) -> fingerprint.Record | None:

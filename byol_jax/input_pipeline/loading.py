@@ -113,7 +113,7 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
 
   Args:
     config: a `data` section of plain dicts and tuples, as in `experiments/configs/default.py`.
-    split: 'train', 'validation' or 'test'.
+    split: 'train', 'validation', 'test' or 'train+validation'.
     purpose: why the split is read, for the workdir's splits_read.jsonl.
     workdir: folder of the run. Gets the rows of a balanced subset, their places in the
       training split, as subset_rows_NAME.txt, one in a line.
@@ -126,7 +126,7 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
     if found.subset and parallel.is_first_process():
       _write_subset(found.subset, workdir)
     if found.summary:
-      parallel.say(f'{split}: {found.summary}')
+      parallel.print_once(f'{split}: {found.summary}')
     if check:
       check(found)
 
@@ -144,7 +144,7 @@ def say_left_out(loaders: Mapping[str, Callable[[], Loader]]) -> None:
   """Prints what files beside the images of each split are not used; at the start and the end."""
   for split, loader in loaders.items():
     if loader().data.left_out:
-      parallel.say(f'{split}: {loader().data.left_out}')
+      parallel.print_once(f'{split}: {loader().data.left_out}')
 
 
 def _write_subset(subset: Subset, workdir: pathlib.Path) -> None:
@@ -227,7 +227,8 @@ def _access_log(workdir: pathlib.Path):
 def reads_of(workdir: pathlib.Path, split: str) -> int:
   """How often a split was read, by all runs in a workdir.
 
-  Counted in the text: the next record follows one that was cut off on the same line.
+  Counted in the text, not by parsing lines: a record that was cut off shares its line with the
+  next one.
   """
   text = (workdir / ACCESS_LOG).read_bytes().decode(errors='replace')
   return text.count(json.dumps(dict(split=split))[1:-1])

@@ -49,7 +49,7 @@ class Split(NamedTuple):
   summary: str = ''
   left_out: str = ''
 
-  # The key of the images in the batches for evaluation.
+  # How batches for evaluation hold their images.
   evaluation_form = views.WHOLE
 
   @property

@@ -1,4 +1,4 @@
-"""The order of the images.
+"""The order of the images in memory; for those on disk see `tf_pipeline.train_records`.
 
 It is defined over a fixed number of virtual shards: shard v holds the ids that are v
 modulo their number. Each shard goes through its images again and again, each time in an

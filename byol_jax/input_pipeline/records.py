@@ -9,8 +9,9 @@ It lists the records of a part, 'train', 'validation' or 'test', in an order tha
 out of 'train'. A missing test part is a `DataError` that names the option to set. The module
 does not hold out, subset, shuffle, shard or decode: `splits` and the stores do that for all sets.
 
-Options come from `config.data.options`. `RANGES` of the module says what they can be
-(`plugins.function`). It names the options of `splits` that its configs have as well
+Options come from `config.data.options`. `OPTIONS` of the module gives their defaults, `RANGES`
+what they can be, and `check_options(**options)` rejects what cannot be together
+(`plugins.function`). `RANGES` names the options of `splits` that its configs have as well
 (`splits.SHARE`, `splits.HELD_OUT`, `splits.SUBSET`), which are not passed to `records`. A module
 raises `DataError` with what is wrong, where, and what to do.
 

@@ -3,15 +3,15 @@
 The options here stand among those of a data set, in `data.options`. Which of them a set has,
 its module says: they are in its `RANGES`.
 
-  validation_share: in [0, 1); ceil(share * N) training images, drawn by a hash of their places,
-    are held out.
-  held_out: 'last' (paper) or 'first' (reference) training images are held out, or 'per_class':
-    as many of each class, drawn by a hash.
-  held_out_images: how many; 10,009 in the paper, 10,000 in the reference.
-  held_out_share: at most this share of them, rounded up; decides for small sets.
-  held_out_per_class: images of each class, with held_out 'per_class'.
-  subset_share: of the training images that are not held out; below 1 a class-balanced subset.
-  subset_seed: draws the subset; the held-out images do not depend on it.
+- `validation_share`: in [0, 1); ceil(share * N) training images, drawn by a hash of their places,
+  are held out.
+- `held_out`: 'last' (paper) or 'first' (reference) training images are held out, or 'per_class':
+  as many of each class, drawn by a hash.
+- `held_out_images`: how many; 10,009 in the paper, 10,000 in the reference.
+- `held_out_share`: at most this share of them, rounded up; decides for small sets.
+- `held_out_per_class`: images of each class, with held_out 'per_class'.
+- `subset_share`: of the training images that are not held out; below 1 a class-balanced subset.
+- `subset_seed`: draws the subset; the held-out images do not depend on it.
 
 Where a set has a part for validation of its own, no image is held out.
 """
@@ -61,7 +61,7 @@ def read(
     in_memory: bool = False,
     workers: int = 0,
 ) -> Batches:
-  """Opens a split of the data set `name` and notes the access: the one reader of the project.
+  """Opens a split of the data set `name` and logs the access; the only function that opens a split.
 
   Args:
     name: a module of `datasets` ('shapes', 'tfds', ...) or a dotted path.

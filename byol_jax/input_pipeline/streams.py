@@ -77,7 +77,7 @@ class Stream(NamedTuple):
   labels: np.ndarray | None = None
   labelled: bool = True
 
-  # The key of the images in the batches for evaluation.
+  # How batches for evaluation hold their images.
   evaluation_form = views.READY
 
   def unreadable(self, sample_id: int) -> str:
@@ -127,8 +127,8 @@ class Stream(NamedTuple):
     """A digest of the files' names, sizes and times, and of which records of them these are."""
     stats = [self.identity, *(f'{path} {_size_and_time(path)}' for path in map(str, self.files))]
     own = hashlib.sha256('\n'.join(stats).encode()).hexdigest()
-    # Those of hosts with files of their own can differ.
-    return ' '.join(sorted({*processes.texts_of_all(own)}))
+    # Hosts with their own copies of the files can have other digests.
+    return ' '.join(sorted({*processes.allgather_strings(own)}))
 
 
 def decoded(store, selected: Selected, shards: Shards, workers: int) -> Split:
@@ -149,11 +149,11 @@ def decoded(store, selected: Selected, shards: Shards, workers: int) -> Split:
 
 
 def _size_and_time(path: str) -> str:
-  """Of a file; 'none' where there is none, which those who read it will say."""
+  """The size and time of a file; 'none' without one, which its readers will report."""
   if files.in_object_store(path):
     stat = epath.Path(path).stat()
     return f'{stat.length} {stat.mtime}'
-  # That of epath knows whole seconds only, and fails where the owner of the file has no name.
+  # epath's stat has whole seconds only, and fails if the owner of the file has no name.
   try:
     stat = os.stat(path)
   except FileNotFoundError:

@@ -16,11 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from byol_jax.input_pipeline import preprocess
+from byol_jax.input_pipeline.batches import HostBatch
 from byol_jax.input_pipeline.memory import Split
 from byol_jax.input_pipeline.records import DataError, Shards, check_labels
 from byol_jax.input_pipeline.streams import Stream
 
-HostBatch = dict[str, np.ndarray]
 Record = dict[str, tf.Tensor]
 Crop = Callable[[tf.Tensor, Record], Record]
 

@@ -1,1 +1,5 @@
-"""Optimizers: one file each, found by name."""
+"""Optimizers: one file each, found by name.
+
+`build(**options)` returns an optax transformation that ends before the learning rate, which
+`train_step.apply_momentum` applies.
+"""

@@ -136,7 +136,7 @@ def _read(folder: pathlib.Path, name: str) -> Run:
     else:
       evaluations.append((path.parent, found))
   steps = checkpoint.steps(folder)
-  damaged = {step: what for step in steps if (what := checkpoint.damage(folder, step))}
+  damaged = {step: what for step in steps if (what := checkpoint.verify(folder, step))}
   return Run(name, folder, config.get('config', {}), config.get('resolved', {}),
              metric_log.read(folder), steps, damaged, evaluations, failure, problems)
 

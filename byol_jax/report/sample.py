@@ -25,7 +25,7 @@ def draw(run: Run, count: int) -> pictures.Sample:
     InputError: there is no valid checkpoint, or the data cannot be read.
     OSError: the data or the workdir cannot be read or written.
   """
-  step = checkpoint.newest_sound(run.folder, ('online', 'state'))
+  step = checkpoint.latest_valid_step(run.folder, ('online', 'state'))
   encoder = load_encoder(run.folder, step)
   loader = loading.load(plain(run.config['data']), 'validation', purpose='report',
                         workdir=run.folder)

@@ -110,7 +110,7 @@ def _there(path: str) -> str:
     InputError: there is no such file.
   """
   file, colon, argument = path.partition(':')
-  for folder in (pathlib.Path(), pathlib.Path(__file__).parents[1]):
+  for folder in (pathlib.Path(), pathlib.Path(__file__).parents[2]):
     if (folder / file).is_file():
       return f'{folder / file}{colon}{argument}'
   raise InputError(f'evals.afterwards names {path}, but there is no such file.')

@@ -36,7 +36,8 @@ LAST_LINES = 5
 # The code of a process that checks for the devices of the runs.
 LOOK = """
 import sys
-from byol_jax import devices, errors
+from byol_jax import errors
+from byol_jax.distributed import devices
 try:
   devices.check_platforms()
 except errors.InputError as error:

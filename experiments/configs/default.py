@@ -72,7 +72,7 @@ def arguments(text: str, **defaults):
 def _data() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
       dataset='shapes',  # a module of byol_jax/datasets or a dotted path
-      options=ml_collections.ConfigDict(dict(), convert_dict=True),  # of its load function
+      options=ml_collections.ConfigDict(dict(), convert_dict=True),  # its OPTIONS
       # 'memory': images of one size are held in host memory as uint8 and cropped on the
       # device. 'device': they are held on each device, which is sent only image indices.
       # 'tf_data': tf.data reads, decodes and crops on the host; 'memory', 'device' or 'tf_data'

@@ -34,7 +34,7 @@ def verify(folder: str) -> None:
   steps = checkpoint.steps(folder)
   if not steps:
     raise InputError(f'No checkpoint in {folder}.')
-  damaged = {step: what for step in steps if (what := checkpoint.damage(folder, step))}
+  damaged = {step: what for step in steps if (what := checkpoint.verify(folder, step))}
   for step in steps:
     print(f'step {step}: {damaged.get(step, "valid")}')
   if damaged:

@@ -16,8 +16,7 @@ import jinja2
 import ml_collections
 import numpy as np
 
-from byol_jax import build, checkpoint, files, train
-from byol_jax import train_step as byol
+from byol_jax import build, checkpoint, files, train, train_step
 from byol_jax.config import plain
 from byol_jax.distributed import devices, parallel
 from byol_jax.errors import InputError
@@ -49,14 +48,14 @@ class Trace(NamedTuple):
   class_names: class names of the data set.
   """
 
-  state: byol.TrainState
+  state: train_step.TrainState
   batch: Mapping[str, np.ndarray]
   views: Sequence[np.ndarray]
   online: Sequence[Any]
   target: Sequence[Any]
   losses: np.ndarray
-  gradients: byol.Params
-  new_state: byol.TrainState
+  gradients: train_step.Params
+  new_state: train_step.TrainState
   scalars: Mapping[str, np.ndarray]
   class_names: tuple[str, ...]
 
@@ -79,7 +78,7 @@ def trace(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, step: 
   loader = loading.load(plain(config.data), 'train', purpose='walk-through', workdir=workdir)
   recipe = build.build_recipe(config, build.resolve(config, loader.data))
   state, _ = checkpoint.restore(workdir, jax.eval_shape(
-      lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe),
+      lambda key: train_step.init_state(key, jnp.zeros((2, size, size, 3)), recipe),
       jax.random.key(0)), step)
   policies = config.view1.to_dict(), config.view2.to_dict()
   batch = next(loader.train_batches(policies, seed=config.seed, first_step=step,
@@ -91,8 +90,8 @@ def trace(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, step: 
         [recipe.model.apply(params, batch_norm, view, True)[0] for view in views]
         for params, batch_norm in ((state.online_params, state.online_state),
                                    (state.target_params, state.target_state)))
-    gradients, *_ = byol.compute_gradients(state, batch, recipe)
-    new_state, scalars = byol.train_step(state, batch, recipe)
+    gradients, *_ = train_step.compute_gradients(state, batch, recipe)
+    new_state, scalars = train_step.train_step(state, batch, recipe)
     return (views, online, target, recipe.objective(online, target), gradients, new_state,
             scalars)
 

@@ -158,7 +158,7 @@ def test_one_process_is_a_job_of_its_own(capsys):
   rows = np.arange(6).reshape(3, 2)
   assert parallel.gather_rows(rows) is rows and parallel.from_first_process(7) == 7
   parallel.barrier('nobody else')
-  parallel.say('a line')
+  parallel.print_once('a line')
   assert capsys.readouterr().out == 'a line\n'
 
 

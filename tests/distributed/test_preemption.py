@@ -91,8 +91,8 @@ def test_signals_that_come_together_and_hang_ups_are_one_request(monkeypatch, ca
 def test_a_line_that_nobody_reads_is_a_request_to_stop():
   process = start('with preemption.listening() as asked:\n'
                   '  print("ready", flush=True)\n'
-                  '  while not asked(): preemption.say("a line")\n'
-                  '  preemption.say("another")\n  print(asked(), file=sys.stderr)')
+                  '  while not asked(): preemption.print_line("a line")\n'
+                  '  preemption.print_line("another")\n  print(asked(), file=sys.stderr)')
   process.stdout.close()
   assert process.stderr.read() == '1\n' and process.wait() == 0
 

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from byol_jax import checkpoint, evaluate, train
-from byol_jax import train_step as byol
+from byol_jax import checkpoint, evaluate, train, train_step
 from byol_jax.config import plugin_options
 from byol_jax.errors import InputError
 from byol_jax.input_pipeline import fingerprint, loading
@@ -68,7 +67,7 @@ def folder(begun):
 def workdir(begun, tmp_path, monkeypatch):
   """A copy of the run's workdir, where what comes after the checks of a resume is left out."""
   state = lambda step: types.SimpleNamespace(step=step)
-  monkeypatch.setattr(byol, 'init_state', lambda *_: state(0))
+  monkeypatch.setattr(train_step, 'init_state', lambda *_: state(0))
   monkeypatch.setattr(jax, 'jit', lambda function: function)
   monkeypatch.setattr(jax, 'eval_shape', lambda *_: None)
   monkeypatch.setattr(checkpoint, 'restore', lambda workdir, like, step: [state(step)])

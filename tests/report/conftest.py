@@ -27,7 +27,7 @@ def make_run(tmp_path, monkeypatch):
 
   Its checkpoints are empty folders, which are taken for sound.
   """
-  monkeypatch.setattr(checkpoint, 'damage', lambda *_: '')
+  monkeypatch.setattr(checkpoint, 'verify', lambda *_: '')
   def make(name, logged=None, *, finished=True, **overrides):
     folder = tmp_path / name
     (folder / 'checkpoints').mkdir(parents=True)

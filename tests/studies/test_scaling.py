@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from experiments import scaling
-from byol_jax import train_step as byol
+from byol_jax import train_step
 from byol_jax.config import plugin_options
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
@@ -64,7 +64,7 @@ def test_all_reduces_of_the_formulas_are_those_of_the_step():
   state = initial_state(recipe)
   # Augmentation reduces nothing, and is slow to trace.
   recipe = recipe._replace(views=lambda batch: 2 * (batch['images'][:, :16, :16] / 255,))
-  step = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), jax.devices())
+  step = parallel.jit_step(functools.partial(train_step.train_step, recipe=recipe), jax.devices())
   traced = step.trace(*parallel.abstract_inputs(state, make_batch(0), jax.devices()))
   reduced = []
   for found in re.finditer(r'stablehlo\.all_reduce.*?\}\) : \((.*?)\) ->',

@@ -281,7 +281,7 @@ def test_configs_of_the_clone_are_found_from_any_folder(tmp_path, monkeypatch):
   found, *_ = points(tmp_path, evals__afterwards=('own.py:x', f'{LINEAR}:cifar10'))
   assert [stage.arguments[2] for stage in found.stages[1:]] == [
       '--config=own.py:x', f'--config={pathlib.Path(__file__).parents[2] / LINEAR}:cifar10']
-  with pytest.raises(InputError, match='evals.afterwards names none.py, and there is no such file'):
+  with pytest.raises(InputError, match='evals.afterwards names none.py, but there is no such file'):
     points(tmp_path, evals__afterwards=('none.py',))
 
 

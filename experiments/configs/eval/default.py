@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
           # '': the data that the encoder was pretrained on;
           # a module of byol_jax/datasets or a dotted path or ''
           dataset='',
-          options=dict(),  # of its load function
+          options=dict(),  # its OPTIONS
           pipeline='',  # 'memory', 'device', 'tf_data' or ''
           virtual_shards=0,  # a whole number of 0 or more
           workers=0,  # a whole number of 0 or more

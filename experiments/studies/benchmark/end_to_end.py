@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from byol_jax import build
-from byol_jax import train_step as byol
+from byol_jax import build, train_step
 from byol_jax.config import plain
 from byol_jax.distributed import loops, parallel
 from byol_jax.input_pipeline import loading, prefetch
@@ -30,8 +29,8 @@ def cases(config: ml_collections.ConfigDict, workdir) -> list[timing.Case]:
   devices, size = jax.local_devices(), config.data.image_size
   each, batch_size = config.train.steps_per_dispatch, config.train.batch_size
   step = parallel.pmap_step(functools.partial(
-      loops.over_steps, functools.partial(byol.train_step, recipe=recipe)), devices)
-  init = jax.jit(lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe))
+      loops.over_steps, functools.partial(train_step.train_step, recipe=recipe)), devices)
+  init = jax.jit(lambda key: train_step.init_state(key, jnp.zeros((2, size, size, 3)), recipe))
   batches = prefetch.to_devices(loader.train_batches(
       (config.view1.to_dict(), config.view2.to_dict()), seed=config.seed, batch_size=batch_size,
       first_step=0, last_step=10 ** 9, rows_only=True),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
-from byol_jax import train_step as byol
+from byol_jax import train_step
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from experiments.studies.benchmark import step as step_benchmark
@@ -44,7 +44,8 @@ def costs(config: ml_collections.ConfigDict, trace: pathlib.Path) -> list[Cost]:
   devices = jax.local_devices()
   recipe, state, batch = step_benchmark.inputs(config, devices)
   compiled = parallel.jit_step(
-      functools.partial(byol.train_step, recipe=recipe), devices).lower(state, batch).compile()
+      functools.partial(train_step.train_step, recipe=recipe), devices
+  ).lower(state, batch).compile()
   state, _ = compiled(state, batch)
   jax.block_until_ready(state)
   with jax.profiler.trace(str(trace)):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from byol_jax import train_step as byol
+from byol_jax import train_step
 from byol_jax.distributed import parallel
 from byol_jax.encoders import convolution
 from experiments.studies.benchmark import random_data, timing
@@ -40,7 +40,7 @@ def inputs(config: ml_collections.ConfigDict, devices):
     # Full learning rate from the first step, so that the loss visibly falls.
     config.train.warmup_epochs = 0.
   recipe, size = shapes.recipe(config, EXAMPLES, CLASSES), config.data.image_size
-  state = jax.jit(lambda key: byol.init_state(key, jnp.zeros((2, size, size, 3)), recipe))(
+  state = jax.jit(lambda key: train_step.init_state(key, jnp.zeros((2, size, size, 3)), recipe))(
       jax.random.key(config.seed))
   batch = random_data.batch(config.train.batch_size, size, CLASSES,
                             whole=config.data.pipeline != 'tf_data')
@@ -68,10 +68,11 @@ def _views(views, batch, batch_size: int) -> timing.Case:
   return timing.Case('views', run)
 
 
-def _step(recipe: byol.Recipe, state, batch, devices, images: int, work: float) -> timing.Case:
+def _step(recipe: train_step.Recipe, state, batch, devices, images: int, work: float
+          ) -> timing.Case:
   """The case of the step; `work` is the number of operations per image."""
   held = [state]
-  step = parallel.pmap_step(functools.partial(byol.train_step, recipe=recipe), devices)
+  step = parallel.pmap_step(functools.partial(train_step.train_step, recipe=recipe), devices)
   facts, losses = {}, []
   started = time.perf_counter()
   held[0], scalars = step(held[0], batch)
@@ -97,7 +98,7 @@ def _step(recipe: byol.Recipe, state, batch, devices, images: int, work: float) 
                      facts=known)
 
 
-def operations(recipe: byol.Recipe, size: int) -> float:
+def operations(recipe: train_step.Recipe, size: int) -> float:
   """Floating-point operations of the networks in a step, per image.
 
   Each view goes forward through both networks, and backward through the online network, which

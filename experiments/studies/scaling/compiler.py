@@ -15,7 +15,7 @@ import jax
 from jax.experimental import topologies
 import ml_collections
 
-from byol_jax import train_step as byol
+from byol_jax import train_step
 from byol_jax.distributed import parallel
 from byol_jax.errors import InputError
 from experiments.studies.scaling import shapes
@@ -59,7 +59,7 @@ def costs(config: ml_collections.ConfigDict, topology: str, batch_per_core: int,
   """
   size, cores = config.data.image_size, devices(topology)
   recipe = shapes.recipe(config, num_examples, num_classes)
-  step = parallel.jit_step(functools.partial(byol.train_step, recipe=recipe), cores)
+  step = parallel.jit_step(functools.partial(train_step.train_step, recipe=recipe), cores)
   inputs = parallel.abstract_inputs(
       shapes.state(recipe, size), shapes.batch(batch_per_core * len(cores), size), cores)
   options = config.model.encoder_options
