@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import jmp
 
 from byol_jax import plugins, ranges
-from byol_jax.augment import ops
 from byol_jax.encoders import normalization as norms
 from byol_jax.encoders.convolution import Conv2D
 from byol_jax.errors import InputError
@@ -114,11 +113,11 @@ def build(
   """
   check(projector, predictor, small_predictor, compute_dtype)
   batch_norm = norms.make(normalization, decay=batch_norm_decay, epsilon=batch_norm_epsilon)
+  make_encoder = plugins.function('encoders', encoder, 'build', encoder_options)
 
   def embed(images, is_training):
-    images = ops.normalize(images, image_mean, image_std)
-    return plugins.function('encoders', encoder, 'build', encoder_options)(
-        batch_norm=batch_norm, **encoder_options)(images, is_training)
+    images = normalize(images, image_mean, image_std)
+    return make_encoder(batch_norm=batch_norm, **encoder_options)(images, is_training)
 
   def forward(images, is_training, small=False):
     embedding = embed(images, is_training)
@@ -140,6 +139,11 @@ def build(
       encode=lambda params, state, images: encoder_alone.apply(params, state, images, False)[0],
       encode_in_training=lambda params, state, images: encoder_alone.apply(
           params, state, images, True))
+
+
+def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+  """(images - mean) / std per channel, [..., 3]."""
+  return (images - jnp.array(mean, images.dtype)) / jnp.array(std, images.dtype)
 
 
 def check(projector: tuple[int, ...], predictor: tuple[int, ...],

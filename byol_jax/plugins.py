@@ -129,7 +129,8 @@ def _check_names(kind: str, name: str, found: Callable[..., Any], options: Mappi
     raise InputError(f'Wrong options for {name!r} ({kind}): '
                      + '; '.join(f'{what} {", ".join(names)}' for what, names in
                                  (('it does not know', unknown), ('it misses', missing)) if names)
-                     + '.')
+                     + '.' + (' A config file sets all of them with '
+                              f'plugin_options({kind!r}, {name!r}).' if missing else ''))
 
 
 def constant(kind: str, name: str, constant_name: str) -> Any:

@@ -53,7 +53,8 @@ class Number(NamedTuple):
 
   def note(self, value: Any) -> str:
     """A note that a whole number is too large for its type, which `str` does not say."""
-    too_large = self.whole and isinstance(value, int) and value > self.high
+    too_large = (self.whole and isinstance(value, int) and value > self.high
+                 and self.high in (LARGEST, LARGEST_64_BITS))
     return f', at most {self.high}' if too_large else ''
 
   def bounds(self) -> str:

@@ -110,7 +110,9 @@ def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ..
     target1, target_state = network(state.target_params, state.target_state, view1, True)
     target2, target_state = network(state.target_params, target_state, view2, True)
   target = jax.lax.stop_gradient((target1, target2))
-  byol_loss = jnp.mean(recipe.objective((online1, online2), target))
+  losses = recipe.objective((online1, online2), target)
+  chex.assert_shape(losses, view1.shape[:1])
+  byol_loss = jnp.mean(losses)
   loss, scalars = with_classifier(byol_loss, online1, labels)
   return loss, (online_state, target_state, scalars)
 

@@ -1,6 +1,6 @@
 """Writes the results of a sweep over a table of the paper, next to the published numbers.
 
-  python -m experiments.ablations --config=experiments/configs/ablations/table_5a.py:demo \
+  python -m experiments.ablations --config=experiments/configs/ablations/table_5a.py:demo \\
       --workdir=DIR [--output=FILE.md] [--config.train.epochs=3 ...]
 
 Give the same config, overrides and workdir as for the sweep. The numbers of the page are saved in

@@ -1,6 +1,6 @@
 """Times the parts of a run on this machine.
 
-  python -m experiments.benchmark {input,augment,step,dispatch,end_to_end,eval,retrieval} \
+  python -m experiments.benchmark {input,augment,step,dispatch,end_to_end,eval,retrieval} \\
       --config=CONFIG [--json] [--repeats=5] [--trace=DIR] [--config.train.batch_size=64]
   python -m experiments.benchmark profile --config=CONFIG --trace=DIR
 

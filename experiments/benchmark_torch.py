@@ -1,6 +1,6 @@
 """Times a plain PyTorch step of BYOL, to compare with `experiments.benchmark step`.
 
-  python -m experiments.benchmark_torch --depth=50 --image_size=224 --batch_size=256 \
+  python -m experiments.benchmark_torch --depth=50 --image_size=224 --batch_size=256 \\
       --dtype=bfloat16 [--stem=small] [--repeats=5] [--nocompile] [--notf32] [--device=cuda]
 
 The networks, the loss, LARS and the moving average are those of the paper, in the usual style

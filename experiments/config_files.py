@@ -133,6 +133,11 @@ def check_types(path: str, config: ml_collections.ConfigDict, arguments: list[st
       alone = flags.FlagValues()
       config_flags.DEFINE_config_file('config', flag_values=alone, sys_argv=command)
       alone(command, known_only=True)
+    except KeyError as error:
+      if not key.startswith('evaluators.'):
+        raise
+      raise InputError(f'--config.{key} cannot be set on the command line: a name with dots is not '
+                       'a path of keys. Set the option in a config file.') from error
     except (flags.Error, TypeError, ValueError, OverflowError) as error:
       said = repr(value) if equals else ' '.join(map(repr, given[1:])) or 'without a value'
       raise InputError(f'--config.{key} is {said}; it can be '

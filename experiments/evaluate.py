@@ -1,6 +1,6 @@
 """Evaluates encoders, frozen or fine-tuned; prints a table, writes results.json and results.md.
 
-  python -m experiments.evaluate --config=experiments/configs/eval/linear_features.py \
+  python -m experiments.evaluate --config=experiments/configs/eval/linear_features.py \\
       --checkpoint=DIR --workdir=DIR2
 """
 

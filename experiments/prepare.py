@@ -1,6 +1,6 @@
 """Copies a prepared TFDS set with smaller images, which are faster to read and decode.
 
-  python -m experiments.prepare --input=DATA/imagenet2012/5.1.0 \
+  python -m experiments.prepare --input=DATA/imagenet2012/5.1.0 \\
       --output=SMALL/imagenet2012/5.1.0 [--short_side=256] [--quality=95]
 
 Afterwards: --config.data.options.data_dir=SMALL. Crops of less than the whole image are cut

@@ -1,6 +1,6 @@
 """Pretrains with BYOL; run it again with the same flags to resume.
 
-  python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=DIR \
+  python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=DIR \\
       [--config.train.batch_size=128 ...]
 """
 

@@ -2,7 +2,7 @@
 
   python -m experiments.scaling [--output=docs/measurements/scaling.md]
   python -m experiments.scaling --measure --data_dir=DATA
-  JAX_PLATFORMS=cpu python -m experiments.scaling --compile=v3:16x16 --batch_per_core=8 \
+  JAX_PLATFORMS=cpu python -m experiments.scaling --compile=v3:16x16 --batch_per_core=8 \\
       [--depth=50] [--width=1.0] [--dtype=float32]
 
 Results that cannot be recomputed here are saved in `scaling.json` beside the page. --measure

@@ -1,6 +1,6 @@
 """Runs the points of a config's get_hyper; run it again to resume and skip finished points.
 
-  python -m experiments.sweep --config=experiments/configs/demo_sweep.py --workdir=DIR \
+  python -m experiments.sweep --config=experiments/configs/demo_sweep.py --workdir=DIR \\
       [--parallel=2] [--config.train.epochs=3 ...]
   ... --status      prints the table and runs nothing
   ... --print       prints a command for each point that is not done
@@ -57,7 +57,7 @@ def main() -> None:
   else:
     failed = runner.run(found, slots=devices.divided(arguments.parallel), progress=write)
     print(tables.markdown(tables.sweep(write())))
-    print(f'Table: {place}.csv, {table}.json')
+    print(f'Table: {place}.csv, {place}.json')
     if failed:
       sys.exit(f'error: {len(failed)} of {sweep.counted(found)} failed: '
                + ', '.join(point.digest for point in failed))

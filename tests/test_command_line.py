@@ -79,7 +79,7 @@ def test_devices_that_are_not_there_are_one_line(tmp_path):
              CUDA_VISIBLE_DEVICES='') == (
       1, '', 'error: JAX_PLATFORMS is cuda, and JAX finds no cuda device here. '
       'CUDA_VISIBLE_DEVICES is empty, which hides every GPU: unset it. Install its part of JAX '
-      '(pip install byol_jax[cuda12]), or unset JAX_PLATFORMS to take what there is.\n')
+      '(pip install -e .[cuda12]), or unset JAX_PLATFORMS to take what there is.\n')
 
 
 @pytest.mark.parametrize('name, value, said', [

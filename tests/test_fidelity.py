@@ -29,6 +29,7 @@ GOLDENS = pathlib.Path(os.environ.get('BYOL_JAX_GOLDENS')
                        or pathlib.Path(__file__).parent / 'data' / 'goldens')
 PRESETS = dict(epochs40=(40, .45, .97), epochs100=(100, .45, .99), epochs300=(300, .3, .99),
                epochs1000=(1000, .2, .996))
+IMAGENET_MEAN, IMAGENET_STD = (.485, .456, .406), (.229, .224, .225)
 IMAGENET_TRAIN = 1_281_167
 
 
@@ -109,7 +110,8 @@ def operation(key):
         float(parameters[1].removeprefix('kernel')))
   if parameters:
     return lambda image: jnp.clip(OPERATIONS[name](image, float(parameters[0])), 0, 1)
-  return dict(grayscale=on_planes(ops.grayscale), normalize=ops.normalize)[name]
+  return dict(grayscale=on_planes(ops.grayscale), normalize=lambda images: model.normalize(
+      images, IMAGENET_MEAN, IMAGENET_STD))[name]
 
 
 def test_augmentation_operations():
@@ -161,7 +163,7 @@ def golden_recipe(config, batch_size, dtype):
       num_classes=config['num_classes'],
       batch_norm_decay=network['bn_config']['decay_rate'],
       batch_norm_epsilon=network['bn_config']['eps'],
-      compute_dtype=dtype, image_mean=ops.IMAGENET_MEAN, image_std=ops.IMAGENET_STD)
+      compute_dtype=dtype, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
   return train_step.Recipe(
       networks, lambda batch: (batch['view1'], batch['view2']), objective.loss,
       train_step.loss_fn, lars.build(**optimizer),

@@ -21,6 +21,10 @@ NEVER = dict(evaluation={'evaluators', 'report'}, sweep={'report'}, files={'dist
              input_pipeline={'datasets', 'evaluation', 'config', 'build'},
              datasets={'evaluation', 'config', 'build'}, plots={'evaluation', 'report', 'train'})
 FILES = sorted((ROOT / 'byol_jax').rglob('*.py'))
+SOURCES = FILES + sorted((ROOT / 'experiments').rglob('*.py'))
+# Parsed before any test has run: if the garbage collector reports a lost asyncio task meanwhile,
+# whose traceback is parsed too, Python 3.11 fails with an AST recursion depth mismatch.
+TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 
 
 def unit(path):
@@ -31,7 +35,7 @@ def unit(path):
 
 def imports(path):
   """Dotted names of everything that a file imports, within functions too."""
-  for node in ast.walk(ast.parse(path.read_text())):
+  for node in ast.walk(TREES[path]):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -95,20 +99,20 @@ def test_files_and_functions_stay_small():
   for path in FILES:
     text = path.read_text()
     assert text.count('\n') <= 320, path
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(TREES[path]):
       if isinstance(node, ast.FunctionDef):
         docstring = ast.get_docstring(node, clean=False) or ''
         size = node.end_lineno - node.lineno - docstring.count('\n')
         assert size <= 45, f'{path}: {node.name} has {size} lines'
 
 
-@pytest.mark.parametrize('path', FILES + sorted((ROOT / 'experiments').rglob('*.py')),
+@pytest.mark.parametrize('path', SOURCES,
                          ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_take_their_places_in_one_module_only(path):
   """Writers with temporary names of their own met each other; `files` gives each its own."""
   if path == ROOT / 'byol_jax' / 'files.py':
     return
-  for node in ast.walk(ast.parse(path.read_text())):
+  for node in ast.walk(TREES[path]):
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
       temporary = '.partial' in node.value and node.value != 'functools.partial'
       assert not temporary, f'{path}, line {node.lineno}: use files.atomic_write'

@@ -11,7 +11,6 @@ import optax
 import pytest
 
 from byol_jax import model, schedules, train_step
-from byol_jax.augment import ops
 from byol_jax.augment.views import WHOLE, random_views
 from byol_jax.distributed import parallel
 from byol_jax.input_pipeline.order import part_order
@@ -37,8 +36,8 @@ def make_recipe(compute_dtype='float32', num_classes=CLASSES, target='moving_ave
   networks = model.build(
       encoder='resnet', encoder_options=options, projector=(32, 16), predictor=predictor,
       num_classes=num_classes, batch_norm_decay=.9, batch_norm_epsilon=1e-5,
-      compute_dtype=compute_dtype, image_mean=ops.IMAGENET_MEAN,
-      image_std=ops.IMAGENET_STD, **networks_options)
+      compute_dtype=compute_dtype, image_mean=(.485, .456, .406),
+      image_std=(.229, .224, .225), **networks_options)
   dtype = jnp.promote_types(jnp.dtype(compute_dtype), jnp.float32)
   small = [dict(config.view1.to_dict(), image_size=8)] * small_views
   views = functools.partial(
@@ -358,9 +357,9 @@ def test_the_variant_of_the_papers_choices_is_the_papers_loss(labelled):
   recipe = make_recipe(num_classes=CLASSES if labelled else 0)
   state, batch = initial_state(recipe), make_batch(0, labelled)
   variant_loss = functools.partial(variants.loss_fn, target_of=targets.moving_average)
-  step = lambda loss: mapped_step(recipe._replace(loss=loss), jax.devices()[:1])(
-      parallel.replicate(state, jax.devices()[:1]),
-      parallel.shard_batch(batch, jax.devices()[:1]))
+  devices = tuple(jax.devices()[:1])
+  step = lambda loss: mapped_step(recipe._replace(loss=loss), devices)(
+      parallel.replicate(state, devices), parallel.shard_batch(batch, devices))
   chex.assert_trees_all_equal(step(train_step.loss_fn), step(variant_loss))
 
 
@@ -423,6 +422,17 @@ def test_a_small_view_alone_is_half_of_the_loss():
   expected, actual = parallel.pmap_evaluation(losses, device)(
       initial_state(recipe), parallel.shard_batch(make_batch(0, labelled=False), device))
   np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('small_views', [0, 1])
+def test_an_objective_gives_the_loss_of_every_image(small_views):
+  recipe = make_recipe(small_views=small_views)._replace(
+      objective=lambda online, target: jnp.sum(objective.loss(online, target)))
+  state = initial_state(recipe)
+  step = jax.vmap(lambda batch: train_step.compute_gradients(state, batch, recipe),
+                  axis_name=parallel.AXIS)
+  with pytest.raises(AssertionError, match='shape'):
+    jax.eval_shape(step, jax.tree.map(lambda x: x[None], make_batch(0)))
 
 
 @pytest.mark.parametrize('tau, expected', [(1., 'target'), (0., 'online')])

@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.2989, 0.5870, 0.1140)
 Planes = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -109,11 +107,6 @@ def gaussian_blur(image: Planes, sigma: jax.Array, kernel_size: float) -> Planes
 def solarize(image: Planes, threshold: float) -> Planes:
   """Inverts the values at or above the threshold."""
   return tuple(jnp.where(plane < threshold, plane, 1. - plane) for plane in image)
-
-
-def normalize(images: jax.Array, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> jax.Array:
-  """(images - mean) / std per channel, [..., 3]."""
-  return (images - jnp.array(mean, images.dtype)) / jnp.array(std, images.dtype)
 
 
 def clipped(image: Planes) -> Planes:

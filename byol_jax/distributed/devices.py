@@ -30,7 +30,7 @@ def check_platforms() -> None:
           str(error) and 'Unknown backend' not in str(error)) else ''
       hidden = (' CUDA_VISIBLE_DEVICES is empty, which hides every GPU: unset it.'
                 if extra == 'cuda12' and os.environ.get('CUDA_VISIBLE_DEVICES') == '' else '')
-      install = f'Install its part of JAX (pip install byol_jax[{extra}]), or unset' if extra else (
+      install = f'Install its part of JAX (pip install -e .[{extra}]), or unset' if extra else (
           'Unset')
       raise InputError(f'JAX_PLATFORMS is {jax.config.jax_platforms}, and JAX finds no {name} '
                        f'device here{cause}.{hidden} {install} JAX_PLATFORMS to take what there '

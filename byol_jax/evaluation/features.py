@@ -28,7 +28,7 @@ def extract(encode: Encode, variables: chex.ArrayTree, batches: Iterable[Batch],
       batch holds images in one of the forms of `augment.views`; an image's embedding must
       not depend on the other images of its batch.
     variables: the parameters and state of the encoder, not replicated.
-    batches: of `input_pipeline.evaluation_batches`: `sample_id`, pixels and, if
+    batches: of `Batches.evaluation_batches`: `sample_id`, pixels and, if
       there are any, `labels`; at most `batch_size` images each.
     batch_size: images in one step over all devices; rounded up to a multiple
       of the number of devices.

@@ -8,8 +8,6 @@ from byol_jax.errors import InputError, counted
 from byol_jax.input_pipeline import fingerprint
 from byol_jax.input_pipeline.records import Files
 
-ACTIONS = ('stop', 'accept')
-
 
 def begin(workdir: epath.Path, files: Files, seed: int) -> None:
   """Keeps the files of a run that begins."""

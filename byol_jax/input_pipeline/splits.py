@@ -126,6 +126,8 @@ def select(name: str, split: str, options: Mapping[str, Any]) -> Selected:
   where = f'Data set {name!r}, split {split!r}'
   listed = functools.cache(lambda part: _matching(where, records(part, **own)))
   if split == 'test':
+    if listed('test') is None:
+      raise DataError(f'{where}: there is no test part.')
     return _selected(where, (listed('test'), _taking_part(listed('test'))))
   apart = listed('validation')
   if split == 'validation' and apart is not None:
@@ -137,9 +139,10 @@ def select(name: str, split: str, options: Mapping[str, Any]) -> Selected:
       train.num_classes, choice.get('subset_share', 1.), choice.get('subset_seed', 0),
       train.class_names)
   if not len(rows):
-    given = ', '.join(f'{key} {value!r}' for key, value in choice.items() if key not in SUBSET)
-    raise DataError(f'{train.where}: the {split} split is empty with {train.store.count} images'
-                    f'{given and f" and data.options.{given}"}.')
+    given = ', '.join(f'data.options.{key} {value!r}' for key, value in choice.items()
+                      if key not in SUBSET)
+    raise DataError(f'{train.where}: the {split} split is empty with {train.store.count} images '
+                    f'and {given or "no option that holds images out; see docs/extending.md"}.')
   more = [(apart, _not_trained_on(apart, listed))] if apart and split == TOGETHER else []
   found = _selected(where, (train, rows), *more)
   # Files beside the training images are said with these, once.

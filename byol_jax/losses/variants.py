@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -46,7 +47,9 @@ def loss_fn(online_params: Params, state: TrainState, views: tuple[jax.Array, ..
   online2, online_state = recipe.model.apply(online_params, online_state, large[1], True)
   online = online1, online2
   target, target_state = target_of(online, online_state, large, state, recipe)
-  byol_loss = jnp.mean(recipe.objective(online, target))
+  losses = recipe.objective(online, target)
+  chex.assert_shape(losses, large[0].shape[:1])
+  byol_loss = jnp.mean(losses)
   if small:
     byol_loss = multi_crop.with_small_views(
         byol_loss, small, target, online_params, online_state, recipe)

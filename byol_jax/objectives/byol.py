@@ -4,7 +4,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
+OPTIONS = {}
 RANGES = {}
+
 
 def l2_normalize(vectors: jax.Array, epsilon: float = 1e-12) -> jax.Array:
   """v / |v| along the last axis [..., D]; a zero vector stays zero.

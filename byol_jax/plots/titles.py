@@ -23,11 +23,24 @@ def check(evaluator: str) -> None:
 
 
 def check_scores(evaluator: str, row: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
-  """Raises InputError if the scores, with the values of `describe` in `row`, lack the main one."""
+  """Checks what an evaluator returned.
+
+  Args:
+    evaluator: name of the evaluator.
+    row: the scores with the values of `describe`.
+    scores: what `evaluate` returned.
+
+  Raises:
+    InputError: the main metric is missing, or a metric is not a fraction in [0, 1].
+  """
   if not main_metrics(evaluator, row):
     raise InputError(f'Evaluator {evaluator!r} returned no {main_metric(evaluator, row)!r}, its '
                      f'MAIN_METRIC, but {", ".join(scores) or "nothing"}; correct its evaluate or '
                      'the constant.')
+  for metric in metrics(evaluator, scores):
+    if not 0 <= scores[metric] <= 1:
+      raise InputError(f'Evaluator {evaluator!r} returned {metric} {scores[metric]}; metrics are '
+                       'fractions in [0, 1].')
 
 
 def metrics(evaluator: str, scores: Mapping[str, Any]) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
   python -m experiments.inspect --checkpoint=DIR [--step=N]
   python -m experiments.inspect --checkpoint=DIR --verify   checks every checkpoint
-
-This is a folder without __init__.py, because a module `inspect` would hide Python's own from
-scripts that are run in the folder above.
 """
+
+# This is a folder without __init__.py, because a module `inspect` would hide Python's own from
+# scripts that are run in the folder above.
 
 import json
 import sys

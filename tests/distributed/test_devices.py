@@ -34,9 +34,9 @@ def test_a_tpu_is_not_divided(monkeypatch):
 
 @pytest.mark.parametrize('asked, message', [
     ('cuda,cpu', 'JAX_PLATFORMS is cuda,cpu, and JAX finds no cuda device here. Install its part '
-     'of JAX (pip install byol_jax[cuda12]), or unset JAX_PLATFORMS to take what there is.'),
-    ('gpu', 'finds no gpu device here. Install its part of JAX (pip install byol_jax[cuda12]), or'),
-    ('tpu', 'finds no tpu device here. Install its part of JAX (pip install byol_jax[tpu]), or'),
+     'of JAX (pip install -e .[cuda12]), or unset JAX_PLATFORMS to take what there is.'),
+    ('gpu', 'finds no gpu device here. Install its part of JAX (pip install -e .[cuda12]), or'),
+    ('tpu', 'finds no tpu device here. Install its part of JAX (pip install -e .[tpu]), or'),
     ('nonsense', 'finds no nonsense device here. Unset JAX_PLATFORMS to take what there is.')])
 def test_devices_that_are_asked_for_and_not_there(asked, message):
   before = jax.config.jax_platforms

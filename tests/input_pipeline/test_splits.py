@@ -114,6 +114,12 @@ def test_the_test_part_is_read_alone_and_whole(own_data):
   assert own_data.calls == [('test', 0)]
 
 
+def test_a_set_without_a_test_part_says_so(own_data):
+  del own_data.listed['test']
+  with pytest.raises(DataError, match=f"^Data set '{NAME}', split 'test': there is no test part"):
+    read('test', validation_share=.5)
+
+
 @pytest.mark.parametrize('split', SPLITS)
 def test_hosts_share_a_split(own_data, split):
   own_data.listed['validation'] = listing('validation')

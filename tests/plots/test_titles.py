@@ -71,3 +71,10 @@ def test_what_a_module_does_not_say_is_named(own, text, message):
     titles.check(name)
   assert message in str(error.value) and repr(name) in str(error.value)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('score', [55., -.1, float('nan')])
+def test_metrics_are_fractions(score):
+  with pytest.raises(InputError, match=f"Evaluator 'knn' returned top1 {score}; metrics are frac"):
+    titles.check_scores('knn', dict(top1=score), dict(top1=score))
+  titles.check_scores('knn', dict(top1=1.), dict(top1=1.))

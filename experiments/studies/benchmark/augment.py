@@ -49,7 +49,7 @@ def _blurs(config, pixels) -> list[timing.Case]:
 
 def convolution_blur(image: ops.Planes, sigma: jax.Array, kernel_size: float
                      ) -> ops.Planes:
-  """`augment.gaussian_blur` as two depthwise convolutions."""
+  """`augment.ops.gaussian_blur` as two depthwise convolutions."""
   radius = int(kernel_size / 2)
   taps = jnp.exp(-jnp.square(jnp.arange(-radius, radius + 1.)) / (2. * jnp.square(sigma)))
   taps = jnp.tile((taps / jnp.sum(taps))[:, None, None], (1, 1, 3))
