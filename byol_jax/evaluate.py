@@ -1,8 +1,8 @@
-"""Config + checkpoint -> encoders, data, evaluators -> result files.
+"""Evaluates a checkpoint: config + checkpoint -> encoders, data, evaluators -> result files.
 
 Every evaluator is fitted to every encoder that the config names. All choices are made on the
-training and validation splits; then the test split is read once, and each fitted evaluator
-scores it.
+training and validation splits. Then the test split is read once, and every fitted evaluator is
+scored on it.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,14 +37,14 @@ from byol_jax.plots import pictures, tables, titles
 class _Job(NamedTuple):
   """What all encoders and evaluators of an evaluation have in common.
 
-  config: of the evaluation.
-  workdir: of the evaluation.
+  config: config of the evaluation.
+  workdir: workdir of the evaluation.
   model: the `model` section of the pretraining's config.
-  data: the `data` section of what is evaluated.
-  load: (split, purpose) -> its loader; the read is noted in the workdir.
+  data: the `data` section of the images that are evaluated.
+  load: (split, purpose) -> its loader; the access is logged in the workdir.
   loaders: {split: () -> its loader}; the test split is opened at the first call.
-  content: split -> a digest of its images; read once for all encoders.
-  roles: of the test split; None where the data set has no lists.
+  content: split -> a digest of its images, which are read once for all encoders.
+  roles: roles of the images in the test split; None if the data set has no lists.
   """
 
   config: ml_collections.ConfigDict
@@ -62,21 +62,21 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
   """Evaluates the config's encoders and writes the results.
 
   Args:
-    config: as in `experiments/configs/eval/`.
+    config: evaluation config as in `experiments/configs/eval/`.
     pretrained: workdir of a pretraining run, whose newest checkpoint is evaluated.
-    workdir: gets results.json, a table as results.md, splits_read.jsonl, `features`, in
-      `grids` the finished points of the evaluators that train the encoder, and in `retrieval`
-      ranked lists. Results of other evaluators on the same encoders and data, which are there
-      already, stay.
+    workdir: folder for results.json, the table results.md, splits_read.jsonl, `features`,
+      `grids` with the finished points of the evaluators that train the encoder, and `retrieval`
+      with ranked lists. Existing results of other evaluators on the same encoders and data are
+      kept.
 
   Returns:
-    What results.json holds. In a job of several processes all take part, and the first
-    one writes and returns the results; the others return {}.
+    The content of results.json. In a job of several processes, all of them take part; the first
+    one writes and returns the results, and the others return {}.
 
   Raises:
-    InputError: what the user can fix, unlabelled data among it.
+    InputError: a problem that the user can fix, such as unlabelled data.
   """
-  # Before there is a folder.
+  # Before any folder is made.
   checks.check_evaluation(config)
   pretrained, workdir = files.folder(pretrained), files.writable_folder(workdir)
   build.check_same_job(as_json(config), {})
@@ -103,9 +103,9 @@ def evaluate(config: ml_collections.ConfigDict, pretrained: str | os.PathLike,
 
 
 def _newest_checkpoint(pretrained: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The trees `online` and `state` of the newest checkpoint, and what is known of it."""
+  """The trees `online` and `state` of the newest checkpoint, and its metadata."""
   names = 'online', 'state'
-  # One process decides: others could find a newer checkpoint, and evaluate another encoder.
+  # One process decides, because others could find a newer checkpoint with another encoder.
   step = parallel.from_first_process(
       checkpoint.latest_valid_step(pretrained, names) if parallel.is_first_process() else 0)
   return checkpoint.restore_trees(pretrained, names, step)
@@ -113,7 +113,7 @@ def _newest_checkpoint(pretrained: epath.Path) -> tuple[dict[str, Any], dict[str
 
 def _open(config, pretraining: Mapping[str, Any], pretrained: epath.Path, workdir: epath.Path
           ) -> _Job:
-  """Opens the training and the held-out images, and checks what is known of the data."""
+  """Opens the training and the held-out images, and checks what is known about the data."""
   data = _data_section(config, pretraining['data'])
   build.check_data(data)
   checks.check_batches(config, data['virtual_shards'])
@@ -164,7 +164,7 @@ def _score_all(job: _Job, fitted: Mapping[tuple[str, str], Any], features_of: Ma
 
 
 def _features(job: _Job, name: str, encoder: FrozenEncoder) -> Callable[..., contract.Features]:
-  """(split, variables=None) -> Features; those of the encoder as it is are made once, and kept."""
+  """(split, variables=None) -> Features; those of the unchanged encoder are computed only once."""
   train, digest = job.loaders['train'](), _digest(encoder)
   views = build.center_views(train.config, train.data.evaluation_form)
   encode = lambda variables, batch: encoder.encode(variables, views(batch))
@@ -181,7 +181,7 @@ def _features(job: _Job, name: str, encoder: FrozenEncoder) -> Callable[..., con
         job.workdir / 'features', _deciding(job, name, digest, split),
         lambda: (extract(split, encoder.variables), sorted(loader.names)))
     if parallel.is_first_process():
-      # All names are counted once.
+      # The first process reports the names of all processes, so each is counted once.
       loader.names.update(left_out)
     else:
       loader.names.clear()
@@ -192,7 +192,7 @@ def _features(job: _Job, name: str, encoder: FrozenEncoder) -> Callable[..., con
 
 
 def _deciding(job: _Job, name: str, digest: str, split: str) -> dict[str, Any]:
-  """What the features of a split depend on, for an encoder as it is."""
+  """What the features of a split depend on, for an unchanged encoder."""
   data = job.loaders[split]().data
   return dict(kind=name, encoder=digest, model=job.model,
               data=feature_store.deciding(flat(dict(data=job.data))), split=split,
@@ -208,7 +208,7 @@ def _images(job: _Job, encoder: FrozenEncoder) -> Images:
 
 
 def _grid(job: _Job, name: str, encoder: FrozenEncoder, evaluator: str) -> grids.Grid:
-  """Where the points of an evaluator's grid are kept, under what decides their scores."""
+  """The store of an evaluator's grid points, identified by what decides their scores."""
   data = {key: value for key, value in locations.left_out(flat(dict(data=job.data))).items()
           if not key.startswith(MAY_CHANGE)}
   return grids.Grid(evaluator, job.workdir / 'grids' / name / f'{evaluator}.jsonl',
@@ -217,27 +217,27 @@ def _grid(job: _Job, name: str, encoder: FrozenEncoder, evaluator: str) -> grids
 
 
 def _digest(encoder: FrozenEncoder) -> str:
-  """Digest of the variables; raw pixels have none."""
+  """Digest of the encoder's variables; raw pixels have no variables."""
   return tensors.digest(dict(zip(('params', 'state'), encoder.variables)))
 
 
 def _about(job: _Job) -> dict[str, Any]:
-  """What results say of their images; all processes call it."""
+  """What the results report about their images; all processes must call this function."""
   train = job.loaders['train']().data
   return dict(
       content=[job.content(split) for split in job.loaders],
       images={name: load().data.num_examples for name, load in job.loaders.items()},
-      # Names, because the features in the store name those of all processes.
+      # Sets of names, because stored features already have the names of all processes.
       unreadable={name: len(set().union(*map(json.loads, processes.allgather_strings(
           json.dumps(sorted(load().names)))))) for name, load in job.loaders.items()},
-      # A line that counts files whose names are not those of images; '' without any.
+      # A line that counts the files without an image's extension; '' if there are none.
       left_out={name: load().data.left_out for name, load in job.loaders.items()},
-      # With several labels per image, only single classes have a chance level.
+      # With several labels per image, there is a chance level only for single classes.
       chance=None if train.multi_label else 1 / train.num_classes)
 
 
 def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
-  """The `data` section of the pretraining, with what the evaluation says otherwise."""
+  """The `data` section of the pretraining, updated with the settings of the evaluation."""
   data = dict(pretraining)
   own = config.data.to_dict()
   moved = own.pop('locations')
@@ -248,7 +248,7 @@ def _data_section(config, pretraining: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _data_name(data: Mapping[str, Any]) -> str:
-  """As a table calls it: the set's name, of folders NAME/train theirs, or the module's."""
+  """The data set's name for tables: name or format, NAME of folders NAME/train, or the module."""
   options = data['options']
   folder = os.path.basename(os.path.dirname(str(options.get('train') or '')))
   return options.get('name') or options.get('format') or folder or data['dataset']

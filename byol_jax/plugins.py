@@ -1,4 +1,4 @@
-"""Parts found by name: a new encoder, data set, objective, optimizer or evaluator is one file."""
+"""Finds plug-ins by name: an encoder, data set, objective, optimizer or evaluator is one file."""
 
 import ast
 from collections.abc import Callable, Mapping
@@ -17,26 +17,26 @@ FUNCTIONS = dict(datasets='records', encoders='build', evaluators='fit', objecti
                  optimizers='build')
 # Keyword arguments of these functions that are not options of a config.
 PASSED_BY_THE_CODE = ('batch_norm',)
-# Where a config has the options of each kind.
+# Where a config keeps the options of each kind.
 SECTIONS = dict(datasets='data.options', encoders='model.encoder_options',
                 evaluators='evaluators.{name}', objectives='train.objective_options',
                 optimizers='train.optimizer_options')
 
 
 class Module(NamedTuple):
-  """The range of a key that names a plug-in."""
+  """The range of a config key that names a plug-in."""
 
   kind: str
 
   def allows(self, value: Any) -> bool:
-    """Whether there is such a module."""
+    """Whether the module exists."""
     return isinstance(value, str) and bool(value) and _spec(self.kind, value) is not None
 
   def __str__(self) -> str:
     return f'a module of byol_jax/{self.kind} or a dotted path'
 
   def note(self, value: Any) -> str:
-    """The modules that there are."""
+    """Lists the modules that exist."""
     del value
     return f' (there are {", ".join(known(self.kind))})'
 
@@ -49,7 +49,7 @@ def load(kind: str, name: str) -> ModuleType:
     name: a module of that package, or any importable dotted path.
 
   Raises:
-    InputError: no such module; the message lists those that exist.
+    InputError: there is no such module; the message lists the modules that exist.
   """
   if _spec(kind, name) is None:
     raise InputError(f'No module {name!r} among the {kind}. There are: {", ".join(known(kind))}; '
@@ -58,9 +58,9 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 def known(kind: str) -> list[str]:
-  """The plug-ins of a kind that byol_jax has, by name: modules with the function of its contract.
+  """Names of byol_jax's plug-ins of a kind: the modules that have the function of its contract.
 
-  They are read and not imported, so that a list of data sets needs no TensorFlow.
+  The modules are parsed and not imported, so that listing data sets does not need TensorFlow.
   """
   folder = pathlib.Path(__file__).parent / kind
   return sorted(path.stem for path in folder.glob('*.py') if any(
@@ -73,14 +73,14 @@ def _path(kind: str, name: str) -> str:
 
 
 def _spec(kind: str, name: str):
-  """Of the module's import; None where there is no such module."""
+  """The import spec of the module; None if there is no such module."""
   path = _path(kind, name)
   if not all(part.isidentifier() for part in path.split('.')):
     return None
   try:
     return importlib.util.find_spec(path)
   except ModuleNotFoundError as error:
-    # A library that the parent package imports is another matter than a wrong path.
+    # A missing library that the parent package imports is not the same as a wrong path.
     if error.name and not path.startswith(error.name):
       raise
     return None
@@ -88,21 +88,21 @@ def _spec(kind: str, name: str):
 
 def function(kind: str, name: str, function_name: str, options: Mapping[str, Any] = {},
              shared: Mapping[str, bool] = {}) -> Callable[..., Any]:
-  """The contract's function of a module, checked against the options it will get.
+  """Returns a module's function of the contract, after checking the options it will get.
 
   Args:
     kind: as in `load`.
     name: as in `load`.
-    function_name: what the contract of the kind calls it.
+    function_name: the function's name in the contract of the kind.
     options: keyword arguments that come from a config.
-    shared: those among them that other code takes for all modules of the kind: whether each
-      must be given.
+    shared: the options that other code handles for all modules of the kind, each with whether
+      it is required.
 
-  A module can say what its options can be: each one in `RANGES`, a table of ranges, and what
-  several of them cannot be together in `check_options(**options)`, which raises InputError.
+  A module can restrict its options: `RANGES` is a table with the range of each option, and
+  `check_options(**options)` raises InputError for values that do not go together.
 
   Raises:
-    InputError: no such function, options that it does not take or misses, or that cannot be.
+    InputError: there is no such function, or options are unknown, missing or invalid.
   """
   module = load(kind, name)
   found = getattr(module, function_name, None)
@@ -120,7 +120,7 @@ def _check_names(kind: str, name: str, found: Callable[..., Any], options: Mappi
   parameters = inspect.signature(found).parameters.values()
   if any(p.kind is p.VAR_KEYWORD for p in parameters):
     return
-  # What the code passes itself comes first in every contract, without a default.
+  # In every contract, the arguments that the code itself passes come first, without a default.
   needed = dict(shared) | {p.name: p.default is p.empty and p.name not in PASSED_BY_THE_CODE
                            for p in parameters if p.kind is p.KEYWORD_ONLY}
   unknown = sorted(set(options) - set(needed))
@@ -134,15 +134,15 @@ def _check_names(kind: str, name: str, found: Callable[..., Any], options: Mappi
 
 
 def constant(kind: str, name: str, constant_name: str) -> Any:
-  """A constant that the contract of a kind asks of each module.
+  """Returns a constant that the contract of a kind requires of each module.
 
   Args:
     kind: as in `load`.
     name: as in `load`.
-    constant_name: what the contract of the kind calls it.
+    constant_name: the constant's name in the contract of the kind.
 
   Raises:
-    InputError: no such module, or it does not have the constant.
+    InputError: there is no such module, or it does not have the constant.
   """
   module = load(kind, name)
   if not hasattr(module, constant_name):

@@ -417,7 +417,7 @@ def test_a_small_view_alone_is_half_of_the_loss():
     outputs, _ = recipe.model.apply(state.online_params, online_state, views[2], True)
     expected = (jnp.mean(objective.loss(*large)) + jnp.mean(
         objective.loss([outputs, outputs], large[1]))) / 2
-    return expected, train_step.loss_fn(state.online_params, state, views, None, recipe)[0]
+    return expected, recipe.loss(state.online_params, state, views, None, recipe)[0]
 
   expected, actual = parallel.pmap_evaluation(losses, device)(
       initial_state(recipe), parallel.shard_batch(make_batch(0, labelled=False), device))

@@ -17,7 +17,7 @@ from byol_jax.input_pipeline.records import DataError, Files, Records
 
 LOCATION_OPTIONS = ('images', 'labels', 'test_images', 'test_labels')
 
-# As `labels`: the set is read as unlabelled, whatever its files hold.
+# A value of `labels`: the data set is read as unlabelled, whatever its files contain.
 UNLABELLED = 'none'
 NEEDED = ('Give an .npz with `images` and, if there are any, `labels`; or an .npy of images and '
           'one of labels (data.options).')
@@ -26,11 +26,11 @@ NUMBERED = f'Labels number the classes from 0; {NUMBERING}.'
 
 
 class _Labels(NamedTuple):
-  """Labels as a file has them.
+  """Labels as they are stored in a file.
 
   values: whole numbers [N], of any dtype.
-  num_classes: that the file says by the width of its one-hot labels; 0 where it does not.
-  file: for messages.
+  num_classes: the width of one-hot labels; 0 if the labels are not one-hot.
+  file: the file's path, for messages.
   """
 
   values: np.ndarray
@@ -59,24 +59,24 @@ RANGES = dict(
 
 def records(part: str, *, images: str, labels: str | None, test_images: str | None,
             test_labels: str | None, num_classes: int) -> Records | None:
-  """Lists a part.
+  """Lists the images of a part.
 
   Args:
     part: 'train' comes from `images`, 'test' from `test_images`; there is no 'validation'.
     images: path of an .npz with `images` and, optionally, `labels`; or of an .npy of
       images, uint8 [N, H, W, 3].
-    labels: path of an .npy (or .npz) of labels [N], which has precedence over those in
-      `images`; None takes those of `images`, if there are any; 'none' reads training, validation
-      and test images as unlabelled. Labels are whole numbers from 0, as [N], [N, 1] or one-hot
-      [N, num_classes]; where all are -1 the images are unlabelled.
-    test_images: the same for the test part; None where there is none.
-    test_labels: the same for the test part.
+    labels: path of an .npy (or .npz) of labels [N], which takes precedence over the labels in
+      `images`; None uses the labels in `images`, if there are any; 'none' reads training,
+      validation and test images as unlabelled. Labels are whole numbers from 0, as [N], [N, 1] or
+      one-hot [N, num_classes]; if all are -1, the images are unlabelled.
+    test_images: like `images`, for the test part; None if there is no test part.
+    test_labels: like `labels`, for the test part.
     num_classes: number of classes; 0 takes the largest training label + 1 (or the width of
       one-hot labels), which can be at most the number of images.
 
   Raises:
-    DataError: a file is missing, is something else, or is damaged; the images are not uint8
-      [N, H, W, 3]; the labels are not one class per image, or out of their range.
+    DataError: a file is missing, is of another kind, or is damaged; the images are not uint8
+      [N, H, W, 3]; the labels are not one class per image, or are out of range.
   """
   if part == 'validation':
     return None
@@ -130,7 +130,7 @@ def _read(images: str, labels: str | None) -> tuple[np.ndarray, _Labels | None]:
 
 
 def _open(path: str, name: str) -> dict[str, np.ndarray]:
-  """The arrays `images` and `labels` of an .npz, or an .npy under the given name."""
+  """Opens the arrays `images` and `labels` of an .npz, or an .npy under the given name."""
   file = pathlib.Path(path).expanduser()
   if not file.exists():
     raise DataError(f'{path}: no such file (data.options).')
@@ -142,7 +142,7 @@ def _open(path: str, name: str) -> dict[str, np.ndarray]:
     raise DataError(f'{path} is {kind}. {NEEDED}')
   key = name
   try:
-    # Mapped, not read: a host that owns a part does not load the whole.
+    # Memory-mapped, not read: a host that owns a part of the images does not load all of them.
     content = np.load(file, mmap_mode='r', allow_pickle=False)
     if not isinstance(content, np.lib.npyio.NpzFile):
       return {name: content}
@@ -154,7 +154,7 @@ def _open(path: str, name: str) -> dict[str, np.ndarray]:
           raise DataError(f'{path}: `{key}` is no NumPy array; write the file again. {NEEDED}')
       return found
   except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-    # NumPy has one error for all it cannot read, and advises to unpickle what it finds.
+    # NumPy raises one error for everything it cannot read, and its text suggests unpickling.
     if isinstance(error, ValueError) and 'object' in str(error).lower():
       raise DataError(f'{path}: `{key}` holds Python objects, which are not loaded from a file; '
                       'save numbers: images of one size as uint8 [N, H, W, 3], labels as integers '
@@ -171,7 +171,7 @@ def _check_images(images: np.ndarray, file: str) -> None:
 
 
 def _conversion(images: np.ndarray) -> str:
-  """How to make images of an array that is none, as far as its shape and numbers say so."""
+  """How to convert an array into images, as far as its shape and values show this."""
   code = 'images'
   if images.ndim == 4 and images.shape[1] == 1 and images.shape[-1] != 1:
     code = f'np.repeat({code}, 3, axis=1).transpose(0, 2, 3, 1)'
@@ -200,7 +200,7 @@ def _conversion(images: np.ndarray) -> str:
 
 
 def _classes(labels: np.ndarray, count: int, file: str) -> _Labels | None:
-  """One class per image; None where all are -1, the sign of an image without a label."""
+  """One class per image; None if all labels are -1, which marks an image without a label."""
   if labels.dtype.kind in 'US':
     raise DataError(f'{file}: labels are text, such as {labels.flat[:1].tolist()}, and must be '
                     f'integers [{count}]; {NUMBERING}.')
@@ -235,12 +235,12 @@ def _classes(labels: np.ndarray, count: int, file: str) -> _Labels | None:
 
 
 def _shown(label) -> str:
-  """A label as an error shows it: 1e300 has 300 digits."""
+  """Formats a label for an error message: 1e300 would have 300 digits."""
   return f'{int(label):,}' if abs(float(label)) < 1e21 else f'{label:g}'
 
 
 def _count_classes(labels: _Labels | None, images: str) -> int:
-  """The number of classes that training labels show; names those that no image has."""
+  """Infers the number of classes from training labels; prints the classes without images."""
   if labels is None:
     raise DataError(f'{images} has no labels, the test split has: set data.options.num_classes.')
   found = labels.num_classes or int(labels.values.max()) + 1
@@ -269,5 +269,5 @@ def _check_range(labels: _Labels, num_classes: int, source: str) -> None:
 
 @functools.cache
 def _note(text: str) -> None:
-  """Says a thing once, however many splits of a file are read."""
+  """Prints a message once, however many splits are read from a file."""
   parallel.print_once(text)

@@ -1,9 +1,9 @@
 """Folders of image files: one subfolder per class, or unlabelled images at any depth.
 
-JPEG, PNG, GIF, BMP, WebP and TIFF, of animations and of several pages the first; AVIF and HEIC
-where the installed Pillow reads them. Gray, CMYK, 16-bit and transparent images become RGB, and
-photographs are turned upright. Files with other endings, and files and folders whose names start
-with a dot, are left out and counted (folders.py).
+The formats are JPEG, PNG, GIF, BMP, WebP and TIFF, and AVIF and HEIC if the installed Pillow reads
+them. Only the first frame or page of a file is used. Grayscale, CMYK, 16-bit and transparent images
+become RGB, and photographs are turned upright. Files with other extensions, and files and folders
+whose names start with a dot, are left out and counted (folders.py).
 """
 
 from collections.abc import Iterable
@@ -45,20 +45,21 @@ RANGES = dict(
 
 def records(part: str, *, train: str, validation: str | None, test: str | None, labels: str,
             exif_orientation: bool = True) -> Records | None:
-  """Lists a part; no image is opened.
+  """Lists the images of a part without opening any of them.
 
   Args:
     part: 'train', 'validation' or 'test'.
     train: folder of the training images.
-    validation: folder of the held-out images; None where they come from `train`.
-    test: folder of the test images; None where there is none.
-    labels: 'folders': each subfolder of `train` is a class and holds its images at
-      any depth, classes are numbered in the order of their names; 'none': unlabelled
+    validation: folder of the held-out images; None if they are taken from `train`.
+    test: folder of the test images; None if there are none.
+    labels: 'folders': each subfolder of `train` is a class and contains its images at
+      any depth, and classes are numbered in the order of their names; 'none': unlabelled
       images at any depth.
-    exif_orientation: images are turned as their EXIF says; otherwise they are as stored.
+    exif_orientation: whether to rotate images according to their EXIF tag; otherwise they are
+      used as stored.
 
   Raises:
-    DataError: a folder is missing, has no images or holds several splits, a class has no
+    DataError: a folder is missing, has no images or contains several splits, a class has no
       images, or the classes of two folders differ.
   """
   parts = dict(train=train, validation=validation, test=test)
@@ -83,17 +84,21 @@ def records(part: str, *, train: str, validation: str | None, test: str | None, 
 
 
 def named(role: str, folder: str, paths: Iterable[str]) -> dict[str, str]:
-  """{'train/cat/1.jpg': path} for the paths, most of them below the folder."""
+  """{'train/cat/1.jpg': path} for the paths, most of which are below the folder."""
   root = folders.root(folder) + '/'
   return {f'{role}/{path.removeprefix(root)}': path for path in paths}
 
 
 def _listed(folder: str, classes: list[str] | None, own: list[str] | None
             ) -> tuple[np.ndarray, np.ndarray | None, str]:
-  """Paths and class numbers of a folder's images, None for unlabelled ones; what is left out.
+  """Lists the images of a folder.
 
-  Where the folder is not the one whose classes they are, `own` is None: a class `test` of the
-  training images is one here too.
+  `own` is None if the classes are those of another folder: a class named `test` among the
+  training images is a class here too.
+
+  Returns:
+    The paths of the images, their class numbers (None for unlabelled images), and a line on the
+    files that are left out.
   """
   listing = folders.read(folder)
   inside = listing.inside()
@@ -113,7 +118,7 @@ def _check_apart(**options: str | None) -> None:
 
 
 def _subfolders(folder: str) -> list[str]:
-  """The classes: names of the folders in `folder`, sorted."""
+  """The classes: the sorted names of the subfolders of `folder`."""
   import tensorflow as tf
 
   root = folders.root(folder)
@@ -126,7 +131,7 @@ def _subfolders(folder: str) -> list[str]:
 
 def _labels(folder: str, paths: np.ndarray, names: list[list[str]], classes: list[str]
             ) -> np.ndarray:
-  """The class number of each path, whose parts below the folder are `names`, int32 [N]."""
+  """The class number of each path, int32 [N]; `names` has the parts of the paths in the folder."""
   loose = [path for path, parts in zip(paths, names) if len(parts) == 1]
   if loose:
     raise DataError(f'{folder} has {counted(len(loose), "image")} outside of the class folders, '

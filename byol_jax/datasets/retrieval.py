@@ -1,7 +1,7 @@
-"""Images of identities: training images, and a test split of queries and a gallery.
+"""Images with identities: training images, and a test split of queries and a gallery.
 
-The lists are those of `retrieval_lists`. In the test part the queries come first. Identities
-are numbered over all lists together, as those of training and test differ.
+`retrieval_lists` reads the lists. In the test part the queries come first. Identities are
+numbered over all lists together, because training and test have different identities.
 """
 
 import hashlib
@@ -49,22 +49,23 @@ RANGES = dict(
 def records(part: str, *, format: str, root: str | None, query: str | None, gallery: str | None,
             train: str | None, test_size: int, labels: str, exif_orientation: bool = True
             ) -> Records | None:
-  """Lists a part; no image is opened.
+  """Lists the images of a part without opening any of them.
 
   Args:
     part: 'train' or 'test'; there is no 'validation'.
-    format: of `retrieval_lists.read`, as are the next five.
-    root: likewise.
-    query: likewise.
-    gallery: likewise.
-    train: likewise.
-    test_size: likewise.
-    labels: 'identities', or 'none' for pretraining, which reads the training list alone.
-    exif_orientation: images are turned as their EXIF says; otherwise they are as stored.
+    format: as in `retrieval_lists.read`.
+    root: as in `retrieval_lists.read`.
+    query: as in `retrieval_lists.read`.
+    gallery: as in `retrieval_lists.read`.
+    train: as in `retrieval_lists.read`.
+    test_size: as in `retrieval_lists.read`.
+    labels: 'identities', or 'none' for pretraining, which reads only the training list.
+    exif_orientation: whether to rotate images according to their EXIF tag; otherwise they are
+      used as stored.
 
   Raises:
-    DataError: a list that cannot be read, an image that is missing, or one for training that
-      is in the test lists.
+    DataError: a list cannot be read, an image is missing, or a training image is also in a
+      test list.
   """
   if part == 'validation':
     return None
@@ -82,7 +83,7 @@ def records(part: str, *, format: str, root: str | None, query: str | None, gall
   for listed in own:
     retrieval_lists.check_images(listed)
   paths, identities = (np.concatenate([listed[field] for listed in own]) for field in (0, 1))
-  # Whoever is fitted to training images must not learn the gallery's identities.
+  # What is fitted to training images must not learn the identities of the gallery.
   known = numbers and all(identities) and (part == 'test' or train != retrieval_lists.GALLERY)
   return Records(
       f'The {" and ".join(names)} list', ImageFiles(paths, exif_orientation),
@@ -93,18 +94,18 @@ def records(part: str, *, format: str, root: str | None, query: str | None, gall
 
 
 def _files(listed: Listed, lists, numbers: dict[str, int]) -> Files:
-  """The training images, named from the folder that they or their list lie in."""
+  """The training images, with names relative to the folder of the images or of their list."""
   source = lists['gallery' if lists['train'] == retrieval_lists.GALLERY else 'train']
   folder = {'csv': posixpath.dirname(source or ''), 'folders': source}.get(
       lists['format'], lists['root'])
   found = image_folder.named('train', folder, listed.paths)
-  # A list can change the order and the identities of the same files.
+  # A list can give the same files another order or other identities.
   order = json.dumps([list(found), [numbers.get(name) for name in listed.identities]])
   return Files(list(found), list(found.values()), hashlib.sha256(order.encode()).hexdigest())
 
 
 def roles(*, labels: str, exif_orientation: bool = True, **lists) -> Roles:
-  """Which images of the test part are queries, and from which cameras they are."""
+  """Which images of the test part are queries, and which cameras took the images."""
   del labels, exif_orientation
   found = _all(lists)
   query, gallery = found['query'], found['gallery']
@@ -125,7 +126,7 @@ def _all(lists) -> dict[str, Listed]:
   found = {part: retrieval_lists.read(part, **lists) for part in retrieval_lists.PARTS}
   known = {part: any(found[part].cameras) for part in ('query', 'gallery')}
   if known['query'] != known['gallery']:
-    # Nothing would be left out, and the scores be too good.
+    # No image of a query's own camera would be left out, and the scores would be too good.
     has, lacks = sorted(known, key=known.get, reverse=True)
     raise DataError(f'The {has} list has cameras and the {lacks} list has none, so that images of '
                     "a query's camera cannot be told; give them in both lists or in neither.")
@@ -133,7 +134,7 @@ def _all(lists) -> dict[str, Listed]:
 
 
 def _numbers(found: dict[str, Listed]) -> dict[str, int]:
-  """The number of each identity, in the order of their names."""
+  """The number of each identity; identities are numbered in the order of their names."""
   names = {name for listed in found.values() for name in listed.identities if name}
   return {name: number for number, name in enumerate(sorted(names))}
 

@@ -1,13 +1,13 @@
-"""Drawn shapes: ten classes told apart by outline and texture, made on the fly.
+"""Synthetic shapes: ten classes that differ in outline and texture, drawn on the fly.
 
-Needs no download. What tells nothing of the class is drawn at random for each
-image: colours and which of them is the lighter, position, size, rotation,
+The data set needs no download. Everything that is unrelated to the class is random for
+each image: the colours and which of them is lighter, position, size, rotation,
 background and pixel noise. Raw pixels are therefore nearly useless to a linear
 classifier, while two crops of one image share little besides the class.
 
 Every image is a pure function of (seed, part, row, image size). Random numbers
 come from the hash below and not from NumPy's generators, whose streams may
-change; pixels use no functions but those that every machine rounds alike.
+change. Pixels are computed only with functions that every machine rounds in the same way.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ CLASSES = tuple((texture, outline)
 CLASS_NAMES = tuple(' '.join(names) for names in CLASSES)
 
 LOCATION_OPTIONS = ()
-SMALLEST_IMAGE = 16  # pixels; on a smaller one the textures cannot be told apart.
+SMALLEST_IMAGE = 16  # pixels; in a smaller image the textures cannot be told apart.
 OPTIONS = dict(
     image_size=32,  # pixels; a whole number in [16, 65535]
     train_examples=8192,  # images; a whole number of 1 or more
@@ -36,9 +36,9 @@ RANGES = dict(
     image_size=ranges.whole(SMALLEST_IMAGE, 65_535), train_examples=ranges.whole(1),
     validation_examples=ranges.whole(1), test_examples=ranges.whole(1),
     seed=ranges.whole(high=ranges.LARGEST_64_BITS))
-CHUNK = 256  # Images drawn at once: bounds the memory, does not change the images.
+CHUNK = 256  # Images drawn at once. Limits the memory and does not change the images.
 
-# What is drawn at random: (low, high), or the largest deviation to either side.
+# Ranges of the random quantities: (low, high), or the largest deviation to either side.
 # Lengths are in image sides, luminances and colours run from 0 to 1.
 RADIUS = (0.26, 0.40)
 LUMINANCE = (0.38, 0.62)
@@ -47,24 +47,24 @@ CHROMA = 0.10
 SHADING = 0.05
 NOISE = 0.08
 TURN = 0.5  # turns
-POSITION = 0.4  # share of the free room
-PERIOD = 0.6  # of the textures, in radii, so that blurred views still show them.
+POSITION = 0.4  # share of the free space
+PERIOD = 0.6  # Period of the textures in radii, so long that blurred views still show them.
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-DRAWS = 21  # random numbers per image, besides those of the pixel noise.
+DRAWS = 21  # random numbers per image, in addition to the pixel noise.
 
 
 def records(part: str, *, image_size: int, train_examples: int, validation_examples: int,
             test_examples: int, seed: int) -> Records:
-  """Lists the images of a part, which are drawn as they are asked for.
+  """Lists the images of a part, which are drawn when they are requested.
 
   Args:
     part: 'train', 'validation' or 'test', whose random streams are disjoint.
     image_size: height and width in pixels, at least 16.
-    train_examples: images in the part 'train', at least 1. Classes are balanced to within one
-      image. Image i is the same whatever else is drawn.
-    validation_examples: the same of 'validation'.
-    test_examples: the same of 'test'.
+    train_examples: number of images in the part 'train', at least 1. Classes are balanced to
+      within one image. Image i is the same whatever else is drawn.
+    validation_examples: like `train_examples`, for 'validation'.
+    test_examples: like `train_examples`, for 'test'.
     seed: any integer; another seed gives other images and labels.
 
   Returns:
@@ -87,8 +87,8 @@ def records(part: str, *, image_size: int, train_examples: int, validation_examp
 
 
 def _labels(ids, seed, stream):
-  """Every ten consecutive rows hold each class once, in an order of their own."""
-  # A fixed order (id modulo 10) would give some shards but a few of the classes.
+  """Labels such that every ten consecutive rows have each class once, in a random order."""
+  # With a fixed order (id modulo 10), some shards would have only a few of the classes.
   tens, places = np.divmod(ids, len(CLASSES))
   order = np.argsort(_uniforms(tens, seed, stream, len(CLASSES)), axis=1, kind='stable')
   return order[np.arange(len(ids)), places].astype(np.int32)
@@ -110,7 +110,7 @@ def _mix(bits):
 
 
 def _draw(labels, draws, size):
-  """uint8 [n, size, size, 3] from labels [n] and uniforms [n, DRAWS + size ** 2]."""
+  """Draws images uint8 [n, size, size, 3] from labels [n] and uniforms [n, DRAWS + size ** 2]."""
   stream = iter(draws.T[:DRAWS, :, None, None])
 
   def between(low, high):
@@ -138,7 +138,7 @@ def _colour(luminance, between):
 
 
 def _object(labels, x, y, between):
-  """Shares of object and of its texture's ink in each pixel, each float32 [n, size, size].
+  """The shares of each pixel that are object and ink of its texture, float32 [n, size, size] each.
 
   x and y run from -1 to 1 over the image [size, size].
   """
@@ -153,7 +153,7 @@ def _object(labels, x, y, between):
     here = points[0][rows], points[1][rows]
     inside[rows] = OUTLINES[outline](*here)
     ink[rows] = PERIOD * TEXTURES[texture](*(p / PERIOD for p in here), phase[rows])
-  # A pixel that an edge crosses is mixed, by the distance to the edge in pixels.
+  # A pixel crossed by an edge is a mixture, according to its distance to the edge in pixels.
   sharpness = radius * (x.shape[-1] / 2)
   return (np.clip(0.5 - distance * sharpness, 0, 1) for distance in (inside, ink))
 
@@ -163,7 +163,7 @@ def _length(x, y):
 
 
 def _wave(x):
-  """Distance to the edges of stripes of period 1, below 0 inside a stripe."""
+  """Distance to the edges of stripes of period 1; negative inside a stripe."""
   return abs(x - np.floor(x) - 0.5) - 0.25
 
 
@@ -172,8 +172,8 @@ def _checkers(x, y):
   return np.where(x * y < 0, -1, 1) * np.minimum(abs(x), abs(y))
 
 
-# Signed distances to the outline (in radii) and to the ink (in periods), below 0
-# inside, as functions of the position in the object's own turned frame.
+# Signed distances to the outline (in radii) and to the ink (in periods), negative
+# inside, as functions of the position in the object's own rotated frame.
 OUTLINES = dict(
     square=lambda x, y: np.maximum(abs(x), abs(y)) - 0.8,
     ring=lambda x, y: abs(_length(x, y) - 0.72) - 0.24,

@@ -1,9 +1,9 @@
-"""STL-10 from the binary files of its authors, which hold what TFDS leaves out: the folds.
+"""STL-10 from the binary files of its authors, which include the folds that TFDS leaves out.
 
 A. Coates, H. Lee, A. Y. Ng: An Analysis of Single Layer Networks in Unsupervised
-Feature Learning, 2011. 96 x 96 pixels, ten classes: 100,000 unlabelled images for
-pretraining, 5,000 labelled ones in ten overlapping folds of 1,000 for training, 8,000
-for testing. The files are those of https://cs.stanford.edu/~acoates/stl10:
+Feature Learning, 2011. Images have 96 x 96 pixels, and there are ten classes: 100,000
+unlabelled images for pretraining, 5,000 labelled images in ten overlapping folds of 1,000 for
+training, and 8,000 for testing. The files come from https://cs.stanford.edu/~acoates/stl10:
 unlabeled_X.bin, train_X.bin, train_y.bin, test_X.bin, test_y.bin, fold_indices.txt.
 """
 
@@ -38,25 +38,25 @@ SOURCE = 'https://cs.stanford.edu/~acoates/stl10 (stl10_binary.tar.gz)'
 
 
 def records(part: str, *, folder: str, unlabelled: bool, fold: int | None) -> Records | None:
-  """Lists a part.
+  """Lists the images of a part.
 
   Args:
     part: 'train' or 'test'; there is no 'validation'.
-    folder: of the binary files.
-    unlabelled: the 100,000 images without labels are the training images, for
-      pretraining; otherwise the labelled ones are.
-    fold: 0 ... 9: of the labelled training images those of this predefined fold take part; None:
+    folder: folder with the binary files.
+    unlabelled: whether the training images are the 100,000 images without labels, for
+      pretraining; otherwise they are the labelled images.
+    fold: number of a predefined fold, 0 ... 9: only its labelled training images are used; None:
       all 5,000.
 
   Raises:
-    DataError: a file is missing or of another size than its format has.
+    DataError: a file is missing, or its size does not fit its format.
   """
   if part == 'validation':
     return None
   name = 'test' if part == 'test' else 'unlabeled' if unlabelled else 'train'
   file = f'{name}_X.bin'
   images = _read(folder, file, 3 * SIDE * SIDE)
-  # The files hold columns, channel after channel.
+  # The files store images by columns, one channel after another.
   images = images.reshape(-1, 3, SIDE, SIDE).transpose(0, 3, 2, 1)
   store, files = Arrays(images.__getitem__, len(images)), lambda: _files(folder, name, fold)
   if name == 'unlabeled':
@@ -77,7 +77,7 @@ def _files(folder: str, name: str, fold: int | None) -> Files:
 
 
 def _read(folder: str, name: str, record: int) -> np.ndarray:
-  """A file's bytes, uint8 [N, record]; mapped, so that a host reads what it owns."""
+  """A file's bytes, uint8 [N, record]; memory-mapped, so that a host reads only what it owns."""
   path = pathlib.Path(folder).expanduser() / name
   if not path.is_file():
     raise DataError(f'{path} is missing (data.options.folder); get it from {SOURCE}.')

@@ -1,6 +1,6 @@
 """Any data set that TensorFlow Datasets has prepared as TFRecord files.
 
-What is drawn by classes takes one pass over the labels. How records are read: tfrecords.py.
+Drawing images by their classes takes one pass over the labels. tfrecords.py reads the records.
 """
 
 import functools
@@ -75,29 +75,30 @@ def records(part: str, *, name: str, train_split: str, validation_split: str, te
             image_key: str, label_key: str, shuffle_buffer: int, data_dir: str | None = None,
             download: bool = False, cache_dir: str | None = None, ignored_label_key: str = '',
             validation_name: str = '', image_id_key: str = '') -> Records | None:
-  """Lists a part.
+  """Lists the images of a part.
 
   Args:
     part: 'train', 'validation' or 'test'.
-    name: as TFDS has it, with config and version if wanted: 'imagenette/160px-v2'.
-    data_dir: folder of the prepared sets; None takes TFDS's own ($TFDS_DATA_DIR, or
+    name: TFDS name of the data set, optionally with config and version: 'imagenette/160px-v2'.
+    data_dir: folder of the prepared data sets; None for the default of TFDS ($TFDS_DATA_DIR, or
       ~/tensorflow_datasets).
-    train_split: in TFDS syntax: 'train', 'train[:50%]', 'train+unlabelled'.
-    validation_split: the same; '' where held-out images come from `train_split`.
-    test_split: the same; '' where there is none.
-    image_key: the feature that is the image.
-    label_key: the feature that is the label; '' for unlabelled data. Where it is a
-      sequence of classes the labels are int32 [C]: 1 for those in it, 0 for others.
-    shuffle_buffer: encoded records that a virtual shard keeps to draw from.
-    download: prepare the set first, if TFDS can.
-    cache_dir: folder on this host into which it copies the files of its shards.
-    ignored_label_key: a sequence of classes: those that only this one has are -1.
-    validation_name: the set of which `validation_split` is; '' for `name`.
-    image_id_key: a feature, such as the file's name, by which images for validation
-      that are in `train_split` too are left out; '' leaves none out.
+    train_split: split in TFDS syntax: 'train', 'train[:50%]', 'train+unlabelled'.
+    validation_split: split in TFDS syntax; '' if held-out images are taken from `train_split`.
+    test_split: split in TFDS syntax; '' if there is none.
+    image_key: the feature with the image.
+    label_key: the feature with the label; '' for unlabelled data. If it is a sequence of
+      classes, the labels are int32 [C]: 1 for the classes in it, 0 for the others.
+    shuffle_buffer: number of encoded records that each virtual shard buffers for shuffling.
+    download: whether to prepare the data set first, if TFDS can.
+    cache_dir: folder on this host into which the host copies the files of its shards.
+    ignored_label_key: the feature with a sequence of classes; classes that are in it but not in
+      `label_key` are -1.
+    validation_name: the data set that has `validation_split`; '' for `name`.
+    image_id_key: a feature that identifies images, such as the file name; validation images
+      that are also in `train_split` are left out. '' leaves none out.
 
   Raises:
-    DataError: no such set, split or feature, or it has not been prepared.
+    DataError: there is no such data set, split or feature, or the set has not been prepared.
   """
   keys = image_key, label_key, ignored_label_key
   builder = prepared.open_set(name, data_dir, download)
@@ -126,13 +127,13 @@ def records(part: str, *, name: str, train_split: str, validation_split: str, te
 
 
 def _files(set_name: str, slices: list[tfrecords.Slice]) -> Files:
-  """The files, named by set and version."""
+  """The files, with names made from data set and version."""
   found = {f'{set_name}/{posixpath.basename(s.file)}': s.file for s in slices}
   return Files(list(found), list(found.values()), packed=True)
 
 
 def _same_labels(builder, holder, keys: tuple[str, str, str]) -> prepared.LabelSpec:
-  """What the labels are; raises DataError where two sets differ in it."""
+  """The kind of the labels; raises DataError if two data sets have different kinds."""
   spec, other = (prepared.label_spec(one, *keys) for one in (builder, holder))
   if spec != other:
     raise DataError(f'{builder.name} and {holder.name} (data.options.validation_name) have '

@@ -1,1 +1,1 @@
-"""What evaluators share: their contract, features, grids, fine-tuning, results."""
+"""Code that evaluators share: their contract, features, grids, fine-tuning, results."""

@@ -1,4 +1,4 @@
-"""The encoders of an evaluation: the pretrained one and those that it is compared with."""
+"""The encoders of an evaluation: the pretrained encoder and the baselines it is compared with."""
 
 from collections.abc import Mapping
 import functools
@@ -22,16 +22,16 @@ PIXELS = 'pixels'
 
 def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loading.Loader
          ) -> dict[str, FrozenEncoder]:
-  """Every encoder that the config names, in its order.
+  """Makes every encoder that the config names, in the config's order.
 
   Args:
-    config: of an evaluation.
+    config: config of an evaluation.
     trees: `online` and `state` of the pretraining's checkpoint.
-    meta: of the checkpoint.
+    meta: metadata of the checkpoint.
     train: the training images.
 
   Raises:
-    InputError: what the supervised training cannot use.
+    InputError: the supervised training cannot use the data.
   """
   size, model = train.config['image_size'], meta['config']['model']
   networks = build.build_model(model, train.data.num_classes)
@@ -52,7 +52,7 @@ def make(config, trees: Mapping[str, Any], meta: Mapping[str, Any], train: loadi
 
 def _with_labels(config, networks, loader: loading.Loader, size: int):
   """Parameters and statistics of the supervised run."""
-  # Lists of identities can leave those of the training images out.
+  # Lists can leave out the identities of the training images.
   if not loader.data.labelled:
     raise InputError("The 'supervised' encoder needs labelled training images, and these have no "
                      'labels; leave it out of config.encoders.')
@@ -68,8 +68,8 @@ def _with_labels(config, networks, loader: loading.Loader, size: int):
 def _untrained(config, networks, loader: loading.Loader):
   """Parameters at initialisation, and BatchNorm statistics of 20 batches of training views.
 
-  Statistics as they are initialised belong to no data, and would make the random encoder
-  a weaker baseline, or by chance a stronger one.
+  The initial statistics do not fit any data, and would make the random encoder a weaker
+  baseline, or by chance a stronger one.
   """
   devices, size = jax.local_devices(), loader.config['image_size']
   params, state = jax.jit(networks.init)(

@@ -1,4 +1,4 @@
-"""What an evaluation can be refused for before an image is encoded."""
+"""Checks of an evaluation that are done before an image is encoded."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,19 +17,19 @@ from byol_jax.input_pipeline import loading, splits
 from byol_jax.input_pipeline.retrieval_lists import Roles
 from byol_jax.plots import titles
 
-# Folders that an evaluation makes in its workdir.
+# Folders that an evaluation creates in its workdir.
 FOLDERS = ('features', 'grids', 'retrieval')
 
 
 def check_folders(workdir) -> None:
-  """Raises InputError where a folder that is in the workdir already cannot be written."""
+  """Raises InputError if an existing folder in the workdir is not writable."""
   for name in FOLDERS:
     if (workdir / name).exists():
       files.writable_folder(workdir / name)
 
 
 def check_labels(config, train: loading.Loader, name: str) -> None:
-  """Raises InputError for data that are unlabelled, or have more labels than evaluators take."""
+  """Raises InputError if data are unlabelled, or have more labels per image than are supported."""
   if not train.data.num_classes:
     raise InputError(f'Data set {name!r} has no labels, which every evaluator needs; name a '
                      'labelled one in config.data, for retrieval a format of lists, as in '
@@ -45,21 +45,21 @@ def check_labels(config, train: loading.Loader, name: str) -> None:
 def before_encoding(config, model: Mapping[str, Any], train: loading.Loader,
                     validation: loading.Loader, test: Callable[[], loading.Loader],
                     roles: Roles | None) -> Callable[[], None]:
-  """Checks what evaluators can say of the data without an embedding; all processes call it.
+  """Runs the evaluators' checks of the data before any encoding; all processes must call it.
 
   Args:
-    config: of the evaluation.
-    model: section of the pretraining's config.
+    config: config of the evaluation.
+    model: the `model` section of the pretraining's config.
     train: the training images.
     validation: the held-out images.
-    test: opens the test split. Called at once only where no evaluator chooses anything.
-    roles: of `loading.roles`.
+    test: opens the test split. It is called immediately only if no evaluator chooses anything.
+    roles: the result of `loading.roles`.
 
   Returns:
-    A function that checks once more, with the test split, to be called after all fits.
+    A function that checks again, with the test split, to be called after all fits.
 
   Raises:
-    InputError: an evaluator cannot do with these data what its options say.
+    InputError: with these data, an evaluator cannot do what its options require.
   """
   facts = _facts(config, model, train, validation, roles)
   _check(config, facts)
@@ -91,10 +91,10 @@ def _check(config, facts: Facts) -> None:
 
 
 def check_evaluation(config: ml_collections.ConfigDict) -> None:
-  """Checks all that can be known of an evaluation from its config alone.
+  """Checks everything about an evaluation that can be known from its config alone.
 
   Raises:
-    InputError: a value out of its range, values that cannot be together, or nothing to
+    InputError: a value is out of range, values do not go together, or there is nothing to
       evaluate.
   """
   values = config.to_dict()
@@ -114,7 +114,7 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
 
 
 def check_batches(config: ml_collections.ConfigDict, virtual_shards: int) -> None:
-  """Raises InputError for a batch of an evaluation's training that cannot be divided."""
+  """Raises InputError if a training batch of an evaluation cannot be divided evenly."""
   batches = {f'evaluators.{name}.batch_size': options.batch_size
              for name, options in config.evaluators.items() if 'batch_size' in options}
   if 'supervised' in config.encoders:

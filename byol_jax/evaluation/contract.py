@@ -1,43 +1,43 @@
 """Evaluators: one file each, one contract.
 
-An evaluator says how good an encoder is. It is a module with three functions::
+An evaluator measures how good an encoder is. It is a module with three functions::
 
     fit(context, **options) -> fitted
     evaluate(fitted, context) -> dict[str, float]
     describe(fitted) -> dict
 
-`fit` makes every choice. Its context is a `FitContext`, which has training and held-out images
-and no others: asking it for the test split raises. `evaluate` chooses nothing. Its context is
-an `EvalContext`, which has the test images alone. It is made when all evaluators have been
-fitted, so that the test split is read once, last. Whatever a context offers is read, encoded or
-opened only when it is asked for.
+`fit` makes every choice. Its context is a `FitContext`, which has only training and held-out
+images: requesting the test split raises an error. `evaluate` chooses nothing. Its context is
+an `EvalContext`, which has only the test images. It is made after all evaluators have been
+fitted, so that the test split is read once, at the end. Everything in a context is read, encoded
+or opened only when it is requested.
 
 There is one exception. An evaluator that ranks listed images must know at `fit` which images
-of the test split are queries and which camera took them. `FitContext.roles` says that, without
-the identities and without an image.
+of the test split are queries and which camera took them. `FitContext.roles` has this information,
+without the identities and without an image.
 
-`evaluate` returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5' only where
-there are more than five classes. 'top1_std' beside 'top1' is its standard deviation over draws
-of the images. `describe` returns what a reader of the result needs: the protocol in words, the
-choice made and the counts of images.
+`evaluate` returns fractions in [0, 1] such as {'top1': 0.7, 'top5': 0.9}; 'top5' only if there
+are more than five classes. 'top1_std' next to 'top1' is its standard deviation over draws of the
+images. `describe` returns what a reader of the result needs to know: the protocol in words, the
+choice that was made and the numbers of images.
 
-Options come from the configuration, and the module says in `RANGES` what they can be
+Options come from the config, and the module's `RANGES` has their allowed values
 (`plugins.function`). An option `batch_size` is the number of images in a training step over all
-devices. A function `check(facts, **options)` with the options of `fit` can raise InputError for
-what the `Facts` show to be impossible, before an image is encoded. A function `note(scores)`
-can return a sentence for below the table. Every InputError says what is wrong, the numbers, and
-the way out.
+devices. A function `check(facts, **options)` with the options of `fit` can raise InputError if
+the `Facts` show that something is impossible, before an image is encoded. A function
+`note(scores)` can return a sentence that is printed below the table. Every InputError says what is
+wrong, with the numbers, and how to fix it.
 
 Constants describe the module to tables and checks. None changes what its functions get.
 
-- `OPTIONS` and `RANGES`: the options of `fit` with their defaults, and what they can be.
+- `OPTIONS` and `RANGES`: the options of `fit` with their defaults, and their allowed values.
 - `METRICS`: {name: title} of all fractions that `evaluate` may return, where '{}' in both stands
   for a number ('top1_{}_shots').
-- `MAIN_METRIC`: the metric that stands for the result, unless `describe` returns a 'metric'.
+- `MAIN_METRIC`: the metric that represents the result, unless `describe` returns a 'metric'.
 - `TITLE`: what tables call the evaluator; without it, the name of the module.
-- `IN_TABLE`: metrics that stand beside the main one in the table of an evaluation.
-- `SEVERAL_LABELS = True`: images may have several classes each.
-- `TRAINS_ENCODER = True`: what is evaluated is the encoder after more training.
+- `IN_TABLE`: metrics shown next to the main metric in the table of an evaluation.
+- `SEVERAL_LABELS = True`: an image may have several classes.
+- `TRAINS_ENCODER = True`: the encoder is trained further before it is evaluated.
 - `REFITS = True`: the last fit is on training and held-out images together.
 - `RETRIEVES = True`: a gallery is ranked for each query, and nothing is chosen.
 """
@@ -62,7 +62,7 @@ class Features(NamedTuple):
 
   embeddings: float32 [N, D].
   labels: int32 [N] in 0 ... num_classes - 1, or None for unlabelled images; int32
-    [N, num_classes] where an image has several classes: 1 present, 0 absent, -1 does not count.
+    [N, num_classes] if an image can have several classes: 1 present, 0 absent, -1 ignored.
   sample_id: int32 [N], the ids of the images in their split.
   """
 
@@ -72,13 +72,13 @@ class Features(NamedTuple):
 
 
 class FrozenEncoder(NamedTuple):
-  """An encoder as it is when the evaluation begins.
+  """An encoder in its state at the start of the evaluation.
 
   encode: pure function of (variables, views [B, H, W, 3] in [0, 1]) -> embeddings [B, D], in
     evaluation mode.
   variables: (params, state); () for raw pixels.
   training: batch_norm_decay -> pure function of (params, state, views) -> (embeddings [B, D],
-    state), in training mode. None for raw pixels, which have nothing to train.
+    state), in training mode. None for raw pixels, because there is nothing to train.
   """
 
   encode: Callable[..., chex.Array]
@@ -90,15 +90,16 @@ class Images(NamedTuple):
   """Training images in front of an encoder, for evaluators that augment them.
 
   encoder: the encoder.
-  batches: (policies, seed, batch_size, first_step, last_step) -> labelled batches; all but the
-    first by keyword.
+  batches: (policies, seed, batch_size, first_step, last_step) -> labelled batches; all arguments
+    except the first are given by keyword.
   single_views: (policy, seed) -> function of such a batch: one randomly cropped and flipped view
     of each image, float32 [B, image_size, image_size, 3] in [0, 1].
-  num_examples: training images over all hosts.
+  num_examples: number of training images over all hosts.
   image_size: side of the views in pixels.
-  labels: () -> int32 [N], or [N, C] of several classes, of all hosts' images in the order of
-    their ids.
-  with_validation: () -> Images of the training and held-out images together. None for those.
+  labels: () -> labels of all hosts' images in the order of their ids, int32 [N], or [N, C] for
+    several classes.
+  with_validation: () -> the Images of training and held-out images together; None if these
+    already are.
   """
 
   encoder: FrozenEncoder
@@ -111,15 +112,15 @@ class Images(NamedTuple):
 
 
 class FitContext(NamedTuple):
-  """What `fit` can ask for: training and held-out images.
+  """What `fit` can use: training and held-out images.
 
-  num_classes: classes in the data set.
+  num_classes: number of classes in the data set.
   features: (split, variables=None) -> the Features of 'train' or 'validation'. Those of the
-    encoder as it is are made once for all evaluators; with `variables` the split is encoded
-    anew. Raises ValueError for another split.
+    unchanged encoder are computed once for all evaluators; with `variables` the split is encoded
+    again. Raises ValueError for another split.
   images: the training images in front of the encoder.
-  grid: () -> where the finished points of the evaluator's grid are kept.
-  roles: which images of the test split are queries; `label` is None. None where the data set
+  grid: () -> the store of the finished points of the evaluator's grid.
+  roles: which images of the test split are queries; `label` is None. None if the data set
     has no lists.
   """
 
@@ -131,9 +132,9 @@ class FitContext(NamedTuple):
 
 
 class EvalContext(NamedTuple):
-  """What `evaluate` can ask for: the test images.
+  """What `evaluate` can use: the test images.
 
-  features: as in `FitContext`, of 'test' alone.
+  features: as in `FitContext`, but only for 'test'.
   keep: saves a `ranking.Result`.
   """
 
@@ -143,7 +144,7 @@ class EvalContext(NamedTuple):
 
 def restricted(features: Callable[..., Features], splits: Sequence[str]
                ) -> Callable[..., Features]:
-  """The function `features` of a context, which raises ValueError for other than these splits."""
+  """The function `features` of a context, which raises ValueError for any other split."""
   def of_split(split: str, variables: chex.ArrayTree | None = None) -> Features:
     if split not in splits:
       raise ValueError(
@@ -155,11 +156,11 @@ def restricted(features: Callable[..., Features], splits: Sequence[str]
 
 
 def of_features(num_classes: int, **features: Features) -> tuple[FitContext, EvalContext]:
-  """The contexts where all that an evaluator needs are features that were made before.
+  """The contexts for an evaluator that needs only features, which have been computed before.
 
   Args:
-    num_classes: classes in the data set.
-    **features: by split: train, validation, test.
+    num_classes: number of classes in the data set.
+    **features: features by split: train, validation, test.
   """
   of_split = lambda split, variables: features[split]
   return (FitContext(num_classes, restricted(of_split, FIT_SPLITS)),
@@ -170,13 +171,13 @@ class Facts(NamedTuple):
   """What is known before an image is encoded, for the `check` of an evaluator.
 
   train: the training images.
-  validation: the held-out ones.
-  test: the test images; None as long as something is to be chosen.
-  num_classes: classes in the data set.
+  validation: the held-out images.
+  test: the test images; None as long as something must still be chosen.
+  num_classes: number of classes in the data set.
   multi_label: whether an image has several classes.
-  embedding_size: () -> numbers in an embedding of the encoder that has the fewest.
-  roles: the roles of the test split; None where the data set has no lists.
-  class_names: names of the classes, for messages; () where they have none.
+  embedding_size: () -> the smallest embedding dimension of all encoders.
+  roles: the roles of the test split; None if the data set has no lists.
+  class_names: names of the classes, for messages; () if they have no names.
   """
 
   train: Known
@@ -194,14 +195,14 @@ def check_features(name: str, features: Features, num_classes: int, *,
   """Checks that an evaluator can use these features.
 
   Args:
-    name: what the features are, for the message: 'train', 'validation', 'test'.
-    features: of N images, embeddings [N, D].
-    num_classes: classes in the data set.
-    multi_label: the evaluator takes labels [N, num_classes], and no others.
+    name: name of the features for the message: 'train', 'validation', 'test'.
+    features: features of N images, with embeddings [N, D].
+    num_classes: number of classes in the data set.
+    multi_label: whether the evaluator needs labels [N, num_classes]; otherwise it needs [N].
 
   Raises:
-    InputError: no images, no labels, labels out of range or of the other kind, or
-      embeddings that are not finite.
+    InputError: there are no images or no labels, labels are out of range or of the other kind,
+      or embeddings are not finite.
   """
   embeddings, labels, sample_id = features
   chex.assert_rank(embeddings, 2)
@@ -213,8 +214,8 @@ def check_features(name: str, features: Features, num_classes: int, *,
     raise InputError(f'The {len(embeddings)} {name} images have no labels, which this '
                      'evaluator needs; use a labelled data set, or leave it out.')
   _check_labels(name, labels, len(embeddings), num_classes, multi_label)
-  # The sum of a row is finite just where all its values are, and needs no
-  # array of the size of the embeddings.
+  # The sum of a row is finite if and only if all its values are, and does not
+  # need an array of the size of the embeddings.
   broken = np.count_nonzero(~np.isfinite(np.sum(embeddings, axis=1)))
   if broken:
     raise InputError(f'{broken} of the {len(embeddings)} {name} images have embeddings that are '
@@ -236,12 +237,12 @@ def _check_labels(name: str, labels: np.ndarray, count: int, num_classes: int, m
 
 
 def check_classes(labels: np.ndarray, num_classes: int, class_names: Sequence[str] = ()) -> None:
-  """Raises InputError where a class has no training image.
+  """Raises InputError if a class has no training image.
 
   Args:
-    labels: of all training images, int [N], or [N, C] of several classes.
-    num_classes: classes in the data set.
-    class_names: for the message; () where classes have none.
+    labels: labels of all training images, int [N], or [N, C] for several classes.
+    num_classes: number of classes in the data set.
+    class_names: names of the classes for the message; () if they have no names.
   """
   present = np.flatnonzero((labels > 0).any(axis=0)) if labels.ndim == 2 else labels
   missing = np.setdiff1d(np.arange(num_classes), present)

@@ -1,7 +1,7 @@
-"""Features on disk, so that each encoder sees each image once for all evaluations.
+"""Stores features on disk, so that each encoder encodes each image once for all evaluations.
 
-A file holds the features of one split and says what they are of: the digest of the encoder,
-the data set and how its images are prepared. The name of the file is the hash of that text.
+A file has the features of one split and a text that says where they come from: the digest of the
+encoder, the data set and how its images are prepared. The file's name is the hash of that text.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,45 +16,45 @@ from byol_jax import files
 from byol_jax.distributed import parallel, processes
 from byol_jax.evaluation.contract import Features
 
-# To be raised when images come to be prepared or encoded otherwise.
+# To be increased when the preparation or encoding of images changes.
 FORMAT = 1
-# Keys of `data` that leave the features alone.
+# Keys of `data` that do not affect the features.
 WITHOUT_EFFECT = ('data.workers', 'data.resize', 'data.changed_files',
                   'data.options.cache_dir', 'data.options.download', 'data.options.shuffle_buffer')
-# Keys that say which images are in a split, which the content of the split says itself.
+# Keys that select the images of a split; the digest of its content already covers these.
 SELECTING = ('data.virtual_shards', *(f'data.options.{key}' for key in (
     'train_split', 'validation_split', 'test_split', 'held_out', 'held_out_images',
     'held_out_share', 'held_out_per_class', 'validation_share', 'subset_share', 'subset_seed')))
 
 
 def deciding(data: Mapping[str, Any]) -> dict[str, Any]:
-  """The keys of a `data` section on which features depend besides the content of the split.
+  """The keys of a `data` section on which features depend in addition to the split's content.
 
-  The content says which images the split has, and with which labels; so the keys that select
-  them are left out.
+  The content determines the images and labels of the split, so the keys that select images are
+  left out.
 
   Args:
-    data: as 'data.options.subset_share': 1.0.
+    data: flat keys and values, such as 'data.options.subset_share': 1.0.
   """
   return {key: value for key, value in data.items() if key not in WITHOUT_EFFECT + SELECTING}
 
 
 def load_or_make(folder: epath.Path, description: Mapping[str, Any],
                  make: Callable[[], tuple[Features, list[str]]]) -> tuple[Features, list[str]]:
-  """The features that `description` is of, from the folder or made and kept there.
+  """Loads the features with this `description` from the folder, or makes and stores them.
 
-  In a job of several processes all call it; a file serves where all can read it.
+  In a job of several processes, all of them must call it; a file is used if all can read it.
 
   Args:
-    folder: of the files; made where it does not exist.
-    description: JSON values, of everything that the features depend on; `split` among them.
-    make: gives the features, and the names of images that this process could not read.
+    folder: folder of the files; made if it does not exist.
+    description: everything that the features depend on, as JSON values; includes `split`.
+    make: returns the features, and the names of images that this process could not read.
 
   Returns:
-    The features, and the names of all processes. A damaged file is made again.
+    The features, and the names from all processes. A damaged file is made again.
   """
   text = json.dumps(dict(description, format=FORMAT), sort_keys=True)
-  # What the first process sees of the data decides for all.
+  # The first process's view of the data decides for all processes.
   text = processes.allgather_strings(text)[0]
   path = folder / f'{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz'
   found = _read(path, text)
@@ -71,7 +71,7 @@ def load_or_make(folder: epath.Path, description: Mapping[str, Any],
 
 
 def _read(path: epath.Path, text: str) -> tuple[Features, list[str]] | None:
-  """The content of a file; None where there is none that can be used."""
+  """Reads the content of a file; None if there is no usable file."""
   if not path.exists():
     return None
   try:
@@ -81,7 +81,7 @@ def _read(path: epath.Path, text: str) -> tuple[Features, list[str]] | None:
       labels = arrays['labels'] if arrays['labelled'] else None
       features = Features(arrays['embeddings'], labels, arrays['sample_id'])
       return features, arrays['left_out'].tolist()
-  # Damage shows as errors of many kinds, those of zipfile and zlib among them.
+  # A damaged file raises errors of many kinds, including those of zipfile and zlib.
   except Exception as error:
     parallel.print_once(
         f'WARNING {path} cannot be used ({error}); its features are extracted again.')
@@ -89,7 +89,7 @@ def _read(path: epath.Path, text: str) -> tuple[Features, list[str]] | None:
 
 
 def _write(path: epath.Path, text: str, features: Features, left_out: list[str]) -> None:
-  """The file appears under its name when it is whole."""
+  """Writes a file, which gets its final name when it is complete."""
   arrays = dict(embeddings=features.embeddings, sample_id=features.sample_id,
                 description=np.array(text), left_out=np.array(left_out, str),
                 labelled=np.array(features.labels is not None))

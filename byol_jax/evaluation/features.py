@@ -1,4 +1,4 @@
-"""Embeddings of a whole split, each image exactly once, by all hosts together."""
+"""Computes the embeddings of a whole split, each image exactly once, on all hosts together."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
@@ -19,25 +19,25 @@ def extract(encode: Encode, variables: chex.ArrayTree, batches: Iterable[Batch],
             batch_size: int, devices: Sequence[jax.Device]) -> Features:
   """Encodes every image of `batches` on all `devices`.
 
-  The compiled function is kept per `encode` and `devices`, and `variables` is
-  an argument of it: pass the same function object at every call, with new
-  parameters, and nothing is compiled again.
+  The compiled function is cached for each `encode` and `devices`, and `variables` is one of its
+  arguments: if the same function object is passed in every call, with new parameters, nothing
+  is compiled again.
 
   Args:
     encode: pure function of (variables, batch) giving embeddings [b, D], where
       batch holds images in one of the forms of `augment.views`; an image's embedding must
       not depend on the other images of its batch.
     variables: the parameters and state of the encoder, not replicated.
-    batches: of `Batches.evaluation_batches`: `sample_id`, pixels and, if
+    batches: batches from `Batches.evaluation_batches`: `sample_id`, pixels and, if
       there are any, `labels`; at most `batch_size` images each.
     batch_size: images in one step over all devices; rounded up to a multiple
       of the number of devices.
     devices: devices of this host.
 
   Returns:
-    Features of the images of all hosts, n together, in the order of their ids:
-    embeddings float32 [n, D], labels [n] or [n, num_classes] and ids [n], the same on every
-    host.
+    Features of the images of all hosts, n in total, in the order of their ids:
+    embeddings float32 [n, D], labels [n] or [n, num_classes] and ids [n]; they are the same on
+    every host.
 
   Raises:
     InputError: the batch size is below one or there are no devices.
@@ -63,7 +63,7 @@ def extract(encode: Encode, variables: chex.ArrayTree, batches: Iterable[Batch],
 def _of_all_hosts(parts, labels, ids) -> Features:
   """The features of all hosts, in the order of the ids."""
   empty = np.zeros(0, np.int32)
-  # A host may own no image of a small split; it learns the sizes from the others.
+  # With a small split, a host may own no image; it gets the sizes from the other hosts.
   labelled = bool(parts) and labels[0] is not None
   width, labelled, classes = parallel.gather_rows(np.array(
       [[parts[0].shape[1] if parts else 0, labelled,
@@ -83,14 +83,14 @@ def _spread(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
   chex.assert_rank(pixels, 4)
   chex.assert_type(pixels, np.uint8)
   chex.assert_axis_dimension_lteq(pixels, 0, shape[0] * shape[1])
-  # The last batch is filled up with copies of its last image, so that there is one
-  # shape to compile.
+  # The last batch is filled up with copies of its last image, so that only one
+  # shape is compiled.
   index = np.minimum(np.arange(shape[0] * shape[1]), len(pixels) - 1)
   return pixels[index].reshape(*shape, *pixels.shape[1:])
 
 
-# Bounded, since every entry keeps its `encode` and compiled code alive.
+# Limited in size, because every entry keeps its `encode` and compiled code alive.
 @functools.lru_cache(maxsize=8)
 def _compiled(encode: Encode, devices: tuple[jax.Device, ...]) -> Callable[..., chex.Array]:
-  """`encode` of batches [devices, b, ...], one slice on each device."""
+  """Compiles `encode` for batches [devices, b, ...], with one slice on each device."""
   return parallel.pmap_evaluation(encode, devices)

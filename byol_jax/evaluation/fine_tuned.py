@@ -1,4 +1,4 @@
-"""What the evaluators that fine-tune have in common besides the training: checks and scores."""
+"""What evaluators with fine-tuning have in common apart from the training: checks and scores."""
 
 from collections.abc import Callable, Mapping
 import hashlib
@@ -21,8 +21,8 @@ from byol_jax.evaluation.fine_tuning import CLASSIFIER, Weights
 class Fitted(NamedTuple):
   """The encoder and classifier of the chosen point, and how it was chosen.
 
-  candidates: one for each point of the grid; `chosen` is an index.
-  options: of `fit`.
+  candidates: one for each point of the grid; `chosen` is an index into them.
+  options: options of `fit`.
   """
 
   weights: Weights
@@ -36,15 +36,15 @@ class Fitted(NamedTuple):
 
 def scores(weights: Weights | None, embed: Callable[[Any], Features], metric: str
            ) -> dict[str, float] | None:
-  """What the classifier gets right on a split; None for weights that have diverged.
+  """Scores of the classifier on a split; None for weights that have diverged.
 
   Args:
-    weights: of an encoder and its classifier.
+    weights: weights of an encoder and its classifier.
     embed: the encoder's variables -> the split's features.
     metric: one of `scoring.METRICS`.
 
   Returns:
-    As `scoring.score`.
+    The result of `scoring.score`.
   """
   if weights is None:
     return None
@@ -60,11 +60,11 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
   """`scores` of the chosen weights on the test images.
 
   Args:
-    fitted: from the `fit` of an evaluator.
+    fitted: the result of an evaluator's `fit`.
     context: features of the test images.
 
   Raises:
-    InputError: unusable test images.
+    InputError: the test images are unusable.
   """
   features = context.features('test', tuple(fitted.weights))
   metric = fitted.options['metric']
@@ -73,16 +73,16 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
 
 
 def check(name: str, context: FitContext, metric: str) -> None:
-  """Checks what can be known of the training images before the first step.
+  """Checks what can be known about the training images before the first step.
 
   Args:
-    name: of the evaluator, for messages.
-    context: of its `fit`.
-    metric: by which the best is chosen.
+    name: name of the evaluator, for messages.
+    context: context of its `fit`.
+    metric: metric by which the best point is chosen.
 
   Raises:
-    InputError: an encoder that has nothing to train, a metric for other labels, or classes
-      without training images.
+    InputError: the encoder has nothing to train, the metric is for another kind of labels, or
+      classes have no training images.
   """
   if context.images.encoder.training is None:
     raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
@@ -93,22 +93,22 @@ def check(name: str, context: FitContext, metric: str) -> None:
 
 
 def checked_validation(context: FitContext, metric: str) -> tuple[int, str]:
-  """How many held-out images there are, and a digest of their labels.
+  """The number of held-out images, and a digest of their labels.
 
   Raises:
-    InputError: unusable images; said before hours of training, not after.
+    InputError: the images are unusable; this is checked before hours of training, not after.
   """
   num_classes = context.num_classes
   start = fine_tuning.with_new_classifier(context.images, num_classes)
   features = context.features('validation', tuple(start))
   check_features('validation', features, num_classes, multi_label=metric == 'map_voc07')
-  # Where there is no average precision of a class, this says so.
+  # This raises an error if a class has no average precision.
   scoring.score(np.zeros((len(features.labels), num_classes)), features.labels, metric)
   return len(features.labels), hashlib.sha256(features.labels.tobytes()).hexdigest()
 
 
 def describe(fitted: Fitted, protocol: str, paper: Mapping[str, Any]) -> dict[str, Any]:
-  """The protocol in words, what differs from the paper's options, the choice and the counts."""
+  """The protocol in words, differences from the paper's options, the choice and the counts."""
   points = [candidate.point for candidate in fitted.candidates]
   point = points[fitted.chosen]
   axes = {key: sorted({other[key] for other in points}) for key in point}
@@ -117,7 +117,7 @@ def describe(fitted: Fitted, protocol: str, paper: Mapping[str, Any]) -> dict[st
       differs_from_paper=[f'{key} {_shown(fitted.options[key])} ({_shown(value)})'
                           for key, value in paper.items() if fitted.options[key] != value],
       chosen=dict(point), validation=fitted.candidates[fitted.chosen].validation,
-      # Two values have no inside.
+      # Of two values, both are at an edge.
       chosen_at_edge=[key for key, values in axes.items()
                       if len(values) > 2 and point[key] in (values[0], values[-1])],
       candidates=[dict(candidate.point, validation=candidate.validation,

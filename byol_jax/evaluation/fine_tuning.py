@@ -1,15 +1,16 @@
-"""Training of an encoder together with a linear classifier.
+"""Trains an encoder together with a linear classifier.
 
-Cross-entropy on randomly cropped and flipped images (`losses`) by SGD with Nesterov momentum.
-With gradient g of the mean loss, parameters p, l2 coefficient w and momentum m, step k of K is
+The cross-entropy on randomly cropped and flipped images (`losses`) is minimised by SGD with
+Nesterov momentum. With gradient g of the mean loss, parameters p, l2 coefficient w and momentum m,
+step k of K is
 
     u = g + w p       (w only on weights: neither biases nor normalisation)
     v = m v + u
     p = p - (learning_rate / 2) (1 + cos(pi k / K)) (u + m v).
 
-The paper does not say how the learning rate of fine-tuning moves: the cosine to 0 without
-warm-up is that of the reference's linear evaluation. BatchNorm is in training mode, with the
-statistics of the batch over all devices, and its running averages move.
+The paper does not give a schedule for the learning rate of fine-tuning: the cosine to 0 without
+warm-up is the schedule of the reference's linear evaluation. BatchNorm is in training mode, with
+the statistics of the batch over all devices, and its running averages are updated.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,16 +32,16 @@ from byol_jax.optimizers.lars import is_adapted
 from byol_jax.train_step import apply_momentum
 
 CLASSIFIER = 'classifier'
-# A speed is told from this many steps, after as many in which programs are still compiled.
+# The speed is measured over TIMED steps, after UNTIMED steps in which programs are compiled.
 TIMED, UNTIMED = 5, 3
-# What the counter of a running average becomes, at which its correction for the start is none.
+# The counter of a running average is set to this value, for which the bias correction vanishes.
 SETTLED = 2 ** 30
 
 
 class Weights(NamedTuple):
-  """What is trained, as Haiku trees on the host.
+  """The trained weights, as Haiku trees on the host.
 
-  params: of the encoder, and of the module `classifier`: w [D, C] and b [C].
+  params: parameters of the encoder, and of the module `classifier`: w [D, C] and b [C].
   state: the running BatchNorm statistics of the encoder.
   """
 
@@ -49,7 +50,7 @@ class Weights(NamedTuple):
 
 
 class _Carry(NamedTuple):
-  """What goes from step to step. The schedule is in it, so that a grid compiles once."""
+  """The state that is passed from step to step; it has the schedule, so a grid compiles once."""
 
   step: chex.Array
   learning_rate: chex.Array
@@ -71,10 +72,10 @@ def with_new_classifier(images: Images, num_classes: int) -> Weights:
 
 
 def continued(state: model.Params) -> model.Params:
-  """BatchNorm statistics that go on from what they are: average <- d average + (1 - d) batch.
+  """BatchNorm statistics that continue from their values: average <- d average + (1 - d) batch.
 
-  Haiku divides its running sums by 1 - d^n after n updates. The sums of one decay d divided
-  for another would be no averages any more, unless n is large for both.
+  Haiku divides its running sums by 1 - d^n after n updates. Sums made with one decay d and
+  divided for another d would no longer be averages, unless n is large for both.
   """
   return {module: dict(values, hidden=values['average'],
                        counter=np.full_like(values['counter'], SETTLED))
@@ -87,9 +88,9 @@ def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
 
   Args:
     logits: [B, C].
-    labels: int [B]: the cross-entropy of the softmax. Or int [B, C] in -1, 0, 1: the sum over
-      the classes of the cross-entropy of the sigmoid, without the classes of -1. A sum, so
-      that a gradient is about as large as the softmax's, and as in linear transfer.
+    labels: int [B] for the cross-entropy of the softmax. Or int [B, C] in -1, 0, 1 for the sum
+      over the classes of the cross-entropy of the sigmoid, without the classes with -1. It is a
+      sum, as in linear transfer, so that gradients are about as large as for the softmax.
   """
   if labels.ndim == 1:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -100,14 +101,14 @@ def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
 
 def step_function(encode: Callable[..., Any], views: Callable[..., jax.Array], *,
                   momentum: float, devices: Sequence[jax.Device]) -> Callable[..., Any]:
-  """The compiled step for any number of calls of `train`.
+  """Compiles the training step for any number of calls of `train`.
 
   Args:
     encode: pure function of (params, state, views) -> (embeddings [B, D], state), in
       training mode.
     views: batch -> augmented images [B, H, W, 3] in [0, 1].
-    momentum: of Nesterov's method.
-    devices: of this host.
+    momentum: momentum of Nesterov's method.
+    devices: devices of this host.
   """
   return parallel.pmap_step(functools.partial(
       _step, encode=encode, views=views, optimizer=optax.trace(decay=momentum, nesterov=True)),
@@ -121,17 +122,17 @@ def train(step_fn: Callable[..., Any], start: Weights, batches: Iterable[Mapping
   """Trains encoder and classifier.
 
   Args:
-    step_fn: from `step_function`, of the same devices.
+    step_fn: the result of `step_function` for the same devices.
     start: the weights before the first step; they are not changed.
     batches: labelled training batches of this host, one for each step.
-    learning_rate: of the first step, for a batch of this size.
+    learning_rate: learning rate of the first step, for a batch of this size.
     weight_decay: l2 coefficient on weights other than biases and normalisation.
-    max_steps: K, steps of the cosine and in `batches`.
-    devices: of this host.
-    timed: called once with the seconds that a step takes, after the first few.
+    max_steps: K, the number of steps of the cosine and of `batches`.
+    devices: devices of this host.
+    timed: called once with the seconds per step, after the first few steps.
 
   Returns:
-    The weights after all steps; None where the training has diverged.
+    The weights after all steps; None if the training has diverged.
   """
   carry = parallel.replicate(
       _Carry(np.int32(0), np.float32(learning_rate), np.float32(weight_decay),
@@ -144,7 +145,7 @@ def train(step_fn: Callable[..., Any], start: Weights, batches: Iterable[Mapping
       if step > UNTIMED:
         timed((time.monotonic() - began) / TIMED)
       began = time.monotonic()
-    # Now and then only: the host waits for the devices here.
+    # Only from time to time, because the host waits for the devices here.
     if step % -(-max_steps // 20) == 0 and not np.isfinite(parallel.fetch(loss)):
       return None
   weights = parallel.fetch(carry.weights)
@@ -174,20 +175,20 @@ def _step(carry: _Carry, batch: Mapping[str, jax.Array], *, encode, views, optim
 
 def runner(images: Images, *, num_classes: int, batch_norm_decay: float, batch_size: int,
            momentum: float, view: Mapping[str, Any], seed: int) -> Callable[..., Weights | None]:
-  """Fine-tuning of the images' encoder, compiled once.
+  """Prepares fine-tuning of the images' encoder, which is compiled once.
 
   Args:
     images: labelled training images in front of the encoder.
-    num_classes: C.
-    batch_norm_decay: of the running BatchNorm statistics.
+    num_classes: number of classes C.
+    batch_norm_decay: decay of the running BatchNorm statistics.
     batch_size: images per step over all devices.
-    momentum: of Nesterov's method.
+    momentum: momentum of Nesterov's method.
     view: `crop_area`, `crop_aspect` and `flip_probability`.
-    seed: of the order of the images and the augmentation.
+    seed: seed of the order of the images and the augmentation.
 
   Returns:
     A function of `learning_rate`, `weight_decay`, `max_steps` and `timed`, as in `train`,
-    which starts anew at every call. Its learning rate is per 256 images.
+    which starts from the beginning in every call. Its learning rate is per 256 images.
   """
   devices = jax.local_devices()
   views = images.single_views(view, seed)

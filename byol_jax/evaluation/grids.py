@@ -1,9 +1,9 @@
-"""The grid of a fine-tuning: its points are trained one after another, and kept as they finish.
+"""The grid of a fine-tuning: its points are trained one after another and stored when finished.
 
-A point is written to a file of JSON lines when it has been evaluated, under a digest of all
-that its score depends on. The same evaluation started again takes these scores and trains
-what is left; a point with another option, encoder or data is another one. Weights are not
-kept on disk: where those of the chosen point are gone, it is trained once more.
+When a point has been evaluated, it is written to a file of JSON lines, with a digest of everything
+that its score depends on. If the same evaluation is started again, it uses these scores and trains
+only the remaining points; with another option, encoder or data set it is another point. Weights
+are not kept on disk: if those of the chosen point are gone, it is trained again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +22,11 @@ Point = Mapping[str, float]
 
 
 class Grid(NamedTuple):
-  """Where an evaluator keeps the points of its grid.
+  """The store of the points of an evaluator's grid.
 
-  name: of the evaluator, for messages.
-  path: the file; the first process reads and writes it.
-  identity: JSON values besides the point on which its score depends: encoder, data, options.
+  name: name of the evaluator, for messages.
+  path: the file, which the first process reads and writes.
+  identity: JSON values that a score depends on, apart from the point: encoder, data, options.
   """
 
   name: str
@@ -34,16 +34,16 @@ class Grid(NamedTuple):
   identity: Mapping[str, Any]
 
   def having(self, **identity: Any) -> 'Grid':
-    """The same with more of the identity."""
+    """The same store with more values in the identity."""
     return self._replace(identity={**self.identity, **identity})
 
 
 class Candidate(NamedTuple):
-  """A point that was evaluated.
+  """A point that has been evaluated.
 
-  point: its values by name.
-  validation: fractions in [0, 1] by metric; None where the training has diverged.
-  seconds: of training and evaluating.
+  point: values of the point by name.
+  validation: fractions in [0, 1] by metric; None if the training has diverged.
+  seconds: time for training and evaluating.
   """
 
   point: Point
@@ -52,7 +52,7 @@ class Candidate(NamedTuple):
 
 
 class Found(NamedTuple):
-  """One candidate per point, the index of the best, and its weights if they were asked for."""
+  """One candidate per point, the index of the best, and its weights if they were requested."""
 
   candidates: tuple[Candidate, ...]
   chosen: int
@@ -61,20 +61,21 @@ class Found(NamedTuple):
 
 def search(grid: Grid, points: Sequence[Point], train: Callable[..., Any], *,
            steps: Sequence[int], steps_after: int, metric: str, keep_weights: bool) -> Found:
-  """Trains the points that are not finished, and chooses the best; the first of equals.
+  """Trains the unfinished points and chooses the best; of equal points, the first.
 
   Args:
-    grid: where finished points are kept.
-    points: of the grid, in the order in which they are trained.
-    train: (point, timed) -> (validation scores, weights), both None where the training has
-      diverged. Calls `timed`, unless None, with the seconds of a step.
-    steps: of each point.
-    steps_after: steps of the caller after the grid, for the sum and the estimate.
-    metric: of the validation scores, by which the best is chosen.
-    keep_weights: return those of the best, trained again where they are gone.
+    grid: the store of finished points.
+    points: points of the grid, in the order in which they are trained.
+    train: (point, timed) -> (validation scores, weights), both None if the training has
+      diverged. Calls `timed`, unless it is None, with the seconds per step.
+    steps: number of steps for each point.
+    steps_after: number of steps that the caller does after the grid, for the sum and the estimate.
+    metric: the validation score by which the best point is chosen.
+    keep_weights: whether to return the weights of the best point; if they are gone, it is trained
+      again.
 
   Raises:
-    InputError: no points, or all have diverged.
+    InputError: there are no points, or all have diverged.
   """
   if not points:
     raise InputError(f'The grid of {grid.name} has no points; give each of its options at least '
@@ -113,18 +114,18 @@ def search(grid: Grid, points: Sequence[Point], train: Callable[..., Any], *,
 
 
 def _chosen(done: Mapping[int, Candidate], metric: str) -> int | None:
-  """The first index of the best score so far; None where all have diverged."""
+  """The first index of the best score so far; None if all points have diverged."""
   scores = {index: done[index].validation[metric] for index in sorted(done)
             if done[index].validation is not None}
   return max(scores, key=scores.get) if scores else None
 
 
 def _finished(grid: Grid, points: Sequence[Point]) -> dict[int, Candidate]:
-  """The points that stand in the file, by their index, the same on all processes."""
+  """The points in the file by their index; the result is the same on all processes."""
   text = _text(grid) if parallel.is_first_process() else ''
   records = {}
   for line in processes.allgather_strings(text)[0].splitlines():
-    # What an interruption has cut off is no record.
+    # A line that was cut off by an interruption is not a record.
     try:
       record = json.loads(line)
       records[record['key']] = record['validation'], record['seconds']
@@ -142,12 +143,12 @@ def _append(grid: Grid, candidate: Candidate) -> None:
   text = _text(grid)
   record = dict(key=_key(grid, candidate.point), **candidate._asdict())
   with grid.path.open('a') as file:
-    # After a line that was cut off, which would swallow this one.
+    # Starts a new line after a line that was cut off, which would otherwise swallow this one.
     file.write(('\n' if text and not text.endswith('\n') else '') + json.dumps(record) + '\n')
 
 
 def _text(grid: Grid) -> str:
-  """Of the file; what is damaged in it stays unreadable, and only that."""
+  """The text of the file; damaged bytes stay unreadable without affecting the rest."""
   return grid.path.read_bytes().decode(errors='replace') if grid.path.exists() else ''
 
 

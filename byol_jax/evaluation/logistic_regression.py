@@ -4,17 +4,17 @@ For inputs x_i [D], targets t_i [C], weights W [D, C] and bias b [C] the objecti
 
     sum_i loss(x_i W + b, t_i) + 0.5 * l2 * ||W||^2,
 
-a sum over the images, not a mean, without a penalty on b. The loss is the cross-entropy of
-the softmax ('multinomial'), or the sum of the C logistic losses ('binary'). scikit-learn's
-LogisticRegression has C = 1 / l2; for two classes, which it gives one vector of weights,
+which is a sum over the images, not a mean, without a penalty on b. The loss is the cross-entropy
+of the softmax ('multinomial'), or the sum of the C logistic losses ('binary'). In scikit-learn's
+LogisticRegression, C = 1 / l2; for two classes, where it has only one vector of weights,
 C = 2 / l2.
 
 L-BFGS (Liu and Nocedal 1989) runs in coordinates in which the Hessian at its start is near
 the identity: with M = sum_i h_i x_i x_i^T + l2, h_i the mean curvature of the loss at x_i,
-and M = L L^T, it moves V = L^T W. Without that a weak penalty on separable classes is not
-reached in thousands of iterations. The sum in M takes as long as many iterations where there
-are many features and few classes: it is computed anew where the last penalty took that many,
-and else multiplied by the change of the mean curvature.
+and M = L L^T, it optimises V = L^T W. Otherwise, weak penalties on separable classes do not
+converge in thousands of iterations. With many features and few classes, the sum in M takes as long
+as many iterations: it is computed again if the last penalty took that many iterations, and
+otherwise multiplied by the change of the mean curvature.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,12 +30,12 @@ import optax
 from byol_jax.errors import InputError
 
 KINDS = ('multinomial', 'binary')
-# Curvature that every image counts with at least, as a share of the mean: of an image that
-# is classified with certainty nothing would be known.
+# Least curvature of an image, as a share of the mean; otherwise an image that is classified
+# with certainty would contribute nothing.
 LEAST_CURVATURE = 1e-3
-# The sum of the h_i x_i x_i^T takes about as long as so many iterations times D / C, on a CPU.
+# On a CPU, the sum of the h_i x_i x_i^T takes as long as about this times D / C iterations.
 SUM_IN_ITERATIONS = .25
-# Least ridge of the matrix that is factored, in shares of its trace times the machine epsilon.
+# Smallest ridge of the factored matrix, as a multiple of its trace times the machine epsilon.
 ROUNDING = 4
 
 
@@ -52,11 +52,11 @@ class Solution(NamedTuple):
   l2: the penalty.
   parameters: float arrays on the host.
   objective: the sum above.
-  gap: squared norm of the gradient in the coordinates of the iteration, in shares of the
-    objective: an estimate of the relative distance from the minimum, which was at most 41
-    times as large on real images, and 2,700 times where a class had one image in 200. Of
-    'binary' losses the class that is farthest.
-  iterations: of L-BFGS, likewise.
+  gap: squared norm of the gradient in the coordinates of the iteration, as a share of the
+    objective. It estimates the relative distance from the minimum, which was at most 41
+    times as large on real images, and 2,700 times if a class had one image in 200. For
+    'binary' losses it is the largest gap of all classes.
+  iterations: number of L-BFGS iterations; for 'binary' losses, the largest of all classes.
   converged: whether the gap is below the tolerance.
   """
 
@@ -69,7 +69,7 @@ class Solution(NamedTuple):
 
 
 class _Curvature(NamedTuple):
-  """matrix: [D, D], the sum of the h_i x_i x_i^T; total: of the h_i."""
+  """matrix: [D, D], the sum of the h_i x_i x_i^T; total: the sum of the h_i."""
 
   matrix: chex.Array
   total: chex.Array
@@ -77,25 +77,25 @@ class _Curvature(NamedTuple):
 
 def path(inputs: np.ndarray, targets: np.ndarray, *, kind: str, l2_values: Sequence[float],
          tolerance: float, max_iterations: int, dtype: str) -> Iterator[Solution]:
-  """The minimisers from the strongest penalty to the weakest, each from that before.
+  """Yields the minimisers from the strongest penalty to the weakest, each started at the previous.
 
   Args:
     inputs: [N, D].
-    targets: [N, C], one-hot for 'multinomial'; 0 or 1 for 'binary', -1 for what is left out.
+    targets: [N, C], one-hot for 'multinomial'; 0 or 1 for 'binary', -1 for labels to ignore.
     kind: one of KINDS.
     l2_values: penalties, > 0, in any order.
-    tolerance: of `Solution.gap`.
-    max_iterations: for each penalty.
+    tolerance: tolerance for `Solution.gap`.
+    max_iterations: largest number of iterations for each penalty.
     dtype: 'float64', or 'float32', in which a tolerance below 1e-5 may not be reached.
 
   Raises:
-    InputError: one class alone, or features too large for the dtype.
+    InputError: there is only one class, or features are too large for the dtype.
   """
   chex.assert_rank([inputs, targets], 2)
   chex.assert_equal_shape_prefix([inputs, targets], 1)
-  # The bias carries no penalty, so that centred inputs have the same minimum.
+  # The bias has no penalty, so centred inputs have the same minimum.
   mean = inputs.mean(axis=0, dtype=np.float64)
-  # What shares no weights is minimised apart, each in coordinates of its own.
+  # Problems without shared weights are minimised separately, each in its own coordinates.
   problems = [targets] if kind == 'multinomial' else np.split(targets, targets.shape[1], axis=1)
   with jax.enable_x64(dtype == 'float64'):
     centred = jnp.asarray(inputs - mean, dtype)
@@ -119,12 +119,12 @@ def path(inputs: np.ndarray, targets: np.ndarray, *, kind: str, l2_values: Seque
 
 def _path(inputs: chex.Array, targets: chex.Array, l2_values: Sequence[float], tolerance: float,
           max_iterations: int, kind: str):
-  """What `_minimise` gives for each penalty, on the host; each starts from that before."""
+  """Results of `_minimise` for each penalty, on the host; each starts from the previous result."""
   dimension, classes = inputs.shape[1], targets.shape[1]
   start = Parameters(np.zeros((dimension, classes), inputs.dtype), np.zeros(classes, inputs.dtype))
   iterations = np.inf
   for l2 in l2_values:
-    # Not around the loop: a generator would leave it on for whoever asks for the next.
+    # Not around the loop: between two yields, a generator would leave x64 on for its caller.
     with jax.enable_x64(inputs.dtype == np.float64):
       if iterations >= SUM_IN_ITERATIONS * dimension / classes:
         curvature = _curvature(start, inputs, kind)
@@ -153,7 +153,7 @@ def _curvatures(kind: str, scores: chex.Array) -> chex.Array:
   return found + LEAST_CURVATURE * jnp.mean(found)
 
 
-# Default precision on an accelerator is too coarse for the line search.
+# The default precision of an accelerator is too low for the line search.
 _product = functools.partial(jnp.matmul, precision='highest')
 
 
@@ -173,8 +173,8 @@ def _minimise(start: Parameters, inputs: chex.Array, targets: chex.Array, curvat
   """The minimiser, its objective, its gap and the number of iterations."""
   total = jnp.sum(_curvatures(kind, _scores(start, inputs)))
   matrix = total / curvature.total * curvature.matrix
-  # Of dependent features rounding leaves no root: 1e6 times a feature given twice was NaN with
-  # l2 = 1e-4. Other coordinates have the same minimum.
+  # With dependent features, rounding makes the factorisation fail: 1e6 times a repeated feature
+  # gave NaN with l2 = 1e-4. The minimum does not depend on the coordinates.
   ridge = jnp.maximum(l2, ROUNDING * jnp.finfo(inputs.dtype).eps * jnp.trace(matrix))
   root = jnp.linalg.cholesky(matrix + ridge * jnp.eye(inputs.shape[1], dtype=inputs.dtype))
   bias_root = jnp.sqrt(total)
@@ -196,7 +196,7 @@ def _minimise(start: Parameters, inputs: chex.Array, targets: chex.Array, curvat
     value, gradient = value_and_gradient(moved, state=state)
     updates, state = optimiser.update(
         gradient, state, moved, value=value, grad=gradient, value_fn=objective)
-    # The line search leaves value and gradient at the new place in its state.
+    # The line search stores value and gradient at the new position in its state.
     squares = [jnp.sum(jnp.square(x)) for x in jax.tree.leaves(optax.tree.get(state, 'grad'))]
     return (optax.apply_updates(moved, updates), state, iterations + 1,
             sum(squares) / optax.tree.get(state, 'value'))

@@ -1,4 +1,4 @@
-"""The ranked lists of a retrieval: a file with a line per query, and a picture of some."""
+"""Writes the ranked lists of a retrieval: a file with one line per query, and a picture of some."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import json
@@ -15,21 +15,21 @@ from byol_jax.input_pipeline.retrieval_lists import Roles
 from byol_jax.plots import pictures
 
 QUERIES = 'queries.jsonl'
-# Images of a list that are drawn.
+# Number of images of a list that are drawn.
 DRAWN = 10
-# Images decoded at a time.
+# Number of images decoded at a time.
 BATCH_SIZE = 256
 
 
 def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[], loading.Loader]],
          roles: Roles | None) -> None:
-  """Writes queries.jsonl and ranked_lists.png; all processes of a job call it.
+  """Writes queries.jsonl and ranked_lists.png; all processes of a job must call it.
 
   Args:
-    result: of `evaluators.retrieval`.
-    folder: that gets the files.
+    result: the result of `evaluators.retrieval`.
+    folder: folder for the files.
     loaders: () -> the loader, by the name of the split.
-    roles: of the test split, where the data set has lists.
+    roles: roles of the test split, if the data set has lists.
   """
   classes = loaders['test']().data.class_names
   if parallel.is_first_process():
@@ -40,7 +40,7 @@ def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[
   rows = [(kind, row) for kind, chosen in examples(result).items() for row in chosen]
   if not rows:
     if parallel.is_first_process():
-      # One of an earlier evaluation would show other lists.
+      # A picture of an earlier evaluation would show other lists.
       (folder / pictures.RANKED_LISTS).unlink(missing_ok=True)
     return
   nearest = result.ranked.nearest[:, :DRAWN]
@@ -58,9 +58,9 @@ def keep(result: Result, *, folder: epath.Path, loaders: Mapping[str, Callable[[
 
 
 def examples(result: Result) -> dict[str, list[int]]:
-  """Rows of queries to draw: the best, the worst, and evenly spread ones of the others.
+  """Rows of the queries to draw: the best, the worst, and evenly spaced queries from the others.
 
-  Best and worst by average precision, of equals those of lower row.
+  Best and worst are chosen by average precision; of equal queries, the lower rows are taken.
   """
   counted = np.flatnonzero(result.ranked.matches > 0)
   score = result.ranked.average_precision[counted]
@@ -75,7 +75,7 @@ def examples(result: Result) -> dict[str, list[int]]:
 
 def _lines(result: Result, roles: Roles | None, classes: Sequence[str]
            ) -> Iterator[dict[str, Any]]:
-  """What is written of each query; scores are cosine similarities unless lists are re-ranked."""
+  """The record of each query; scores are cosine similarities unless lists are re-ranked."""
   ranked = result.ranked
   identity = lambda label: classes[label] if classes else int(label)
   name = lambda number: int(number) if roles is None else roles.names[number]
@@ -114,11 +114,11 @@ def _needed(result: Result, shown: Mapping[int, list[int]]) -> dict[str, set[int
 def _images(loader: loading.Loader, ids: set[int], roles: Roles | None) -> dict[int, np.ndarray]:
   """{id: small image uint8 [side, side, 3]} as the encoder sees them; on every process.
 
-  Files of lists are opened one by one, other splits are gone through.
+  Files in lists are opened individually; other splits are read as a whole.
   """
   numbers = np.array(sorted(ids), np.int32)
   if roles is not None:
-    # Their ids are places in `numbers`.
+    # The ids of these images are places in `numbers`.
     loader = loader._replace(data=listed_files.stream(
         roles.names[numbers], None, loading.shards(loader.config),
         upright=loader.config['options'].get('exif_orientation', True)))

@@ -1,23 +1,23 @@
-"""A gallery ranked for queries by cosine similarity, and how good the ranking is.
+"""Ranks a gallery for queries by cosine similarity, and measures how good the ranking is.
 
-For each query the gallery is put in the order of descending similarity. Left out beforehand,
-as the re-identification benchmarks do (L. Zheng et al.: Scalable Person Re-identification,
-ICCV 2015, section 3; X. Liu et al., ECCV 2016, for vehicles): images of the query's identity
-from the query's camera, and the query's own image. What is left of its identity are its
+For each query the gallery is sorted by descending similarity. As in the re-identification
+benchmarks (L. Zheng et al.: Scalable Person Re-identification, ICCV 2015, section 3;
+X. Liu et al., ECCV 2016, for vehicles), the query's own image and images of the query's identity
+from the query's camera are left out. The remaining images of its identity are its
 matches. With p_j the place of the j-th of R matches, counted from 1,
 
     average precision = mean over j of j / p_j,
     CMC at k = 1 if p_1 <= k else 0,
     recall at k = share of the matches with p_j <= k.
 
-The metric-learning papers call CMC at k "recall@k". mAP and the others are means over the
-queries that have matches; those without are counted.
+Metric-learning papers call CMC at k "recall@k". mAP and the other metrics are means over the
+queries that have matches; queries without matches are counted.
 
-Ties: similarities are rounded to STEP, below which float32 products differ by the order of
-their sums; of equally similar images those that are wrong stand before the matches. So nothing
-depends on the order of the gallery, and embeddings that are all the same gain nothing. Without
-ties the average precision is that of scikit-learn and fast-reid, whose figures for the vehicle
-benchmarks are the usual ones; the Matlab code of Market-1501 takes, at each match, the mean of
+Ties: similarities are rounded to STEP, because smaller differences of float32 products depend on
+the order of summation; of equally similar images, wrong images come before the matches. So
+the order of the gallery has no effect, and embeddings that are all equal gain nothing. Without
+ties, the average precision equals that of scikit-learn and fast-reid, whose figures for the vehicle
+benchmarks are commonly used; the Matlab code of Market-1501 takes, at each match, the mean of
 j / p_j and the precision one place before.
 """
 
@@ -31,17 +31,17 @@ import numpy as np
 
 from byol_jax.errors import InputError
 
-# Of similarities; a power of two, so that rounding is exact.
+# Similarities are rounded to this; a power of two, so that rounding is exact.
 STEP = 2.0 ** -20
-# Gallery images on the device at a time.
+# Number of gallery images on the device at a time.
 CHUNK = 16384
 
 
 class Entries(NamedTuple):
-  """What is known of images that are queries or a gallery.
+  """What is known about the images of queries or a gallery.
 
-  identity: int [N], equal for images that show the same.
-  camera: int [N], -1 where it is not known.
+  identity: int [N], equal for images of the same identity.
+  camera: int [N], -1 if it is not known.
   image: int [N], equal for the same image.
   """
 
@@ -53,13 +53,13 @@ class Entries(NamedTuple):
 class Ranked(NamedTuple):
   """How the gallery was ranked for each of Q queries.
 
-  matches: int [Q], how many the gallery has.
+  matches: int [Q], number of matches in the gallery.
   average_precision: float64 [Q] in (0, 1]; not a number for a query without matches.
   first: int [Q], the place of the first match, from 1; 0 without matches.
   recall: float64 [Q, K], at each of K depths; not a number without matches.
-  nearest: int [Q, L], rows of the gallery in their order; -1 where fewer are left.
-  right: bool [Q, L], which of them are matches.
-  score: float32 [Q, L], their similarities.
+  nearest: int [Q, L], the first L rows of the ranked gallery; -1 where there are fewer.
+  right: bool [Q, L], which of these rows are matches.
+  score: float32 [Q, L], similarities of these rows.
   """
 
   matches: np.ndarray
@@ -72,15 +72,15 @@ class Ranked(NamedTuple):
 
 
 class Result(NamedTuple):
-  """What `evaluate` found, for those who write it down.
+  """What `evaluate` found, for the code that writes it to files.
 
-  ranked: of Q queries.
+  ranked: rankings of Q queries.
   query: int [Q], ids of the queries in the test split.
   gallery: int [G], ids of the gallery in its split.
-  split: the gallery's: 'train' or 'test'.
-  identity: int [Q], the labels of the queries.
-  gallery_identity: int [G].
-  pictured: how many queries of each kind are to be drawn.
+  split: split of the gallery: 'train' or 'test'.
+  identity: int [Q], labels of the queries.
+  gallery_identity: int [G], labels of the gallery.
+  pictured: number of queries of each kind to draw.
   """
 
   ranked: Ranked
@@ -93,7 +93,7 @@ class Result(NamedTuple):
 
 
 class Whitening(NamedTuple):
-  """mean: [D] of the unit-length embeddings; matrix: [D, d]."""
+  """mean: [D], of the unit-length embeddings; matrix: [D, d]."""
 
   mean: np.ndarray
   matrix: np.ndarray
@@ -106,7 +106,7 @@ def similarities(queries: np.ndarray, gallery: np.ndarray, *, block_bytes: int
   Args:
     queries: [Q, D].
     gallery: [G, D], of which the device holds CHUNK rows at a time.
-    block_bytes: of one yielded block; decides how many queries it is for, at least one.
+    block_bytes: size of a yielded block in bytes; determines its number of queries, at least one.
 
   Yields:
     Rows of the queries, and their similarities float32 [q, G], multiples of STEP.
@@ -119,7 +119,7 @@ def similarities(queries: np.ndarray, gallery: np.ndarray, *, block_bytes: int
     own = jnp.asarray(_filled(queries[rows], count))
     block = np.empty((rows.stop - start, len(gallery)), np.float32)
     for left in range(0, len(gallery), width):
-      # All of one shape, so that one program serves.
+      # All parts have the same shape, so that only one program is compiled.
       part = _filled(gallery[left:left + width], width)
       found = np.asarray(_cosine(own, part))
       block[:, left:left + width] = found[:len(block), :len(gallery) - left]
@@ -127,7 +127,7 @@ def similarities(queries: np.ndarray, gallery: np.ndarray, *, block_bytes: int
 
 
 def matches(queries: Entries, gallery: Entries) -> np.ndarray:
-  """How many images of the gallery count as right for each query, int [Q]."""
+  """The number of gallery images that are matches for each query, int [Q]."""
   order = np.argsort(gallery.identity, kind='stable')
   ends = [np.searchsorted(gallery.identity[order], queries.identity, side)
           for side in ('left', 'right')]
@@ -143,13 +143,13 @@ def matches(queries: Entries, gallery: Entries) -> np.ndarray:
 
 def rank(scores: np.ndarray, queries: Entries, gallery: Entries, *, depth: int,
          recall_at: Sequence[int]) -> Ranked:
-  """Measures the order of the gallery for each query.
+  """Ranks the gallery for each query and measures the ranking.
 
   Args:
-    scores: float [Q, G], higher is nearer; of rounded similarities.
-    queries: of Q images.
-    gallery: of G images.
-    depth: L, how many of the first to keep.
+    scores: float [Q, G], higher is nearer; computed from rounded similarities.
+    queries: entries of Q images.
+    gallery: entries of G images.
+    depth: L, the number of first images to keep.
     recall_at: K depths, each at least 1.
   """
   chex.assert_shape(scores, (len(queries.identity), len(gallery.identity)))
@@ -159,7 +159,7 @@ def rank(scores: np.ndarray, queries: Entries, gallery: Entries, *, depth: int,
 
 
 def together(parts: Sequence[Ranked]) -> Ranked:
-  """The parts as one, queries after one another."""
+  """Concatenates the queries of the parts."""
   return Ranked(*map(np.concatenate, zip(*parts)))
 
 
@@ -188,10 +188,10 @@ def fit_whitening(embeddings: np.ndarray, dimensions: int) -> Whitening:
 
   Args:
     embeddings: [N, D].
-    dimensions: d, components that are kept.
+    dimensions: d, number of components to keep.
 
   Raises:
-    InputError: the embeddings do not vary in so many directions.
+    InputError: the embeddings do not vary in that many directions.
   """
   directions = unit_length(embeddings)
   mean = directions.mean(axis=0, dtype=np.float64)
@@ -200,7 +200,7 @@ def fit_whitening(embeddings: np.ndarray, dimensions: int) -> Whitening:
     centred = directions[start:start + CHUNK] - mean
     covariance += centred.T @ centred
   variances, axes = np.linalg.eigh(covariance / len(directions))
-  # Of float32 embeddings no more is known of a variance.
+  # Variances of float32 embeddings are not known more precisely.
   rank = int(np.sum(variances > variances[-1] * 1e-7)) if variances[-1] > 1e-12 else 0
   if not 1 <= dimensions <= rank:
     raise InputError(f'whitening is {dimensions}, but the {len(embeddings)} embeddings of '
@@ -219,14 +219,14 @@ def whiten(whitening: Whitening, embeddings: np.ndarray) -> np.ndarray:
 
 
 def unit_length(embeddings: np.ndarray) -> np.ndarray:
-  """float32 [N, D] of length one; zeros stay."""
+  """Scales embeddings to length one, float32 [N, D]; zeros stay zero."""
   embeddings = np.asarray(embeddings, np.float32)
   norm = np.linalg.norm(embeddings, axis=1, keepdims=True)
   return embeddings / np.maximum(norm, np.finfo(np.float32).tiny)
 
 
 def _filled(array: np.ndarray, count: int) -> np.ndarray:
-  """The array with rows of zeros after it, `count` in all."""
+  """Appends rows of zeros to the array, up to `count` rows in total."""
   if len(array) == count:
     return array
   return np.concatenate([array, np.zeros((count - len(array), *array.shape[1:]), array.dtype)])
@@ -238,7 +238,7 @@ def _cosine(queries: chex.Array, gallery: chex.Array) -> chex.Array:
     norm = jnp.linalg.norm(embeddings, axis=1, keepdims=True)
     return embeddings / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny)
 
-  # Default precision on an accelerator rounds to about three digits.
+  # The default precision of an accelerator is about three digits.
   similarity = jnp.matmul(directions(queries), directions(gallery).T, precision='highest')
   return jnp.round(similarity / STEP) * STEP
 
@@ -256,7 +256,7 @@ def _rank(scores, identity, camera, image, gallery: Entries, depth: int, recall_
   if not count:
     return (0, np.nan, 0, np.full(len(recall_at), np.nan), *shown)
   wrong = np.sort(scores[~(same | left_out)])
-  # Wrong ones that are as similar stand before.
+  # Equally similar wrong images come before the match.
   before = len(wrong) - np.searchsorted(wrong, found, 'left')
   number = np.arange(1, count + 1)
   place = number + before
@@ -265,7 +265,7 @@ def _rank(scores, identity, camera, image, gallery: Entries, depth: int, recall_
 
 
 def _first(scores, left_out, right, image, depth: int):
-  """The first `depth` rows in the order, which are matches, and their scores."""
+  """The first `depth` rows of the ranking, which of them are matches, and their scores."""
   kept = np.flatnonzero(~left_out)
   rows = kept
   if depth < len(kept):

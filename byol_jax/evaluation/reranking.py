@@ -6,15 +6,15 @@ the squared Euclidean distance of unit-length embeddings, divided by the largest
 image, as the authors' code does.
 
 - R(p), the k1-reciprocal neighbours of p: images among the k1 nearest of p that have p among
-  theirs (equation 2), p itself with them. For each q in R(p), the k1/2-reciprocal neighbours
-  of q join where more than two thirds of them are in R(p) (equation 3).
+  their k1 nearest (equation 2), including p itself. For each q in R(p), the k1/2-reciprocal
+  neighbours of q are added if more than two thirds of them are in R(p) (equation 3).
 - V_p, a vector [N]: exp(-d(p, g)) for g in R(p), else 0 (equation 7), with sum one; then the
-  mean over the k2 nearest of p, p with them (equation 11).
+  mean over the k2 nearest of p, including p (equation 11).
 - The Jaccard distance of p and g is 1 - sum min(V_p, V_g) / sum max(V_p, V_g) (equation 10),
   and the final one (1 - weight) times it plus weight * d(p, g) (equation 12).
 
-V is kept sparse, so that memory grows with N and not with its square; time is that of N x N
-similarities. Every query changes the neighbours of the others: a re-ranked result belongs to
+V is sparse, so that memory grows with N and not with N squared; the time is that of N x N
+similarities. Every query changes the neighbours of the others: a re-ranked result depends on
 the whole set of queries.
 """
 
@@ -35,17 +35,17 @@ def scores(queries: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, weight
   Args:
     queries: [Q, D].
     gallery: [G, D].
-    k1: nearest images that can be reciprocal; the paper has 20.
-    k2: nearest images whose vectors are averaged, at most k1 + 1; the paper has 6.
-    weight: of the original distance, in [0, 1]; the paper's lambda, 0.3.
-    block_bytes: of one yielded block, as in `ranking.similarities`.
-    most_bytes: that neighbours and vectors may take.
+    k1: number of nearest images that can be reciprocal; 20 in the paper.
+    k2: number of nearest images whose vectors are averaged, at most k1 + 1; 6 in the paper.
+    weight: weight of the original distance, in [0, 1]; lambda = 0.3 in the paper.
+    block_bytes: size of a yielded block in bytes, as in `ranking.similarities`.
+    most_bytes: most bytes that neighbours and vectors may take.
 
   Yields:
     Rows of the queries, and float32 [q, G], higher is nearer, multiples of `ranking.STEP`.
 
   Raises:
-    InputError: they would take more bytes.
+    InputError: neighbours and vectors would take more than `most_bytes`.
   """
   chex.assert_equal_shape_suffix([queries, gallery], 1)
   directions = ranking.unit_length(np.concatenate([queries, gallery]))
@@ -53,7 +53,7 @@ def scores(queries: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, weight
   nearest, farthest = _neighbours(directions, k1 + 1, block_bytes)
   vectors = _vectors(directions, nearest, farthest, k1)
   if k2 > 1:
-    # Each row is the mean of k2 others: no more numbers than theirs together.
+    # Each row is the mean of k2 rows, so it has at most as many numbers as they have together.
     numbers = int(np.diff(vectors.indptr)[nearest[:, :k2]].sum())
     _check_bytes(20 * numbers, most_bytes, len(directions), 'vectors')
     vectors = _mean_over(nearest[:, :k2]) @ vectors
@@ -67,7 +67,7 @@ def scores(queries: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, weight
 
 
 def check_size(count: int, k1: int, k2: int, most_bytes: int) -> None:
-  """Raises InputError unless `count` images, the queries with them, can be re-ranked."""
+  """Raises InputError unless `count` images, including the queries, can be re-ranked."""
   if count < k1 + 1:
     raise InputError(f'k1 is {k1}, but there are {count} images with the queries; set it to at '
                      f'most {count - 1}.')
@@ -75,7 +75,7 @@ def check_size(count: int, k1: int, k2: int, most_bytes: int) -> None:
 
 
 def check_memory(count: int, k1: int, k2: int, most_bytes: int) -> None:
-  """Raises InputError where re-ranking so many images surely takes more than `most_bytes`."""
+  """Raises InputError if re-ranking `count` images certainly takes more than `most_bytes`."""
   _check_bytes(count * (k1 + 1) * 8, most_bytes, count, 'neighbours')
   if k2 > 1:
     # A vector has at least one number.
@@ -93,7 +93,7 @@ def _neighbours(directions: np.ndarray, count: int, block_bytes: int
                 ) -> tuple[np.ndarray, np.ndarray]:
   """The `count` nearest of each image, int32 [N, count], and the largest distance, [N].
 
-  Of equally near images the earlier is nearer.
+  Of equally near images, the earlier one is taken as nearer.
   """
   nearest = np.empty((len(directions), count), np.int32)
   farthest = np.empty(len(directions), np.float32)
@@ -108,7 +108,7 @@ def _neighbours(directions: np.ndarray, count: int, block_bytes: int
 
 def _vectors(directions, nearest: np.ndarray, farthest: np.ndarray, k1: int) -> sparse.csr_array:
   """V before the mean over neighbours, [N, N]."""
-  # Half to even, as the authors' code rounds.
+  # Rounds half to even, as in the authors' code.
   reciprocal, half = (_reciprocal(nearest[:, :k + 1]) for k in (k1, round(k1 / 2)))
   columns, values = [], []
   for row, own in enumerate(reciprocal):
@@ -125,7 +125,7 @@ def _vectors(directions, nearest: np.ndarray, farthest: np.ndarray, k1: int) -> 
 
 
 def _reciprocal(nearest: np.ndarray) -> list[np.ndarray]:
-  """Of each image those of its nearest that have it among theirs."""
+  """For each image, those of its nearest images that have it among their nearest."""
   own = np.arange(len(nearest))
   return [row[(nearest[row] == i).any(axis=1)] for i, row in zip(own, nearest)]
 
@@ -138,11 +138,11 @@ def _mean_over(nearest: np.ndarray) -> sparse.csr_array:
 
 
 def _jaccard(vectors: sparse.csr_array, row: int, of_gallery: sparse.csc_array) -> np.ndarray:
-  """Jaccard distance of the vector in a row to those of the gallery, [G]."""
+  """Jaccard distances of the vector in a row to the vectors of the gallery, [G]."""
   shared = np.zeros(of_gallery.shape[0], np.float32)
   own = slice(vectors.indptr[row], vectors.indptr[row + 1])
   for column, value in zip(vectors.indices[own], vectors.data[own]):
     part = slice(of_gallery.indptr[column], of_gallery.indptr[column + 1])
     shared[of_gallery.indices[part]] += np.minimum(value, of_gallery.data[part])
-  # Both sum to one, so the sum of the maxima is two less that of the minima.
+  # Both vectors sum to one, so the sum of the maxima is two minus the sum of the minima.
   return 1 - shared / (2 - shared)

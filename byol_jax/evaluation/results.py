@@ -1,4 +1,4 @@
-"""The results of evaluations in a folder: results.json, and a table for readers."""
+"""Writes and reads the results of evaluations in a folder: results.json and a table."""
 
 from collections.abc import Mapping, Sequence
 import itertools
@@ -15,16 +15,16 @@ from byol_jax.errors import InputError
 from byol_jax.plots import tables, titles
 
 RESULTS = 'results.json'
-# Differing keys that an error names.
+# Number of differing keys that an error names.
 NAMED = 10
-# What a table or a page needs of it.
+# Keys that a table or a page needs.
 KEYS = ('encoders', 'step', 'seed', 'digest', 'dataset', 'images', 'chance', 'test_split_reads')
 
 
 def write(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, Any]:
-  """Writes results.json and the table results.md; returns what the former holds.
+  """Writes results.json and the table results.md; returns the content of results.json.
 
-  Results of other evaluators on the same encoders and data, which are there already, stay.
+  Existing results of other evaluators on the same encoders and data are kept.
   """
   results = _with_earlier(workdir, results)
   for name, text in ((RESULTS, json.dumps(results, indent=2) + '\n'),
@@ -35,10 +35,10 @@ def write(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(workdir: str | os.PathLike) -> dict[str, Any]:
-  """What `evaluate` wrote into a workdir.
+  """Reads what `evaluate` wrote to a workdir.
 
   Raises:
-    InputError: there is nothing, or it lacks something of what `evaluate` writes.
+    InputError: there are no results, or part of what `evaluate` writes is missing.
   """
   path = files.folder(workdir) / RESULTS
   if not path.exists():
@@ -56,7 +56,7 @@ def lacks(found: Any) -> str:
   """What is missing in the content of a results.json, 'it has no ...'; '' for nothing.
 
   Raises:
-    InputError: an evaluator that cannot be found here.
+    InputError: an evaluator cannot be found in this installation.
   """
   if not isinstance(found, dict):
     return 'it holds no results'
@@ -71,7 +71,7 @@ def lacks(found: Any) -> str:
 
 
 def _missing_scores(encoders: Mapping[str, Any]) -> list[str]:
-  """The metrics that an encoder lacks and the first one has, or that an evaluator must give."""
+  """The metrics that an encoder lacks but the first one has, or that an evaluator must return."""
   first, missing = next(iter(encoders.values())), []
   if not isinstance(first, dict) or not first:
     return [f'encoders.{next(iter(encoders))}']
@@ -91,10 +91,11 @@ def _missing_scores(encoders: Mapping[str, Any]) -> list[str]:
 
 
 def read_seeds(workdirs: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
-  """What `evaluate` wrote into workdirs, of evaluations that are alike but for the seed.
+  """Reads what `evaluate` wrote to the workdirs of evaluations that differ only in the seed.
 
   Raises:
-    InputError: two that are not, whose mean would be of nothing, or two of one network.
+    InputError: two of them differ in something else, so that their mean would have no meaning, or
+      two evaluate the same network.
   """
   found = [read(workdir) for workdir in workdirs]
   for number, (workdir, one) in enumerate(zip(workdirs, found)):
@@ -115,8 +116,8 @@ def read_seeds(workdirs: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
 
 
 def _networks(found: Mapping[str, Any]) -> tuple[Any, ...]:
-  """What tells the networks of an evaluation from those of another one."""
-  # Without the pretrained one the others are what is evaluated.
+  """What identifies the networks of an evaluation."""
+  # Without the pretrained encoder, the other encoders are what is evaluated.
   own = None if 'pretrained' in found['encoders'] else found.get('config', {}).get('seed')
   return found['digest'], own
 
@@ -135,7 +136,7 @@ def kind(found: Mapping[str, Any]) -> dict[str, Any]:
 def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, Any]:
   """The results, with those of other evaluators on the same encoders and data in the workdir.
 
-  Earlier ones of something else are put aside.
+  Earlier results of something else are moved aside.
   """
   path = workdir / RESULTS
   if not path.exists():
@@ -155,7 +156,7 @@ def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, 
 
 
 def _evaluated(found: Mapping[str, Any]) -> list[Any]:
-  """What results are of: the encoders and the images, whatever the evaluators."""
+  """What was evaluated: the encoders and the images, independent of the evaluators."""
   encoders, config = list(found.get('encoders', {})), found.get('config', {})
   # The other encoders do not depend on these.
   own = [config.get(key) for key, users in (('seed', {'random', 'supervised'}),

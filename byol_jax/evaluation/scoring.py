@@ -1,6 +1,6 @@
-"""Metrics of classifiers: accuracy, and what the paper's transfer results are measured in.
+"""Metrics of classifiers: accuracy, and the metrics of the paper's transfer results.
 
-The latter are those of appendix D.1, Table 10.
+The latter are described in appendix D.1, Table 10.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from byol_jax.input_pipeline.records import numbered
 
 # METRICS of an evaluator that returns what `accuracy` does.
 ACCURACY = dict(top1='top-1', top5='top-5')
-# By which can be chosen.
+# Metrics that can be used for a choice.
 METRICS = ('top1', 'mean_per_class', 'map_voc07')
-# All that `score` returns, as tables call it.
+# Names in tables of everything that `score` returns.
 TITLES = dict(ACCURACY, mean_per_class='mean per class', map_voc07='VOC07 mAP')
 
 
 def score(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, float]:
-  """All metrics that these labels allow, `metric` among them.
+  """Computes all metrics that these labels allow, including `metric`.
 
   Args:
     scores: [N, C], finite.
     labels: int [N] in 0 ... C - 1 for 'top1' and 'mean_per_class'; int [N, C] for
-      'map_voc07', 1 where a class is present, 0 where it is not, -1 where it does not count.
+      'map_voc07', 1 if a class is present, 0 if it is absent, -1 if it is ignored.
     metric: one of METRICS.
 
   Returns:
@@ -34,7 +34,7 @@ def score(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, floa
     'top5'; or under 'map_voc07'.
 
   Raises:
-    InputError: labels of the other kind.
+    InputError: the labels are of the other kind.
   """
   check_metric(metric, labels.ndim == 2)
   chex.assert_rank(scores, 2)
@@ -45,11 +45,11 @@ def score(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, floa
 
 
 def check(facts: Facts, *, metric: str, **_) -> None:
-  """The `check` of evaluators that choose by a metric and train a classifier of all classes.
+  """The `check` of evaluators that choose by a metric and train a classifier for all classes.
 
   Raises:
-    InputError: a metric for other labels, a class without a training image, or one of several
-      labels that no held-out or test image has.
+    InputError: the metric is for another kind of labels, a class has no training image, or, with
+      several labels per image, a class has no held-out or test image.
   """
   check_metric(metric, facts.multi_label)
   if facts.train.labels is not None:
@@ -60,7 +60,7 @@ def check(facts: Facts, *, metric: str, **_) -> None:
 
 
 def check_metric(metric: str, several_labels: bool) -> None:
-  """Raises InputError unless the metric is one of images with one, or with several, labels."""
+  """Raises InputError unless the metric is for images with one, or with several, labels."""
   if several_labels != (metric == 'map_voc07'):
     kind = 'several labels per image' if several_labels else 'one label per image'
     raise InputError(f'metric is {metric!r}, but the data set has {kind}; set metric to '
@@ -77,15 +77,15 @@ def _check_present(labels: np.ndarray, class_names: Sequence[str] = ()) -> None:
 def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
   """Mean over the classes of the 11-point interpolated average precision (VOC2007).
 
-  For each class, the mean over the recalls 0, 0.1, ..., 1 of the highest precision at that
-  recall or above. Images of equal scores keep their order.
+  For each class, it is the mean over the recalls 0, 0.1, ..., 1 of the highest precision at that
+  recall or above. Images with equal scores keep their order.
 
   Args:
     scores: [N, C].
     labels: int [N, C] in -1, 0, 1.
 
   Raises:
-    InputError: a class without an image.
+    InputError: a class has no image.
   """
   chex.assert_equal_shape([scores, labels])
   _check_present(labels)
@@ -95,24 +95,24 @@ def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> floa
     ordered = present[counting][np.argsort(-of_class[counting], kind='stable')]
     hits = np.cumsum(ordered)
     precision, recall = hits / np.arange(1, len(hits) + 1), hits / hits[-1]
-    # Rounded, since 0.3 is not 3 / 10 of a sum of ones in floating point.
+    # Rounded, because a recall of 3 / 10 can differ from the threshold 0.3 in floating point.
     reached = [np.round(recall, 9) >= threshold for threshold in np.round(np.arange(11) / 10, 9)]
     found.append(np.mean([precision[at].max() for at in reached]))
   return float(np.mean(found))
 
 
 def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """How many classes are ranked above the true one; 0 is a correct prediction.
+  """The number of classes that are ranked above the true class; 0 is a correct prediction.
 
-  Classes are ranked by descending score; of equal scores the lower class wins.
-  Scores that are not a number make no prediction correct.
+  Classes are ranked by descending score; if scores are equal, the lower class comes first.
+  Scores that are not a number never make a prediction correct.
 
   Args:
     scores: float [N, C].
     labels: int [N] in 0 ... C - 1.
 
   Returns:
-    int [N] in 0 ... C - 1; C where the score of the true class is not a number.
+    int [N] in 0 ... C - 1; C if the score of the true class is not a number.
   """
   chex.assert_shape(labels, scores.shape[:1])
   true_score = np.take_along_axis(scores, labels[:, None], axis=1)

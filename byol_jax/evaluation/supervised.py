@@ -1,9 +1,9 @@
-"""The same encoder trained with labels, with which a table compares representations.
+"""Trains the same encoder with labels, as a baseline for representations in tables.
 
-Cross-entropy (`fine_tuning.losses`) on randomly cropped and flipped images, SGD with
-Nesterov momentum and a cosine learning rate, as the paper trains its supervised baselines
-(appendix C.1; RandAugment and label smoothing are left out). The result is an encoder, evaluated
-like every other.
+The training uses cross-entropy (`fine_tuning.losses`) on randomly cropped and flipped images, and
+SGD with Nesterov momentum and a cosine learning rate, like the paper's supervised baselines
+(appendix C.1; RandAugment and label smoothing are left out). The resulting encoder is evaluated
+like every other encoder.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,21 +23,21 @@ def train(networks: Model, views: Callable[[Mapping[str, jax.Array]], jax.Array]
           image_size: int, seed: int, epochs: float, batch_size: int, base_learning_rate: float,
           momentum: float, weight_decay: float, devices: Sequence[jax.Device]
           ) -> fine_tuning.Weights:
-  """Trains encoder and classifier from random initialisation, as `fine_tuning.train`.
+  """Trains encoder and classifier from random initialisation, as in `fine_tuning.train`.
 
   Args:
-    networks: the model; its projector and predictor take no part.
+    networks: the model; its projector and predictor are not used.
     views: batch -> augmented images [B, H, W, 3] in [0, 1].
     batches: (seed, batch_size, first_step, last_step) -> labelled training batches.
-    num_examples: training images over all hosts.
+    num_examples: number of training images over all hosts.
     image_size: side of the views in pixels.
-    seed: of the parameters and of the order of the images.
-    epochs: passes over the images.
+    seed: seed of the parameters and of the order of the images.
+    epochs: number of passes over the images.
     batch_size: images per step over all devices.
-    base_learning_rate: the peak for a batch of 256; then a cosine to 0, no warm-up.
-    momentum: of Nesterov's method.
-    weight_decay: l2 coefficient on all weights but biases and normalisation.
-    devices: of this host.
+    base_learning_rate: the peak for a batch of 256; followed by a cosine to 0, without warm-up.
+    momentum: momentum of Nesterov's method.
+    weight_decay: l2 coefficient on all weights except biases and normalisation.
+    devices: devices of this host.
 
   Raises:
     InputError: the training has diverged.

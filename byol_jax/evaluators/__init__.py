@@ -1,1 +1,1 @@
-"""Evaluators: one file each, found by name. Their contract is `evaluation/contract.py`."""
+"""Evaluators: one file each, found by name. Their contract is in `evaluation/contract.py`."""

@@ -5,9 +5,9 @@ For centred features X [n, D] of the chosen images and targets Y [n, C], 1 for t
 
     W = (X^T X + l2 I)^-1 X^T Y
 
-is found for every l2 from one singular value decomposition of X; the class of the largest
-score is predicted. l2 is chosen on validation images. The images are drawn several times;
-what is reported is the mean over the draws.
+is computed for every l2 from one singular value decomposition of X; the class with the largest
+score is predicted. l2 is chosen on held-out images. The images are drawn several times, and
+the mean over the draws is reported.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ PROTOCOL = (
 
 
 class Regression(NamedTuple):
-  """mean: [D], of the features; weights: [D, C]; bias: [C]."""
+  """mean: [D], mean of the features; weights: [D, C]; bias: [C]."""
 
   mean: np.ndarray
   weights: np.ndarray
@@ -53,7 +53,7 @@ class Regression(NamedTuple):
 
 
 class Draw(NamedTuple):
-  """One draw of `shots` images per class: what was chosen, and the regression."""
+  """One draw of `shots` images per class: the choice and the regression."""
 
   shots: int
   number: int
@@ -63,7 +63,7 @@ class Draw(NamedTuple):
 
 
 class Fitted(NamedTuple):
-  """All draws of all numbers of shots."""
+  """All draws for all numbers of shots."""
 
   draws: tuple[Draw, ...]
   num_classes: int
@@ -76,16 +76,16 @@ def fit(context: FitContext, *, shots: Sequence[int], draws: int, l2_values: Seq
   """Fits `draws` classifiers for each number of images per class.
 
   Args:
-    context: labelled features [N, D] of the training images, of which the few are drawn, and of
-      the held-out images, which choose l2.
-    shots: images per class; 5, 10 and 25 are usual.
-    draws: of the images; each is its own choice by (seed, draw, class). More shots of the
-      same draw contain fewer.
+    context: labelled features [N, D] of the training images, from which the few images are drawn,
+      and of the held-out images, on which l2 is chosen.
+    shots: numbers of images per class; 5, 10 and 25 are common.
+    draws: number of draws of the images, each selected by (seed, draw, class). In the same draw,
+      a larger number of shots contains the smaller ones.
     l2_values: penalties to try, each > 0.
-    seed: of the draws.
+    seed: seed of the draws.
 
   Raises:
-    InputError: a class with fewer images.
+    InputError: a class has fewer images than shots.
   """
   num_classes = context.num_classes
   train, validation = context.features('train'), context.features('validation')
@@ -102,7 +102,7 @@ def fit(context: FitContext, *, shots: Sequence[int], draws: int, l2_values: Seq
 
 
 def check(facts: Facts, *, shots: Sequence[int], **_) -> None:
-  """Raises InputError for more shots than some class has images, as far as these are counted."""
+  """Raises InputError if a class has fewer images than shots, as far as the counts are known."""
   images, num_classes, most = facts.train.images, facts.num_classes, max(shots, default=0)
   if facts.train.labels is not None and shots:
     _check_shots(facts.train.labels, num_classes, shots, facts.class_names)
@@ -123,7 +123,7 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
   """Mean top-1 on the test images over the draws, in [0, 1]: 'top1_5_shots', ...
 
   Raises:
-    InputError: unusable test features.
+    InputError: the test features are unusable.
   """
   test = context.features('test')
   check_features('test', test, fitted.num_classes)
@@ -138,7 +138,7 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:
-  """The protocol in words, the choice of every draw and the counts of images."""
+  """The protocol in words, the choice of every draw and the numbers of images."""
   return dict(
       protocol=PROTOCOL, num_classes=fitted.num_classes, train_images=fitted.train_images,
       validation_images=fitted.validation_images,
@@ -147,9 +147,9 @@ def describe(fitted: Fitted) -> dict[str, Any]:
 
 
 def _order(train: Features, num_classes: int, key: tuple[int, ...]) -> np.ndarray:
-  """Rows of `train`, [C, smallest class], in an order of each class drawn from the key."""
+  """Rows of `train`, [C, smallest class], in a random order of each class drawn with the key."""
   rows = []
-  # By id, so that the order in which features were extracted does not matter.
+  # Sorted by id, so that the order in which features were extracted does not matter.
   by_id = np.argsort(train.sample_id, kind='stable')
   for label in range(num_classes):
     own = by_id[train.labels[by_id] == label]

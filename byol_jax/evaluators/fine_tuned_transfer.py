@@ -1,8 +1,8 @@
 """Transfer by fine-tuning as in the paper (appendix D.3, Table 3).
 
 The encoder and a new linear classifier are trained on another data set. Learning rate and
-weight decay are chosen on its held-out images; with the choice both are trained once more,
-on training and held-out images together.
+weight decay are chosen on its held-out images. With the chosen values, encoder and classifier are
+trained again on training and held-out images together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ PROTOCOL = (
     'and normalisation, the classifier starts at zeros. The loss is the cross-entropy of the '
     'softmax; of images with several labels the sum over the classes of the cross-entropy of the '
     'sigmoid, without the classes that are not to be judged (difficult objects only).')
-# What D.3 says of the options of `fit`.
+# Values of the options of `fit` in D.3.
 PAPER = dict(learning_rates=tuple(10. ** (power / 2) for power in range(-8, -1)),
              weight_decays=(0., *(10. ** (power / 2) for power in range(-12, -5))),
              steps=20_000, batch_size=256, momentum=0.9)
@@ -71,23 +71,23 @@ def batch_norm_decay(num_examples: int, batch_size: int) -> float:
 def fit(context: FitContext, *, learning_rates: Sequence[float], weight_decays: Sequence[float],
         steps: int, batch_size: int, momentum: float, metric: str, view: Mapping[str, Any],
         seed: int) -> fine_tuned.Fitted:
-  """Fine-tunes with every pair of the grid, and once more with the best on held-out images.
+  """Fine-tunes with every pair of the grid, and again with the best pair on held-out images.
 
   Args:
     context: labelled training images in front of the encoder, features of the held-out images,
-      which choose, and the grid. Each class must have training images.
+      which are used for the choice, and the grid. Each class must have training images.
     learning_rates: peaks for a batch of 256 images.
     weight_decays: 0 or more; the l2 coefficient is the weight decay / the learning rate.
-    steps: of every run.
+    steps: number of steps of every run.
     batch_size: images per step over all devices.
-    momentum: of Nesterov's method.
-    metric: that chooses, one of `scoring.METRICS`: 'map_voc07' where an image has several
-      labels. What else `scoring.score` gives is reported beside it.
+    momentum: momentum of Nesterov's method.
+    metric: metric for the choice, one of `scoring.METRICS`: 'map_voc07' if an image can have
+      several labels. The other metrics of `scoring.score` are also reported.
     view: `crop_area`, `crop_aspect` and `flip_probability`.
-    seed: of the order of the images and the augmentation.
+    seed: seed of the order of the images and the augmentation.
 
   Raises:
-    InputError: classes without training images, unusable held-out images, or all points have
+    InputError: classes have no training images, held-out images are unusable, or all points have
       diverged.
   """
   fine_tuned.check('fine_tuned_transfer', context, metric)
@@ -117,16 +117,16 @@ def fit(context: FitContext, *, learning_rates: Sequence[float], weight_decays: 
 
 
 def describe(fitted: fine_tuned.Fitted) -> dict[str, Any]:
-  """The protocol in words, the choice, all points, options and counts of images.
+  """The protocol in words, the choice, all points, options and numbers of images.
 
-  'train_images' and 'batch_norm_decay' are those of the last run, on training and held-out
+  'train_images' and 'batch_norm_decay' are the values of the last run, on training and held-out
   images together.
   """
   return fine_tuned.describe(fitted, PROTOCOL, PAPER)
 
 
 def _runner(images: Images, num_classes: int, steps: int, options: Mapping[str, Any]):
-  """(point, timed) -> the weights that it leads to on these images."""
+  """(point, timed) -> the weights after training with this point on these images."""
   run = fine_tuning.runner(
       images, num_classes=num_classes,
       batch_norm_decay=batch_norm_decay(images.num_examples, options['batch_size']), **options)
@@ -137,7 +137,7 @@ def _runner(images: Images, num_classes: int, steps: int, options: Mapping[str, 
 
 def _refit(train: Images, point: grids.Point, num_classes: int, steps: int,
            options: Mapping[str, Any]) -> tuple[fine_tuning.Weights, int]:
-  """The weights of the chosen point on training and held-out images, and their number."""
+  """The weights of the chosen point on training and held-out images, and the number of images."""
   both = train.with_validation()
   weights = _runner(both, num_classes, steps, options)(point, None)
   if weights is None:

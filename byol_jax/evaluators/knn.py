@@ -51,9 +51,9 @@ class Fitted(NamedTuple):
 
 
 class Nearest(NamedTuple):
-  """The k nearest of the bank so far, by descending similarity, for each query.
+  """The k nearest images of the bank so far, by descending similarity, for each query.
 
-  similarity: float32 [Q, k], -inf where fewer than k have been seen.
+  similarity: float32 [Q, k], -inf as long as fewer than k images have been seen.
   labels: int32 [Q, k].
   """
 
@@ -66,16 +66,16 @@ def fit(context: FitContext, *, k: int, temperature: float, query_chunk: int = 1
   """Keeps the training images as the bank of neighbours.
 
   Args:
-    context: labelled features float32 [N, D] of the training images, which are the bank. Those
-      of the held-out images are only counted; there is nothing to choose.
-    k: neighbours that vote, 1 ... N.
-    temperature: of the votes, > 0.
-    query_chunk: queries on the device at a time.
-    bank_chunk: training images on the device at a time; the device holds
+    context: labelled features float32 [N, D] of the training images, which are the bank. Held-out
+      images are only counted; there is nothing to choose.
+    k: number of neighbours that vote, 1 ... N.
+    temperature: temperature of the votes, > 0.
+    query_chunk: number of queries on the device at a time.
+    bank_chunk: number of training images on the device at a time; the device has
       query_chunk * (k + bank_chunk) similarities and two chunks of embeddings.
 
   Raises:
-    InputError: fewer training images than neighbours, or unusable training features.
+    InputError: there are fewer training images than neighbours, or unusable training features.
   """
   train = context.features('train')
   check_features('train', train, context.num_classes)
@@ -85,7 +85,7 @@ def fit(context: FitContext, *, k: int, temperature: float, query_chunk: int = 1
 
 
 def check(facts: Facts, *, k: int, **_) -> None:
-  """Raises InputError for more neighbours than there are training images."""
+  """Raises InputError if there are fewer training images than neighbours."""
   _check_count(k, facts.train.images)
 
 
@@ -98,25 +98,25 @@ def _check_count(k: int, images: int) -> None:
 def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
   """Accuracy of the neighbours' votes on the test images.
 
-  Ties are broken the same way every time: of equally similar training images
-  the one of lower id is the neighbour, of classes with equal votes the lower
-  one is ranked first. A class without votes ranks after all those with votes.
+  Ties are always broken in the same way: of equally similar training images,
+  the one with the lower id is the neighbour; of classes with equal votes, the lower
+  class is ranked first. Classes without votes rank after all classes with votes.
 
   Args:
-    fitted: from `fit`.
+    fitted: the result of `fit`.
     context: labelled features float32 [M, D] of the test images, which are the queries.
 
   Returns:
     Fractions in [0, 1] under 'top1' and, for more than five classes, 'top5'.
 
   Raises:
-    InputError: unusable test features.
+    InputError: the test features are unusable.
   """
   return evaluate_all([fitted], context.features('test'))[0]
 
 
 def evaluate_all(fitted: Sequence[Fitted], queries: Features) -> list[dict[str, float]]:
-  """`evaluate` on any queries, for several k and temperatures of one bank, by one search."""
+  """`evaluate` on any queries, for several k and temperatures of one bank, with one search."""
   widest = max(fitted, key=lambda one: one.k)
   check_features('test', queries, widest.num_classes)
   chex.assert_equal_shape_suffix([widest.train.embeddings, queries.embeddings], 1)
@@ -133,7 +133,7 @@ def evaluate_all(fitted: Sequence[Fitted], queries: Features) -> list[dict[str, 
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:
-  """The protocol in words, its options and the counts of images."""
+  """The protocol in words, its options and the numbers of images."""
   return dict(
       protocol=PROTOCOL, k=fitted.k, temperature=fitted.temperature,
       num_classes=fitted.num_classes, train_images=len(fitted.train.embeddings),
@@ -145,9 +145,9 @@ def _search(fitted: Fitted, test: Features) -> list[Nearest]:
   queries = list(_chunks(np.arange(len(test.embeddings)), fitted.query_chunk))
   shape = (len(queries[0][0]), fitted.k)
   nearest = [Nearest(jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))] * len(queries)
-  # `lax.top_k` keeps the first of equal values; in order of id, that is the lower id.
+  # `lax.top_k` keeps the first of equal values; sorted by id, this is the lower id.
   by_id = np.argsort(fitted.train.sample_id, kind='stable')
-  # The large bank crosses to the device once, the small set of queries many times.
+  # The large bank is copied to the device once, the small set of queries many times.
   for index, real in _chunks(by_id, fitted.bank_chunk):
     bank = _unit_length(fitted.train.embeddings[index])
     bank_labels = jnp.where(real, fitted.train.labels[index], -1)
@@ -159,7 +159,7 @@ def _search(fitted: Fitted, test: Features) -> list[Nearest]:
 
 
 def _chunks(index: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Pieces of `index` [n], all of min(size, n), and which entries are no padding."""
+  """Pieces of `index` [n], all of size min(size, n), and which entries are not padding."""
   size = min(size, len(index))
   for start in range(0, len(index), size):
     position = np.arange(start, start + size)
@@ -174,10 +174,10 @@ def _unit_length(embeddings: chex.Array) -> chex.Array:
 
 @jax.jit
 def _merge(best: Nearest, queries: chex.Array, bank: chex.Array, labels: chex.Array) -> Nearest:
-  """`best` [Q, k] after a look at bank [B, D]; a label of -1 marks padding."""
+  """Updates `best` [Q, k] with the images of bank [B, D]; a label of -1 marks padding."""
   k = best.similarity.shape[1]
   chex.assert_shape([queries, bank], [(best.labels.shape[0], None), (labels.shape[0], None)])
-  # Default precision on an accelerator rounds to about three digits, and would
+  # The default precision of an accelerator is about three digits, which would
   # swap neighbours.
   similarity = jnp.matmul(queries, bank.T, precision='highest')
   similarity = jnp.where(labels >= 0, similarity, -jnp.inf)
@@ -189,11 +189,11 @@ def _merge(best: Nearest, queries: chex.Array, bank: chex.Array, labels: chex.Ar
 
 def _votes(nearest: Nearest, k: int, temperature: float, num_classes: int) -> np.ndarray:
   """Votes of the first k, float64 [Q, num_classes], up to a factor for each query."""
-  # On the host: the order of a sum by atomic adds on an accelerator changes
-  # from run to run.
+  # On the host, because sums by atomic adds on an accelerator have another order
+  # in each run.
   similarity, labels = (np.asarray(array)[:, :k] for array in nearest)
   chex.assert_equal_shape([similarity, labels])
-  # Relative to the nearest, as exp(1 / temperature) may overflow.
+  # Relative to the nearest, because exp(1 / temperature) may overflow.
   weights = np.exp((similarity - similarity[:, :1]).astype(np.float64) / temperature)
   classes = labels + num_classes * np.arange(len(labels))[:, None]
   votes = np.bincount(classes.ravel(), weights.ravel(), minlength=len(labels) * num_classes)

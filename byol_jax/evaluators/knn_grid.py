@@ -1,4 +1,4 @@
-"""Weighted k nearest neighbours with k and temperature chosen on validation images."""
+"""Weighted k nearest neighbours with k and temperature chosen on held-out images."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ PROTOCOL = (
 
 
 class Fitted(NamedTuple):
-  """The neighbours with the options chosen, and how: (k, temperature, validation top-1)."""
+  """The bank with the chosen options, and all candidates: (k, temperature, validation top-1)."""
 
   chosen: knn.Fitted
   candidates: tuple[tuple[int, float, float], ...]
@@ -40,18 +40,18 @@ def fit(context: FitContext, *, k_values: Sequence[int], temperatures: Sequence[
 
   Args:
     context: labelled features float32 [N, D] of the training images, which are the bank, and of
-      the held-out images, which choose.
-    k_values: neighbours that vote; those above N are left out.
-    temperatures: of the votes, > 0.
+      the held-out images, which are used for the choice.
+    k_values: numbers of neighbours that vote; values above N are left out.
+    temperatures: temperatures of the votes, > 0.
 
   Raises:
-    InputError: fewer training images than each of `k_values`, or unusable features.
+    InputError: there are fewer training images than each of `k_values`, or unusable features.
   """
   train, validation = context.features('train'), context.features('validation')
   check_features('validation', validation, context.num_classes)
   possible = _possible(k_values, len(train.embeddings))
   pairs = [(k, temperature) for k in possible for temperature in temperatures]
-  # The bank is looked through once; it may be large.
+  # The bank is searched only once, because it may be large.
   first = knn.fit(context, k=possible[0], temperature=temperatures[0])
   options = [first._replace(k=k, temperature=temperature) for k, temperature in pairs]
   scores = knn.evaluate_all(options, validation)
@@ -61,12 +61,12 @@ def fit(context: FitContext, *, k_values: Sequence[int], temperatures: Sequence[
 
 
 def check(facts: Facts, *, k_values: Sequence[int], **_) -> None:
-  """Raises InputError where no k is left with so few images."""
+  """Raises InputError if there are fewer training images than every k."""
   _possible(k_values, facts.train.images)
 
 
 def _possible(k_values: Sequence[int], images: int) -> list[int]:
-  """The values of k that so many training images allow."""
+  """The values of k that this number of training images allows."""
   possible = [int(k) for k in k_values if k <= images]
   if not possible:
     raise InputError(f'evaluators.knn_grid.k_values is {tuple(k_values)} with {images} training '
@@ -75,12 +75,12 @@ def _possible(k_values: Sequence[int], images: int) -> list[int]:
 
 
 def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
-  """`knn.evaluate` with the options chosen."""
+  """`knn.evaluate` with the chosen options."""
   return knn.evaluate(fitted.chosen, context)
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:
-  """The protocol in words, the choice and the counts of images."""
+  """The protocol in words, the choice and the numbers of images."""
   return dict(knn.describe(fitted.chosen), protocol=PROTOCOL, candidates=[
       dict(k=k, temperature=temperature, validation_top1=top1)
       for k, temperature, top1 in fitted.candidates])

@@ -1,12 +1,12 @@
 """Linear evaluation as in the paper (appendix C.1).
 
-A linear classifier on the frozen encoder, trained on randomly cropped and flipped
-images: SGD with Nesterov momentum, no regularisation, a learning rate chosen on
-held-out training images. The classifiers of all learning rates are trained side by
-side in one pass over the data, since the encoder's work is the same for all.
+A linear classifier on the frozen encoder is trained on randomly cropped and flipped
+images with SGD, Nesterov momentum, no regularisation, and a learning rate chosen on
+held-out training images. The classifiers for all learning rates are trained together
+in one pass over the data, because they share the work of the encoder.
 
-Where the paper is silent the reference decides: the learning rate follows a cosine to
-0 without warm-up, and is given per 256 images.
+What the paper does not specify is taken from the reference: the learning rate follows a cosine
+to 0 without warm-up, and is given per 256 images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ PROTOCOL = (
     'with Nesterov momentum, no regularisation; the learning rate is chosen by top-1 on held-out '
     'training images, the first of equals. Cosine schedule without warm-up and learning rates per '
     '256 images, as in the reference.')
-# What C.1 says of the options of `fit`.
+# Values of the options of `fit` in C.1.
 PAPER = dict(learning_rates=(0.4, 0.3, 0.2, 0.1, 0.05), epochs=80., batch_size=1024, momentum=0.9,
              refit=False)
 REFIT = (' The classifier was trained once more on training and held-out images together with the '
@@ -81,22 +81,22 @@ class Fitted(NamedTuple):
 
 def fit(context: FitContext, *, learning_rates: Sequence[float], epochs: float, batch_size: int,
         momentum: float, view: Mapping[str, Any], seed: int, refit: bool) -> Fitted:
-  """Trains one classifier per learning rate, keeps the best on held-out images.
+  """Trains one classifier per learning rate and keeps the best on held-out images.
 
   Args:
     context: labelled training images in front of the encoder, and labelled features of the
-      held-out images, which choose the learning rate.
+      held-out images, on which the learning rate is chosen.
     learning_rates: peaks for a batch of 256 images; {0.4, 0.3, 0.2, 0.1, 0.05} in the
       paper.
-    epochs: passes over the training images; 80 in the paper.
+    epochs: number of passes over the training images; 80 in the paper.
     batch_size: images per step over all devices; 1024 in the paper.
-    momentum: of Nesterov's method; 0.9 in the paper.
+    momentum: momentum of Nesterov's method; 0.9 in the paper.
     view: `crop_area`, `crop_aspect` and `flip_probability`.
-    seed: of the order of the images and the augmentation.
-    refit: train once more on training and held-out images; not in the paper.
+    seed: seed of the order of the images and the augmentation.
+    refit: whether to train again on training and held-out images; not in the paper.
 
   Raises:
-    InputError: unusable features, or all classifiers have diverged.
+    InputError: features are unusable, or all classifiers have diverged.
   """
   validation, num_classes = context.features('validation'), context.num_classes
   check_features('validation', validation, num_classes)
@@ -121,7 +121,7 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
   """Accuracy in [0, 1] on the test images: 'top1' and, for more than five classes, 'top5'.
 
   Raises:
-    InputError: unusable test features.
+    InputError: the test features are unusable.
   """
   test = context.features('test')
   check_features('test', test, fitted.classifier.bias.shape[-1])
@@ -129,7 +129,7 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:
-  """The protocol in words, the choice, options and counts of images."""
+  """The protocol in words, the choice, options and numbers of images."""
   rate, score = fitted.candidates[fitted.chosen]
   rates = [r for r, _ in fitted.candidates]
   return dict(
@@ -145,7 +145,7 @@ def describe(fitted: Fitted) -> dict[str, Any]:
 
 def _train(images: Images, learning_rates: Sequence[float], num_classes: int, *, epochs: float,
            batch_size: int, momentum: float, view: Mapping[str, Any], seed: int) -> Classifiers:
-  """The classifiers after all epochs, on the host."""
+  """Trains the classifiers for all epochs and returns them on the host."""
   devices = jax.local_devices()
   max_steps = max(1, int(epochs * images.num_examples // batch_size))
   views = images.single_views(view, seed)
@@ -182,7 +182,7 @@ def _step(carry: Any, batch: Mapping[str, jax.Array], *, encode, views, optimize
   def loss_fn(classifiers):
     losses = jax.vmap(lambda logits: optax.softmax_cross_entropy_with_integer_labels(
         logits, batch['labels']).mean())(_logits(classifiers, embeddings))
-    # The classifiers share nothing, so the gradient of the sum is that of each.
+    # The classifiers share no weights, so the gradient of the sum is the gradient of each.
     return losses.sum(), losses
 
   gradients, losses = jax.grad(loss_fn, has_aux=True)(classifiers)
@@ -196,7 +196,7 @@ def _step(carry: Any, batch: Mapping[str, jax.Array], *, encode, views, optimize
 
 
 def _logits(classifiers: Classifiers, embeddings: chex.Array) -> chex.Array:
-  """[L, B, C] of embeddings [B, D]."""
+  """Logits [L, B, C] of embeddings [B, D]."""
   return jnp.einsum('bd,ldc->lbc', embeddings, classifiers.weights) + classifiers.bias[:, None]
 
 
@@ -205,6 +205,6 @@ def _only(classifiers: Classifiers, index: int) -> Classifiers:
 
 
 def _accuracy(classifier: Classifiers, features: Features) -> dict[str, float]:
-  """Of a single classifier, L = 1."""
+  """The accuracy of a single classifier, L = 1."""
   logits = features.embeddings @ classifier.weights[0] + classifier.bias[0]
   return accuracy(label_ranks(logits, features.labels), classifier.bias.shape[-1])

@@ -5,8 +5,8 @@ objective over N images is
 
     (1 / N) * sum_i cross_entropy(softmax(x_i W + b), y_i) + 0.5 * l2 * ||W||^2,
 
-without a penalty on b: that of `logistic_regression` with l2 * N, minimised there, with
-the standardised training features on the default device in float64.
+without a penalty on b. This is the objective of `logistic_regression` with l2 * N, where it is
+minimised with the standardised training features on the default device in float64.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ PROTOCOL = (
 
 
 class Candidate(NamedTuple):
-  """What came out for one value of l2."""
+  """The result for one value of l2."""
 
   l2: float
   validation_top1: float
@@ -51,7 +51,7 @@ class Candidate(NamedTuple):
 class Fitted(NamedTuple):
   """The classifier of the chosen l2, and how it was chosen.
 
-  mean, std: float32 [D], of the training features.
+  mean, std: float32 [D], mean and standard deviation of the training features.
   candidates: one for each l2, from strong to weak; `chosen` is an index.
   """
 
@@ -68,19 +68,19 @@ class Fitted(NamedTuple):
 
 def fit(context: FitContext, *, l2_values: Sequence[float], tolerance: float, max_iterations: int
         ) -> Fitted:
-  """Fits one classifier per l2 on training images, keeps the best on held-out images.
+  """Fits one classifier per l2 on training images and keeps the best on held-out images.
 
-  From the strongest l2 to the weakest, each fit starts at the solution before.
+  From the strongest l2 to the weakest, each fit starts at the previous solution.
 
   Args:
     context: labelled features float32 [N, D] of the training images and [M, D] of the held-out
-      images, which choose l2 and are not trained on.
+      images, on which l2 is chosen and which are not used for training.
     l2_values: strengths of the penalty to try, each > 0, in any order.
-    tolerance: of `logistic_regression.Solution.gap`, at which a fit ends; > 0.
-    max_iterations: or after this many steps of L-BFGS.
+    tolerance: value of `logistic_regression.Solution.gap` at which a fit ends; > 0.
+    max_iterations: largest number of L-BFGS steps, after which a fit also ends.
 
   Raises:
-    InputError: unusable features, one class only.
+    InputError: features are unusable, or there is only one class.
   """
   num_classes = context.num_classes
   train, validation = context.features('train'), context.features('validation')
@@ -102,7 +102,7 @@ def fit(context: FitContext, *, l2_values: Sequence[float], tolerance: float, ma
 
 
 def check(facts: Facts, **_) -> None:
-  """Raises InputError where all training images are of one class, as far as their labels tell."""
+  """Raises InputError if all training images have the same class, if their labels are known."""
   if facts.train.labels is not None:
     _check_classes(facts.train.labels, facts.class_names)
 
@@ -114,7 +114,7 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
     Fractions in [0, 1] under 'top1' and, for more than five classes, 'top5'.
 
   Raises:
-    InputError: unusable test features.
+    InputError: the test features are unusable.
   """
   test = context.features('test')
   check_features('test', test, len(fitted.parameters.bias))
@@ -123,7 +123,7 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:
-  """The protocol in words, the choice of l2 and the counts of images.
+  """The protocol in words, the choice of l2 and the numbers of images.
 
   'candidates' has a record for each l2, from strong to weak; 'converged' says
   that its fit ended by the tolerance. 'l2_at_edge' asks for a wider grid.
@@ -153,12 +153,12 @@ def _check_classes(labels: np.ndarray, class_names: Sequence[str] = ()) -> None:
 
 def _moments(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Mean and standard deviation float32 [D]; 1 for a dimension that is constant."""
-  # Sums in float64 by pieces: in float32 a million equal values do not have
-  # their own value as mean, and the whole in float64 would not fit.
+  # Sums in float64, in pieces: in float32 the mean of a million equal values is not
+  # that value, and all features in float64 would not fit into memory.
   pieces = [embeddings[start:start + 8192] for start in range(0, len(embeddings), 8192)]
   mean = sum(piece.sum(axis=0, dtype=np.float64) for piece in pieces) / len(embeddings)
   variance = sum(np.square(piece - mean).sum(axis=0) for piece in pieces) / len(embeddings)
-  # Below the resolution of float32 there is only rounding to blow up.
+  # A smaller deviation is below the resolution of float32 and would amplify rounding errors.
   std = np.where(np.sqrt(variance) <= 1e-6 * np.abs(mean), 1., np.sqrt(variance))
   return mean.astype(np.float32), std.astype(np.float32)
 

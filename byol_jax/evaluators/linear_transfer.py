@@ -1,9 +1,9 @@
 """Linear evaluation on other data sets, as in the paper (appendix D.2).
 
-Multinomial logistic regression on frozen features of images without augmentation, by
-L-BFGS; where an image has several labels, one logistic regression per class. The l2 penalty
-is chosen on the validation images; then training and validation images are fitted together
-with it.
+Multinomial logistic regression is fitted with L-BFGS to frozen features of images without
+augmentation; if an image can have several labels, it is one logistic regression per class. The
+l2 penalty is chosen on the held-out images; then training and held-out images are fitted
+together with this penalty.
 """
 
 from collections.abc import Sequence
@@ -52,11 +52,11 @@ PROTOCOL = (
     'in coordinates that make the Hessian near the identity, is below the tolerance times the '
     'loss. l2 is chosen on validation images, the stronger of equals; training and validation '
     'images are then fitted together.')
-# What D.2 says of the options of `fit`.
+# Values of the penalties in D.2: smallest, largest, number.
 PAPER_L2 = (1e-6, 1e5, 45)
-# Of one penalty along the path, for the estimate of the time: 9 and 11 were the means for
-# CIFAR-10, of raw pixels and of an encoder trained with labels; for 2,250 of its images 4 of
-# a random encoder and 23 of one pretrained by BYOL.
+# Usual iterations for one penalty of the path, to estimate the time. For CIFAR-10, the means were
+# 9 with raw pixels and 11 with an encoder trained with labels; for 2,250 of its images, they were
+# 4 with a random encoder and 23 with an encoder pretrained by BYOL.
 USUAL_ITERATIONS = (4, 25)
 
 
@@ -64,7 +64,7 @@ check = scoring.check
 
 
 class Candidate(NamedTuple):
-  """What came out for one l2; validation: of the metric."""
+  """The result for one l2; validation: value of the metric on held-out images."""
 
   l2: float
   validation: float
@@ -73,7 +73,7 @@ class Candidate(NamedTuple):
 
 
 class Fitted(NamedTuple):
-  """The regression on training and validation images, and how l2 was chosen."""
+  """The regression on training and held-out images, and how l2 was chosen."""
 
   parameters: Parameters
   metric: str
@@ -93,19 +93,19 @@ def fit(context: FitContext, *, metric: str, l2_values: Sequence[float], toleran
 
   Args:
     context: labelled features [N, D] of the training images and [M, D] of the held-out images.
-    metric: of `scoring.METRICS`, by which l2 is chosen.
-    l2_values: penalties; 45 from 1e-6 to 1e5 in the paper, log-spaced.
-    tolerance: of `logistic_regression.path`.
-    max_iterations: of `logistic_regression.path`.
-    dtype: of `logistic_regression.path`.
+    metric: metric by which l2 is chosen, one of `scoring.METRICS`.
+    l2_values: penalties to try; 45 from 1e-6 to 1e5 in the paper, log-spaced.
+    tolerance: as in `logistic_regression.path`.
+    max_iterations: as in `logistic_regression.path`.
+    dtype: as in `logistic_regression.path`.
 
   Raises:
-    InputError: unusable features, a class without training image.
+    InputError: features are unusable, or a class has no training image.
   """
   num_classes = context.num_classes
   train, validation = context.features('train'), context.features('validation')
   for name, part in (('train', train), ('validation', validation)):
-    # Of labels of another kind it says more than the next.
+    # For labels of another kind, its message says more than that of the next check.
     if part.labels is not None:
       scoring.check_metric(metric, part.labels.ndim == 2)
     check_features(name, part, num_classes, multi_label=metric == 'map_voc07')
@@ -128,7 +128,7 @@ def fit(context: FitContext, *, metric: str, l2_values: Sequence[float], toleran
     candidates.append(Candidate(
         solution.l2, _score(solution.parameters, validation, metric)[metric],
         solution.iterations, solution.converged))
-    # With the first one the program is compiled.
+    # The time of the first candidate includes compilation.
     if len(candidates) == 2:
       each = (time.monotonic() - before) / max(1, solution.iterations)
       low, high = (2 * len(l2_values) * usual * each for usual in USUAL_ITERATIONS)
@@ -139,7 +139,7 @@ def fit(context: FitContext, *, metric: str, l2_values: Sequence[float], toleran
     before = time.monotonic()
   chosen = int(np.argmax([candidate.validation for candidate in candidates]))
   both = Features(*(np.concatenate(arrays) for arrays in zip(train, validation)))
-  # From the strongest to the one chosen: from nothing a weak one would take much longer.
+  # From the strongest to the chosen penalty: starting at zero with a weak one takes much longer.
   *_, solution = path(both, [candidate.l2 for candidate in candidates[:chosen + 1]])
   return Fitted(solution.parameters, metric, tuple(candidates), chosen, tolerance,
                 solution.converged, num_classes, len(train.labels), len(validation.labels),
@@ -150,7 +150,7 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
   """All metrics of `scoring.score` on the test images, in [0, 1].
 
   Raises:
-    InputError: unusable test features.
+    InputError: the test features are unusable.
   """
   test = context.features('test')
   check_features('test', test, fitted.num_classes, multi_label=fitted.metric == 'map_voc07')
@@ -158,7 +158,7 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:
-  """The protocol in words, the choice of l2, convergence and the counts of images."""
+  """The protocol in words, the choice of l2, convergence and the numbers of images."""
   l2_values = sorted(candidate.l2 for candidate in fitted.candidates)
   edges = fitted.chosen in (0, len(fitted.candidates) - 1)
   low, high, count = PAPER_L2

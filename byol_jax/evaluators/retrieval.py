@@ -1,8 +1,8 @@
-"""Retrieval: for each query the images of its identity are to stand first in the gallery.
+"""Retrieval: for each query, the images of its identity should come first in the ranked gallery.
 
-`ranking` has the order and the metrics, `reranking` the one option that changes the order
-afterwards. Queries and gallery are those of the data set's lists, or, for data sets with
-classes, the test images and the training images, with the class as identity.
+`ranking` computes the order and the metrics; `reranking` can change the order afterwards. Queries
+and gallery come from the data set's lists or, for data sets with classes, are the test images and
+the training images, with the class as identity.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,12 +33,12 @@ OPTIONS = dict(
     # a whole number of 0 or more
     whitening=0,
     rerank=False,  # by k-reciprocal neighbours (Zhong et al. 2017); True or False
-    # Nearest images that can be reciprocal (section 4.1 there); a whole number of 1 or more
+    # Nearest images that can be reciprocal (Zhong, section 4.1); a whole number of 1 or more
     k1=20,
-    # Nearest images whose vectors are averaged, at most k1 + 1 (likewise);
+    # Nearest images whose vectors are averaged, at most k1 + 1 (Zhong, section 4.1);
     # a whole number of 1 or more
     k2=6,
-    original_weight=0.3,  # of the original distance, lambda (likewise); a number in [0, 1]
+    original_weight=0.3,  # lambda, of the original distance (Zhong, 4.1); a number in [0, 1]
     # Depths at which recall is reported; one or more whole numbers of 1 or more, each once
     recall_at=(10, 100),
     depth=50,  # images of each ranked list that are written; a whole number of 1 or more
@@ -64,7 +64,7 @@ PROTOCOL = (
 
 
 class Fitted(NamedTuple):
-  """The training images where they are the gallery, the lists and whitening where there are."""
+  """The training images if they are the gallery, and the lists and whitening if there are any."""
 
   train: Features | None
   roles: Roles | None
@@ -74,21 +74,21 @@ class Fitted(NamedTuple):
 
 
 def check_options(*, rerank: bool, k1: int, k2: int, **_) -> None:
-  """Raises InputError for options of `fit` that cannot be together."""
+  """Raises InputError for options of `fit` that do not go together."""
   if rerank and k2 > k1 + 1:
     raise InputError(f'evaluators.retrieval.k2 is {k2} and k1 {k1}; k2 can be at most k1 + 1.')
 
 
 def check(facts: Facts, **options: Any) -> None:
-  """Checks what lists, labels and counts say.
+  """Checks the options against the lists, labels and counts.
 
   Args:
-    facts: of the data.
-    **options: of `fit`.
+    facts: facts about the data.
+    **options: options of `fit`.
 
   Raises:
-    InputError: an option out of its range, no query with a match, or more dimensions, neighbours
-      or memory than there can be.
+    InputError: an option is out of range, no query has a match, or more dimensions, neighbours
+      or memory are needed than available.
   """
   _check_gallery(options['gallery'], facts.roles)
   if options['whitening']:
@@ -114,7 +114,7 @@ def _check_whitening(dimensions: int, images: int, size: int) -> None:
 
 
 def _known_entries(facts: Facts, gallery: str) -> tuple[ranking.Entries, ranking.Entries] | None:
-  """Queries and gallery, where their labels are known."""
+  """Queries and gallery, if their labels are known."""
   if gallery == 'lists':
     roles = facts.roles
     return tuple(ranking.Entries(*(array[rows] for array in (roles.label, roles.camera,
@@ -132,27 +132,26 @@ def _known_entries(facts: Facts, gallery: str) -> tuple[ranking.Entries, ranking
 def fit(context: FitContext, *, gallery: str, whitening: int, rerank: bool, k1: int, k2: int,
         original_weight: float, recall_at: Sequence[int], depth: int, pictured: int,
         block_bytes: int, most_bytes: int) -> Fitted:
-  """Takes what is needed of the training images; held-out ones are not, as nothing is chosen.
+  """Prepares what is needed from the training images; held-out images are not used.
 
   Args:
-    context: features of the training images where they are the gallery, which must be
-      labelled, or for the whitening; and the roles, where the data set has lists.
-    gallery: 'lists': of the data set's; 'train': the training images; 'test': the other test
-      images.
+    context: features of the training images, if they are the gallery (then they must be
+      labelled) or are needed for the whitening; and the roles, if the data set has lists.
+    gallery: 'lists': the gallery of the data set's lists; 'train': the training images; 'test':
+      the other test images.
     whitening: dimensions of the PCA-whitening fitted on training images; 0 for none.
-    rerank: by k-reciprocal neighbours.
-    k1: of `reranking.scores`, as are the next two.
-    k2: likewise.
-    original_weight: likewise.
+    rerank: whether to re-rank by k-reciprocal neighbours.
+    k1: as in `reranking.scores`.
+    k2: as in `reranking.scores`.
+    original_weight: weight of the original distance, as in `reranking.scores`.
     recall_at: depths at which recall is reported.
-    depth: images of each ranked list that are written down.
-    pictured: queries drawn of each kind: chosen evenly, best and worst.
-    block_bytes: memory for similarities at a time.
-    most_bytes: memory that re-ranking may take.
+    depth: number of images of each ranked list that are written.
+    pictured: number of queries drawn of each kind: evenly chosen, best and worst.
+    block_bytes: bytes of similarities held in memory at a time.
+    most_bytes: most bytes that re-ranking may use.
 
   Raises:
-    InputError: lists that are missing or not wanted, or unusable
-      training features.
+    InputError: lists are missing or must not be given, or training features are unusable.
   """
   _check_gallery(gallery, context.roles)
   features = context.features('train') if gallery == 'train' or whitening else None
@@ -171,16 +170,16 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
   """Ranks the gallery for each query, keeps the lists, and measures the order.
 
   Args:
-    fitted: from `fit`.
+    fitted: the result of `fit`.
     context: labelled features [M, D] of the test images.
 
   Returns:
     'map', 'rank1', 'rank5', 'rank10' and 'recall_K' in [0, 1], and the counts 'queries',
     'queries_without_match' and 'gallery_images'. 'chance_map' is the mean share of matches in
-    the gallery, about what a random order has.
+    the gallery, which is about the mAP of a random order.
 
   Raises:
-    InputError: unusable test features, or no query with a match.
+    InputError: test features are unusable, or no query has a match.
   """
   test = context.features('test')
   check_features('test', test, fitted.num_classes)
@@ -188,7 +187,7 @@ def evaluate(fitted: Fitted, context: EvalContext) -> dict[str, float]:
   for name, part in (('query', query), ('gallery', gallery)):
     if not len(part.embeddings):
       raise InputError(f'The {name} list has no image that could be read.')
-  # Once more: images that could not be read are missing.
+  # Checked again, because images that could not be read are missing.
   _check_matches(*entries)
   options = fitted.options
   ranked = ranking.together([
@@ -218,7 +217,7 @@ def describe(fitted: Fitted) -> dict[str, Any]:
 
 
 def note(scores: Mapping[str, Any]) -> str:
-  """What was counted, and how it was ranked."""
+  """A sentence on what was counted, and how it was ranked."""
   more = [f'whitened to {scores["whitening"]} dimensions'] * bool(scores['whitening'])
   more += ['re-ranked by k-reciprocal neighbours'] * scores['rerank']
   return (f'Retrieval: {scores["queries"]} queries in a gallery of {scores["gallery_images"]} '
@@ -238,7 +237,7 @@ def _without_cameras(labels: np.ndarray, image: np.ndarray) -> ranking.Entries:
 
 
 def _problem(fitted: Fitted, test: Features):
-  """Queries and gallery, and what is known of each: two Features, two Entries."""
+  """Queries and gallery, and what is known about each: two Features, two Entries."""
   gallery, roles = fitted.options['gallery'], fitted.roles
   own = _without_cameras(test.labels, test.sample_id)
   if gallery == 'test':
@@ -246,7 +245,7 @@ def _problem(fitted: Fitted, test: Features):
   if gallery == 'train':
     train = fitted.train
     chex.assert_equal_shape_suffix([train.embeddings, test.embeddings], 1)
-    # Numbers that no query has.
+    # Negative image numbers, which no query has.
     return test, train, (own, _without_cameras(train.labels, -1 - train.sample_id))
   is_query = roles.query[test.sample_id]
   parts = [Features(*(array[rows] for array in test)) for rows in (is_query, ~is_query)]
@@ -267,7 +266,7 @@ def _scores(fitted: Fitted, queries: np.ndarray, gallery: np.ndarray):
 
 
 def _check_matches(queries: ranking.Entries, gallery: ranking.Entries) -> None:
-  """Raises InputError where no query has a match."""
+  """Raises InputError if no query has a match."""
   if ranking.matches(queries, gallery).any():
     return
   cameras = np.unique(np.concatenate([queries.camera, gallery.camera]))

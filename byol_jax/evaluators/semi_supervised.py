@@ -1,8 +1,8 @@
 """Semi-supervised evaluation as in the paper (appendix C.1, Tables 2 and 8).
 
 The encoder and a new linear classifier are trained on the labelled training images, which
-are what the `train` split holds: 1 % or 10 % of ImageNet in the paper. Learning rate and
-epochs are chosen on held-out training images.
+are those of the `train` split: 1 % or 10 % of ImageNet in the paper. Learning rate and number
+of epochs are chosen on held-out training images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ PROTOCOL = (
     'by top-1 on held-out training images, the first of equals, without a refit. Where the paper '
     'is silent: learning rates per 256 images, a cosine to 0 without warm-up as in the '
     "reference's linear evaluation, the classifier starts at zeros, BatchNorm in training mode.")
-# What C.1 says of the options of `fit`.
+# Values of the options of `fit` in C.1.
 PAPER = dict(learning_rates=(0.01, 0.02, 0.05, 0.1, 0.005), epochs=(30., 50.), batch_size=1024,
              momentum=0.9, max_steps=0)
 
@@ -53,22 +53,22 @@ evaluate = fine_tuned.evaluate
 def fit(context: FitContext, *, learning_rates: Sequence[float], epochs: Sequence[float],
         batch_size: int, momentum: float, batch_norm_decay: float, view: Mapping[str, Any],
         seed: int, max_steps: int) -> fine_tuned.Fitted:
-  """Fine-tunes with each learning rate and number of epochs, keeps the best on held-out images.
+  """Fine-tunes with each learning rate and number of epochs; keeps the best on held-out images.
 
   Args:
     context: labelled training images in front of the encoder, features of the held-out images,
-      which choose, and the grid. Each class must have training images.
+      which are used for the choice, and the grid. Each class must have training images.
     learning_rates: peaks for a batch of 256 images.
     epochs: passes over the training images, one or more values.
     batch_size: images per step over all devices.
-    momentum: of Nesterov's method.
-    batch_norm_decay: of the running BatchNorm statistics, in [0, 1).
+    momentum: momentum of Nesterov's method.
+    batch_norm_decay: decay of the running BatchNorm statistics, in [0, 1).
     view: `crop_area`, `crop_aspect` and `flip_probability`.
-    seed: of the order of the images and the augmentation.
-    max_steps: at most so many steps per point, for trials; 0 for no limit.
+    seed: seed of the order of the images and the augmentation.
+    max_steps: largest number of steps per point, for trials; 0 for no limit.
 
   Raises:
-    InputError: classes without training images, unusable held-out images, or all points have
+    InputError: classes have no training images, held-out images are unusable, or all points have
       diverged.
   """
   fine_tuned.check('semi_supervised', context, 'top1')
@@ -102,10 +102,10 @@ def fit(context: FitContext, *, learning_rates: Sequence[float], epochs: Sequenc
 
 
 def check(facts: Facts, **_) -> None:
-  """Raises InputError for what `fit` would refuse, as far as it is known before."""
+  """Raises InputError for what `fit` would reject, as far as it is known in advance."""
   scoring.check(facts, metric='top1')
 
 
 def describe(fitted: fine_tuned.Fitted) -> dict[str, Any]:
-  """The protocol in words, the choice, all points, options and counts of images."""
+  """The protocol in words, the choice, all points, options and numbers of images."""
   return fine_tuned.describe(fitted, PROTOCOL, PAPER)

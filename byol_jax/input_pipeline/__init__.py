@@ -1,1 +1,1 @@
-"""From files to batches on the devices: records, splits, order, decoding."""
+"""The input pipeline from files to batches on the devices: records, splits, order, decoding."""

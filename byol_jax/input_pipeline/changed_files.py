@@ -1,4 +1,4 @@
-"""A run goes on, and is evaluated, with the files it was begun with, or says which have changed."""
+"""Checks that a run resumes, and is evaluated, with the files it started with."""
 
 from etils import epath
 import numpy as np
@@ -10,27 +10,27 @@ from byol_jax.input_pipeline.records import Files
 
 
 def begin(workdir: epath.Path, files: Files, seed: int) -> None:
-  """Keeps the files of a run that begins."""
+  """Records the files of a run that starts."""
   fingerprint.write(workdir, fingerprint.with_checksums(
       fingerprint.observe(files), seed, files.packed))
 
 
 def resumed(workdir: epath.Path, files: Files, *, seed: int, action: str
             ) -> tuple[fingerprint.Record | None, bool]:
-  """Compares the files with those that a run was begun with.
+  """Compares the files with those that a run started with.
 
   Args:
-    workdir: of the run.
-    files: as the data set has them now.
-    seed: of the run.
-    action: 'accept' goes on with files that have changed.
+    workdir: workdir of the run.
+    files: the files that the data set has now.
+    seed: seed of the run.
+    action: 'accept' continues with files that have changed.
 
   Returns:
-    The record to keep from now on, None for that which is there, and whether the files are
-    those of the record or accepted.
+    The record to keep from now on (None to keep the existing record), and whether the files
+    are unchanged or accepted.
 
   Raises:
-    InputError: they have changed, or the record is damaged.
+    InputError: files have changed, or the record is damaged.
   """
   saved, now = _saved(workdir, action), fingerprint.observe(files)
   if saved is None:
@@ -59,7 +59,7 @@ def resumed(workdir: epath.Path, files: Files, *, seed: int, action: str
 
 
 def check_pretrained(pretrained: epath.Path, files: Files, *, action: str) -> None:
-  """Raises InputError where an evaluation has other files than its encoder was trained on."""
+  """Raises InputError if an evaluation uses other files than its encoder was trained on."""
   saved = _saved(pretrained, action)
   if saved is None:
     parallel.print_once(

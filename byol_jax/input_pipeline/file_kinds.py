@@ -1,4 +1,4 @@
-"""What a file is, told by its bytes and not by its name, for messages that help."""
+"""Identifies files by their bytes and not by their names, for helpful error messages."""
 
 import codecs
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ PICKLE = 'a Python pickle'
 UNKNOWN = 'a file of a kind that is not known here'
 
 HEAD = 4096
-# Longer headers than this exist in no safetensors file (the library's own limit).
+# No safetensors file has a longer header than this (the library's own limit).
 LONGEST_HEADER = 100_000_000
-# torch.save before PyTorch 1.6: a pickle of this number comes first.
+# Files of torch.save before PyTorch 1.6 start with a pickle of this number.
 TORCH_MAGIC = 0x1950a86a20f9469cfc6c.to_bytes(10, 'little')
 
 STARTS = (
@@ -48,23 +48,23 @@ TEXT_STARTS = (
     *((start, 'an HTML page, as a server sends it in the place of a file')
       for start in ('<!doctype html', '<html', '<head', '<body')),
     ('<', 'an XML file'), ('model_checkpoint_path:', 'the list of TensorFlow checkpoints'))
-# A table of keys to tensors, at its end, is what a TensorFlow checkpoint's .index file is.
+# The end of a table, which is the format of the .index file of a TensorFlow checkpoint.
 TABLE_END = 0xdb4775248b80fb57.to_bytes(8, 'little')
 
 
 def kind(path: str | os.PathLike) -> str:
-  """What a path is, in words that follow 'is': 'a JPEG image', 'a folder'.
+  """Describes a path in words that can follow 'is': 'a JPEG image', 'a folder'.
 
   Args:
-    path: of a file or folder that exists, local or in an object store.
+    path: an existing file or folder, local or in an object store.
 
   Raises:
-    OSError: it cannot be read.
+    OSError: the path cannot be read.
   """
   file = epath.Path(os.path.expanduser(os.fspath(path)))
   if file.is_dir():
     return FOLDER
-  # Opening a pipe would wait for whoever writes into it.
+  # Opening a pipe would block until something writes to it.
   if '://' not in str(file) and not stat.S_ISREG(os.stat(file).st_mode):
     return 'a pipe or a device, and not a file'
   with file.open('rb') as opened:
@@ -72,7 +72,7 @@ def kind(path: str | os.PathLike) -> str:
 
 
 def kind_of(opened: BinaryIO) -> str:
-  """`kind` of an open file."""
+  """Like `kind`, for an open file."""
   head = opened.read(HEAD)
   size = opened.seek(0, os.SEEK_END)
   if head.startswith((b'PK\x03\x04', b'PK\x05\x06')):
@@ -82,7 +82,7 @@ def kind_of(opened: BinaryIO) -> str:
 
 
 def no_run(path: str | os.PathLike) -> str:
-  """A sentence on a file that is given in the place of a run's workdir; '' where it is none."""
+  """A sentence for a file that is given instead of a run's workdir; '' if it is no file."""
   file = epath.Path(path)
   if file.is_dir() or not file.exists():
     return ''
@@ -100,7 +100,7 @@ def no_run(path: str | os.PathLike) -> str:
 
 
 def _of_bytes(head: bytes, size: int, end: bytes) -> str:
-  # First, as a list of BMW's images begins like a bitmap.
+  # Text is checked first, because a list of images named BMW begins like a bitmap.
   text = _text(head, size)
   if text is not None:
     start = text.removeprefix('\ufeff').lstrip()[:100].lower()
@@ -111,20 +111,20 @@ def _of_bytes(head: bytes, size: int, end: bytes) -> str:
   tests = (
       *((head.startswith(start), words) for start, words in STARTS),
       (head[:4] == b'RIFF' and head[8:12] == b'WEBP', 'a WebP image'),
-      # Also where it is cut off within the header.
+      # This also matches a file that is cut off within the header.
       (head[8:9] == b'{' and header <= LONGEST_HEADER, SAFETENSORS),
       (pickled and TORCH_MAGIC in head[:32], TORCH), (pickled, PICKLE),
       (head[257:262] == b'ustar', 'a tar archive; unpack it first'),
       (end == TABLE_END, 'the index of a TensorFlow checkpoint'),
-      # The version of the format, then the program that wrote it.
+      # The version of the format, followed by the program that wrote the file.
       (head[:1] == b'\x08' and head[2:3] in (b'\x12', b':'), 'an ONNX model'))
   return next((words for found, words in tests if found), UNKNOWN)
 
 
 def _text(head: bytes, size: int) -> str | None:
-  """The bytes as text; None where they are none."""
+  """The bytes as text; None if they are not text."""
   try:
-    # The head of a longer file can end within a character.
+    # The head of a longer file can end in the middle of a character.
     text = codecs.getincrementaldecoder('utf-8')().decode(head, final=size <= HEAD)
   except UnicodeDecodeError:
     return None

@@ -1,9 +1,9 @@
-"""The files that a run's data come from, kept in its workdir, and what has changed of them.
+"""A record of the files that a run's data come from, kept in its workdir, and their changes.
 
-Of each file the name, the size and the time of its last change are kept, and checksums of
-up to DRAWN files, drawn by the run's seed. Under the same path a file is the same if its size
-and time are, or its known checksum. Under another path names and sizes decide, and the
-contents of the drawn files. Of packed files and of those in object stores, names and sizes.
+The record has the name, the size and the time of the last change of each file, and checksums of
+up to DRAWN files, drawn with the run's seed. Under the same path, a file is unchanged if its size
+and time are, or its known checksum. Under another path, names, sizes and the contents of the drawn
+files are compared. For packed files and files in object stores, only names and sizes are compared.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,27 +25,27 @@ from byol_jax.input_pipeline.records import Files
 
 RECORD = 'data_files.npz'
 FORMAT = 1
-# Files whose contents are compared.
+# Number of files whose contents are compared.
 DRAWN = 64
-# Of a longer file only so many bytes count, in blocks spread evenly over it.
+# Of a longer file, only this many bytes are read, in blocks spread evenly over it.
 MOST_BYTES, BLOCK = 2 ** 30, 2 ** 20
-# Files of an object store whose sizes are asked for, one request each.
+# Largest number of files in an object store whose sizes are requested, one request each.
 MOST_ASKED = 4096
 THREADS, AT_ONCE = 16, 64
 UNKNOWN, MISSING = -2, -1
-# Names of each kind of change in a message.
+# Number of names that a message gives for each kind of change.
 NAMED = 3
 
 
 class Record(NamedTuple):
-  """Files as they were at some time, by name.
+  """The state of files at some time.
 
   names: N names, sorted.
-  paths: N, without symbolic links in their folders.
-  sizes: int64 [N], bytes; MISSING where there is no file, UNKNOWN where it was not asked for.
-  times: int64 [N], ns since 1970 of the last change; UNKNOWN where it does not count.
+  paths: N paths, without symbolic links in their folders.
+  sizes: int64 [N], bytes; MISSING if there is no file, UNKNOWN if the size was not requested.
+  times: int64 [N], time of the last change in ns since 1970; UNKNOWN if it is not compared.
   order: as in `Files`.
-  checksums: {name: sha256} of the drawn files; '' of one that cannot be read.
+  checksums: {name: sha256} of the drawn files; '' for a file that cannot be read.
   """
 
   names: list[str]
@@ -57,11 +57,11 @@ class Record(NamedTuple):
 
 
 class Changes(NamedTuple):
-  """Names of files that are not as they were.
+  """Names of the files that have changed.
 
-  changed: of other contents, or perhaps of others.
-  retimed: those of `changed` of which only the time is known to differ.
-  reordered: the files are listed in another order, or with other labels.
+  changed: names of files whose contents have changed, or may have changed.
+  retimed: names in `changed` for which only the time is known to differ.
+  reordered: whether the files are listed in another order, or with other labels.
   """
 
   added: list[str]
@@ -82,7 +82,7 @@ class Changes(NamedTuple):
 
 
 def observe(files: Files) -> Record:
-  """The files as they are now, without checksums."""
+  """Records the current state of the files, without checksums."""
   rows = sorted(range(len(files.names)), key=files.names.__getitem__)
   names, paths = ([column[row] for row in rows] for column in (files.names, files.paths))
   sizes, times = _stats(paths)
@@ -92,14 +92,14 @@ def observe(files: Files) -> Record:
 
 
 def with_checksums(record: Record, seed: int, packed: bool) -> Record:
-  """The record with the checksums of files drawn by the seed; none of packed and remote ones."""
+  """Adds checksums of files drawn with the seed to the record; packed and remote files get none."""
   rows = permutation(len(record.names), seed)[:0 if packed else DRAWN].tolist()
   return record._replace(checksums=_checksums(
       {record.names[row]: record.paths[row] for row in rows}))
 
 
 def compare(saved: Record, now: Record) -> Changes:
-  """What has changed; reads drawn files where sizes and times do not decide."""
+  """Finds what has changed; reads the drawn files if sizes and times do not decide."""
   before = {name: row for row, name in enumerate(saved.names)}
   after = {name: row for row, name in enumerate(now.names)}
   both = [name for name in saved.names if name in after]
@@ -123,12 +123,12 @@ def compare(saved: Record, now: Record) -> Changes:
 
 
 def _called(name: str, path: str) -> str:
-  """A file's name, and its path where that says more: 'images' is what an option calls it."""
+  """A file's name, with its path if the name is only that of an option, such as 'images'."""
   return name if path.endswith(name.rpartition('/')[2]) else f'{name}: {path}'
 
 
 def write(workdir: epath.Path, record: Record) -> None:
-  """The record of a workdir, whole or not at all."""
+  """Writes the record of a workdir atomically."""
   texts = dict(names=record.names, paths=record.paths)
   about = dict(format=FORMAT, order=record.order, checksums=record.checksums)
   with atomic_write(workdir / RECORD, 'wb') as file:
@@ -137,10 +137,10 @@ def write(workdir: epath.Path, record: Record) -> None:
 
 
 def read(workdir: epath.Path) -> Record | None:
-  """The record of a workdir; None where there is none.
+  """Reads the record of a workdir; None if there is none.
 
   Raises:
-    InputError: it is damaged.
+    InputError: the record is damaged.
   """
   path = workdir / RECORD
   if not path.exists():
@@ -152,7 +152,7 @@ def read(workdir: epath.Path) -> Record | None:
     if about['format'] != FORMAT or not len(names) == len(paths) == len(sizes) == len(times):
       raise ValueError('it is of another format')
     return Record(names, paths, sizes, times, about['order'], about['checksums'])
-  # Damage shows as errors of many kinds, those of zipfile and zlib among them.
+  # A damaged file raises errors of many kinds, including those of zipfile and zlib.
   except Exception as error:
     raise InputError(
         f'{path}, the record of the files that the run was begun with, is damaged ({error}), so '
@@ -161,7 +161,7 @@ def read(workdir: epath.Path) -> Record | None:
 
 
 def _packed(texts: Sequence[str]) -> np.ndarray:
-  """Texts as bytes; NUL is the one character that no path has."""
+  """Texts joined as bytes; NUL is the only character that no path contains."""
   return np.frombuffer('\0'.join(texts).encode(errors='surrogateescape'), np.uint8)
 
 
@@ -175,7 +175,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _real(paths: Iterable[str]) -> list[str]:
-  """Paths without symbolic links in their folders; each folder is looked at once."""
+  """Paths without symbolic links in their folders; each folder is resolved only once."""
   folders: dict[str, str] = {}
   result = []
   for path in paths:
@@ -188,11 +188,11 @@ def _real(paths: Iterable[str]) -> list[str]:
 
 
 def _stats(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-  """Sizes and times of change, int64 [N] each, as in `Record`."""
+  """Sizes and times of the last change, int64 [N] each, as in `Record`."""
   asked = np.zeros(len(paths), bool)
   asked[permutation(len(paths), 0)[:MOST_ASKED]] = True
   with ThreadPoolExecutor(THREADS) as pool:
-    # Disks of a network answer many questions at once; a thread takes many files, to be quick.
+    # Network disks answer many requests at once; for speed, each thread takes many files.
     blocks = pool.map(
         lambda start: list(map(_stat, paths[start:start + AT_ONCE], asked[start:start + AT_ONCE])),
         range(0, len(paths), AT_ONCE))
@@ -228,7 +228,7 @@ def _checksum(path: str) -> str:
       for start in starts:
         file.seek(start)
         digest.update(file.read(BLOCK))
-  # Those who read it for its image say so.
+  # The code that reads the file for its image reports the error.
   except OSError:
     return ''
   return digest.hexdigest()

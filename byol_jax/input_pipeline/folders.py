@@ -1,6 +1,6 @@
-"""What lies in a folder of image files: images, files that are left out, splits of a data set.
+"""Lists folders of image files: images, files that are left out, splits of a data set.
 
-Read through TensorFlow's file system layer, so that `gs://` paths work like local ones.
+Folders are read through TensorFlow's file system layer, so that `gs://` paths work like local ones.
 """
 
 import collections
@@ -19,9 +19,9 @@ from byol_jax.input_pipeline import file_kinds, image_files
 from byol_jax.input_pipeline.records import DataError
 
 HIDDEN, BARE = 'hidden', 'without an ending'
-# Classes that are all named on the screen, and endings that are.
+# Largest number of classes, and of file extensions, that are all named on the screen.
 NAMED = 12
-# Words of folders' names that stand for a split, and words that say nothing beside them.
+# Words in folder names that stand for a split, and words next to them that mean nothing.
 SPLIT = re.compile(r'(train|val|dev|eval|holdout|test|pred|query|gallery)'
                    r'(?:ing|id|idation|uation|val)?(?:set|split|data|images?|imgs?)*')
 NEUTRAL = ('set', 'split', 'data', 'image', 'images', 'img', 'imgs')
@@ -32,10 +32,10 @@ SPLITS = dict(train='train', val='validation', dev='validation', eval='validatio
 class Listing(NamedTuple):
   """The files below a folder.
 
-  folder: as it was given.
+  folder: the folder as it was given.
   paths: object [N] of str, the images, sorted.
-  others: how many files are left out, by their ending in small letters, by HIDDEN (a dot before
-    their name or that of a folder above them), or by BARE.
+  others: how many files are left out, by their extension in lower case, by HIDDEN (their name, or
+    the name of a folder above them, starts with a dot), or by BARE.
   """
 
   folder: str
@@ -43,12 +43,12 @@ class Listing(NamedTuple):
   others: Mapping[str, int]
 
   def inside(self) -> list[list[str]]:
-    """The path of each image below the folder, in its parts."""
+    """The parts of each image's path, relative to the folder."""
     length = len(root(self.folder)) + 1
     return [path[length:].split('/') for path in self.paths]
 
   def left_out(self) -> str:
-    """A line that counts the files that are no images; '' where there are none."""
+    """A line that counts the files that are not images; '' if there are none."""
     if not self.others:
       return ''
     counts = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
@@ -65,23 +65,23 @@ def _remedy(ending: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-  """Whether a name is left out: one with a dot first, or of what macOS zips beside a folder."""
+  """Whether a name is left out: it starts with a dot, or macOS adds it to zip archives."""
   return name.startswith('.') or name == '__MACOSX'
 
 
 def root(folder: str) -> str:
-  """The folder as its files' paths begin."""
+  """The folder in the form in which the paths of its files begin."""
   return os.path.expanduser(folder).rstrip('/')
 
 
 def is_folder(path: str) -> bool:
-  """Whether there is such a folder; raises DataError for an object store that does not answer."""
+  """Whether the folder exists; raises DataError for an object store that does not answer."""
   import tensorflow as tf
 
   if tf.io.gfile.isdir(path):
     return True
   try:
-    # `isdir` says so too where the store cannot be asked.
+    # `isdir` also returns False if the store does not answer.
     tf.io.gfile.exists(path)
   except tf.errors.OpError as error:
     raise DataError(f'{path} cannot be read: {" ".join(error.message.split())}. '
@@ -90,10 +90,10 @@ def is_folder(path: str) -> bool:
 
 
 def read(folder: str) -> Listing:
-  """Lists a folder; no image is opened.
+  """Lists a folder without opening any image.
 
   Raises:
-    DataError: there is no such folder, or no image in it.
+    DataError: the folder does not exist, or has no images.
   """
   import tensorflow as tf
 
@@ -124,11 +124,11 @@ def read(folder: str) -> Listing:
 
 
 def _folders(top: str, tf) -> Iterator[tuple[str, list[str], bool]]:
-  """(path, names of files, hidden by a dot) of a folder and those below it, each once."""
+  """(path, names of files, hidden by a dot) of a folder and of all folders below it, each once."""
   seen = set()
   for parent, _, names in tf.io.gfile.walk(top):
     hidden = any(map(is_hidden, parent[len(top):].split('/')))
-    # A link to a folder above would give every image again and again.
+    # A link to a folder above would list every image again and again.
     place = hidden, parent if '://' in parent else os.path.realpath(parent)
     if place not in seen:
       seen.add(place)
@@ -136,12 +136,12 @@ def _folders(top: str, tf) -> Iterator[tuple[str, list[str], bool]]:
 
 
 def summary(folder: str, labels: np.ndarray | None, names: Sequence[str]) -> str:
-  """A line on the images of a split: how many of each class.
+  """A line on the number of images in each class of a split.
 
   Args:
-    folder: of the images.
-    labels: int [N]; None for N unlabelled ones, which need no line.
-    names: of the classes.
+    folder: folder of the images.
+    labels: int [N]; None for unlabelled images, which need no line.
+    names: names of the classes.
   """
   if labels is None:
     return ''
@@ -162,16 +162,17 @@ def _printable(name: str) -> str:
 
 def check_one_split(listing: Listing, *, labelled: bool,
                     options: Sequence[str] = ('train', 'validation', 'test')) -> None:
-  """Raises DataError where a folder holds the splits of a data set, and not one of them.
+  """Raises DataError if a folder contains the splits of a data set instead of a single split.
 
-  That is: folders such as `train` and `val` of two splits or more, which are half of all folders
-  with images at least; or, for classes, one such folder alone. A class `train` among `cat` and
-  `dog` is a class. Splits within one folder, or within each of several, are found too.
+  This is the case if folders such as `train` and `val` of two or more splits are at least half of
+  all folders with images; or, for classes, if the only folder is such a folder. A class `train`
+  among `cat` and `dog` is a class. Splits within one folder, or within each of several folders, are
+  also found.
 
   Args:
-    listing: of the folder.
-    labelled: its subfolders are to be the classes.
-    options: of `data.options`, to which the splits could be given.
+    listing: listing of the folder.
+    labelled: whether the subfolders are meant to be classes.
+    options: keys of `data.options` to which the splits could be given.
   """
   parts, top = listing.inside(), root(listing.folder)
   while True:
@@ -195,7 +196,7 @@ def check_one_split(listing: Listing, *, labelled: bool,
 
 
 def _meant(top: str, splits: Mapping[str, str], options: Sequence[str]) -> str:
-  """What to do with the folders of `_splits`."""
+  """Tells the user what to do with the folders that `_splits` has found."""
   given = ' '.join(f'--config.data.options.{split}={shlex.quote(f"{top}/{name}")}'
                    for split, name in splits.items() if split in options)
   parts = [f'Give each of them: {given}.'] if given else []
@@ -208,7 +209,7 @@ def _meant(top: str, splits: Mapping[str, str], options: Sequence[str]) -> str:
 
 
 def _split(name: str) -> tuple[str, tuple[str, ...]]:
-  """The split that a folder's name stands for, '' for other names, and the other words in it."""
+  """The split that a folder's name stands for ('' for other names), and its other words."""
   words = list(filter(None, re.split(r'[^a-z]+', name.casefold())))
   found = [(place, match) for place, word in enumerate(words) if (match := SPLIT.fullmatch(word))]
   if len(found) != 1:
@@ -219,7 +220,7 @@ def _split(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _splits(names: Sequence[str]) -> dict[str, str]:
-  """The first folder of each split, among those whose other words are the same."""
+  """The first folder of each split, among the folders whose other words are the same."""
   groups: dict[tuple[str, ...], dict[str, str]] = {}
   for name in names:
     split, words = _split(name)

@@ -1,7 +1,7 @@
-"""Image files by their content, through Pillow: those that TensorFlow does not decode.
+"""Decodes with Pillow the image files that TensorFlow does not decode, by their content.
 
-Which files of a folder are images is decided by their endings; how one is decoded, by what it
-holds. Where nothing can decode it, `reason` says what it holds instead.
+File extensions decide which files of a folder are images. The content of a file decides how it is
+decoded. If nothing can decode it, `reason` says what the file contains instead.
 """
 
 import contextlib
@@ -21,25 +21,25 @@ with contextlib.suppress(ImportError):
 
 ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff')
 _HEIF = 'pip install pillow-heif reads them, or convert them to JPEG'
-# Of images that only some installations read: what makes this one read them.
+# For images that only some installations can read: what to install.
 OPTIONAL = MappingProxyType({
     '.avif': 'pip install "pillow>=11.3" reads them, or convert them to JPEG',
     '.heic': _HEIF, '.heif': _HEIF, '.hif': _HEIF})
 FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'AVIF', 'HEIF')
-# Of one image: what TensorFlow decodes of a JPEG, 2 ** 29 bytes of RGB, and half a gigabyte.
+# The largest image: TensorFlow's limit for a JPEG, 2 ** 29 bytes of RGB, half a gigabyte.
 MOST_PIXELS = 2 ** 29 // 3
-# How ImageMagick wrote EXIF into PNG before there was a chunk for it.
+# How ImageMagick wrote EXIF into PNG before PNG had a chunk for it.
 _RAW_EXIF = b'Raw profile type exif'
-# The pixels of a JPEG, its end, and what is no marker; '' where the file ends.
+# Start of a JPEG's pixels, end of the image, a byte that is not a marker, end of the file.
 _NO_SEGMENTS = (b'\xda', b'\xd9', b'\0', b'')
-# The tag of TIFF for the numbers of its bands, and what they can be.
+# The TIFF tag for the number format of the bands, and its values.
 _SAMPLE_FORMAT = 339
 _TIFF_NUMBERS = {1: 'whole numbers', 2: 'signed whole numbers', 3: 'floats', 5: 'complex numbers',
                  6: 'complex floats'}
-# Of EXIF's fields: BYTE, SHORT, LONG.
+# Types of EXIF fields: BYTE, SHORT, LONG.
 _KINDS = {1: 'B', 3: 'H', 4: 'I'}
 
-# How images begin that go on otherwise.
+# First bytes by which a file that Pillow cannot decode is still recognised as an image.
 _BEGINNINGS = ((b'\xff\xd8\xff', 'JPEG'), (b'\x89PNG', 'PNG'), (b'GIF8', 'GIF'), (b'BM', 'BMP'),
                (b'RIFF', 'WebP'), (b'II*\0', 'TIFF'), (b'MM\0*', 'TIFF'))
 _HEIF_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
@@ -51,7 +51,7 @@ _LIMIT = threading.Lock()
 
 
 def endings() -> tuple[str, ...]:
-  """The endings, in small letters, of the files that can be decoded in this installation."""
+  """The extensions, in lower case, of the files that this installation can decode."""
   known = Image.registered_extensions()
   return ENDINGS + tuple(ending for ending in OPTIONAL if ending in known)
 
@@ -59,22 +59,23 @@ def endings() -> tuple[str, ...]:
 def decode(content: bytes, *, upright: bool) -> np.ndarray:
   """The first frame of an image file, uint8 [H, W, 3].
 
-  Transparency is dropped. Of 16 bits the upper 8 stay. Floats, and integers of 32 bits, have no
-  range of their own: floats up to 1 are taken times 255, other values up to 255 as they are,
-  integers up to 65,535 as 16 bits.
+  Transparency is dropped. Of 16 bits, the upper 8 are kept. Floats and 32-bit integers have no
+  defined range: floats up to 1 are multiplied by 255, other values up to 255 are kept, and
+  integers up to 65,535 are read as 16 bits.
 
   Args:
-    content: of the file.
-    upright: turned as its EXIF orientation says; otherwise as it is stored.
+    content: content of the file.
+    upright: whether to rotate the image according to its EXIF orientation; otherwise it is
+      returned as stored.
 
   Raises:
-    ValueError: it cannot be decoded; says why.
+    ValueError: the file cannot be decoded; the message says why.
   """
   if not content:
     raise ValueError('the file is empty')
   try:
     image = _opened(content)
-  # Pillow's readers raise errors of many kinds, also struct.error and SyntaxError.
+  # Pillow's readers raise errors of many kinds, including struct.error and SyntaxError.
   except Exception as error:
     raise ValueError(_what_else(content)) from error
   width, height = image.size
@@ -89,19 +90,20 @@ def decode(content: bytes, *, upright: bool) -> np.ndarray:
 
 
 def orientation(content: bytes) -> int:
-  """The EXIF orientation of an image file, 1 ... 8; 1, upright, where it has none."""
+  """The EXIF orientation of an image file, 1 ... 8; 1, upright, if it has none."""
   try:
     return _orientation(_opened(content))
-  # Broken EXIF is no broken image.
+  # An image with invalid EXIF can still be valid.
   except Exception:
     return 1
 
 
 def route(content: bytes) -> int:
-  """How a file is decoded.
+  """Decides how a file is decoded.
 
   Returns:
-    0: by Pillow, that is as `decode` does; or by TensorFlow: its EXIF orientation, 1 ... 8.
+    0 if Pillow decodes the file, as `decode` does; otherwise TensorFlow decodes it, and the
+    value is its EXIF orientation, 1 ... 8.
   """
   if content[:3] == b'\xff\xd8\xff':
     return _jpeg_orientation(content)
@@ -122,7 +124,7 @@ def route(content: bytes) -> int:
 
 
 def _of_webp(content: bytes) -> int:
-  """`route` of a WebP: the animated can end TensorFlow, which gives the transparent 4 channels."""
+  """`route` of a WebP: animations can crash TensorFlow; transparent images get 4 channels there."""
   kind, flags = content[12:16], content[20]
   extended = kind == b'VP8X'
   if extended and flags & (2 | 16) or kind == b'VP8L' and content[24] & 16:
@@ -131,12 +133,12 @@ def _of_webp(content: bytes) -> int:
 
 
 def _jpeg_orientation(content: bytes) -> int:
-  """In a tenth of the time that Pillow takes: from segment to segment, up to the pixels."""
+  """Goes from segment to segment up to the pixels; takes a tenth of Pillow's time."""
   at = 2
   while content[at:at + 1] == b'\xff':
     marker = content[at + 1:at + 2]
     if marker == b'\xff':
-      # Fill bytes may stand before any marker.
+      # Fill bytes may come before any marker.
       at += 1
       continue
     if marker in _NO_SEGMENTS:
@@ -149,7 +151,7 @@ def _jpeg_orientation(content: bytes) -> int:
 
 
 def reason(content: bytes) -> str:
-  """Why a file could not be decoded, as a part of a sentence."""
+  """Why a file could not be decoded, as part of a sentence."""
   try:
     decode(content, upright=False)
   except ValueError as error:
@@ -158,9 +160,9 @@ def reason(content: bytes) -> str:
 
 
 def _opened(content: bytes) -> Image.Image:
-  """The image, of which only the header has been read."""
+  """Opens an image and reads only its header."""
   Image.init()
-  # Pillow's own limit would hide the size; `decode` has one.
+  # Pillow's own limit would hide the size; `decode` has its own limit.
   with _LIMIT:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
@@ -175,7 +177,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _tiff_orientation(payload: bytes) -> int:
-  """The tag in the first directory of TIFF data, 1 ... 8; 1 where there is none."""
+  """The orientation tag in the first directory of TIFF data, 1 ... 8; 1 if there is none."""
   order, found = {b'II*\0': '<', b'MM\0*': '>'}.get(payload[:4], ''), 1
   with contextlib.suppress(struct.error):
     (start,) = struct.unpack_from(f'{order}I', payload, 4)
@@ -192,13 +194,13 @@ def _turned(image: Image.Image, upright: bool) -> Image.Image:
   image.load()
   if upright:
     return ImageOps.exif_transpose(image)
-  # Some versions of Pillow turn TIFF as they load it.
+  # Some versions of Pillow rotate a TIFF when they load it.
   done = stored != 1 and _orientation(image) == 1
   return image.transpose(_UNDO[stored]) if done else image
 
 
 def _white_is_0(image: Image.Image) -> bool:
-  """Whether 16 bits are stored inverted, which Pillow leaves as it is."""
+  """Whether 16-bit values are stored inverted, which Pillow does not correct."""
   return image.format == 'TIFF' and image.mode.startswith('I;16') and (
       image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0)
 
@@ -213,7 +215,7 @@ def _rgb(image: Image.Image, white_is_0: bool) -> np.ndarray:
   if not (low >= 0 and high <= (255 if image.mode == 'F' else 65_535)):
     raise ValueError(f'its values run from {low:g} to {high:g}; floats must lie in 0 ... 1 or '
                      '0 ... 255, integers in 0 ... 65535')
-  # Between the two ranges it is not known which one is meant.
+  # For values between the two ranges, the intended range is unknown.
   if image.mode == 'F' and 1 < high < 16 and np.any(values != np.rint(values)):
     raise ValueError(f'its floats run from {low:g} to {high:g}, which is neither 0 ... 1 nor '
                      '0 ... 255; scale them')
@@ -225,7 +227,7 @@ def _rgb(image: Image.Image, white_is_0: bool) -> np.ndarray:
 
 
 def _what_else(content: bytes) -> str:
-  """What a file holds that Pillow takes for no image."""
+  """What a file contains that Pillow does not recognise as an image."""
   if content[4:8] == b'ftyp':
     return _of_boxes(content[8:12])
   for beginning, name in _BEGINNINGS:
@@ -245,7 +247,7 @@ def _what_else(content: bytes) -> str:
 
 
 def _of_bands(content: bytes) -> str:
-  """What a TIFF has for a pixel; '' for other files and where its directory cannot be read."""
+  """The pixel format of a TIFF; '' for other files and if its directory cannot be read."""
   # Pillow's reader raises errors of many kinds.
   with contextlib.suppress(Exception):
     directory = TiffImagePlugin.ImageFileDirectory_v2(content[:8])
@@ -262,7 +264,7 @@ def _of_bands(content: bytes) -> str:
 
 
 def _of_boxes(brand: bytes) -> str:
-  """What a file of the MP4 family is, to which HEIC and AVIF belong."""
+  """What a file of the MP4 family is; HEIC and AVIF belong to this family."""
   if brand in _HEIF_BRANDS:
     return 'its content is HEIC, which needs: pip install pillow-heif; or convert it to JPEG'
   if brand in (b'avif', b'avis'):

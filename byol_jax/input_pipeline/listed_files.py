@@ -1,4 +1,4 @@
-"""Image files by their paths: their store, and the stream of them."""
+"""Image files given by their paths: their store, and the stream that reads them."""
 
 import functools
 import hashlib
@@ -16,7 +16,8 @@ class ImageFiles(NamedTuple):
   """A store of image files.
 
   paths: object [N] of str.
-  upright: they are turned as their EXIF orientation says; otherwise they are as stored.
+  upright: whether to rotate images according to their EXIF orientation; otherwise they are used
+    as stored.
   """
 
   paths: np.ndarray
@@ -24,38 +25,38 @@ class ImageFiles(NamedTuple):
 
   @property
   def count(self) -> int:
-    """How many there are."""
+    """The number of images."""
     return len(self.paths)
 
   def take(self, rows: np.ndarray) -> 'ImageFiles':
-    """As `records.Store`, as are the next four."""
+    """As in `records.Store`."""
     return self._replace(paths=self.paths[rows])
 
   def followed_by(self, other: 'ImageFiles') -> 'ImageFiles':
-    """Likewise."""
+    """As in `records.Store`."""
     return self._replace(paths=np.concatenate([self.paths, other.paths]))
 
   def check(self) -> None:
-    """Likewise: the listing has found the files."""
+    """As in `records.Store`; does nothing, since the listing has found the files."""
 
   def open(self, selected: Selected, shards: Shards) -> Stream:
-    """Likewise."""
+    """As in `records.Store`."""
     return stream(self.paths, selected.labels, shards, upright=self.upright)._replace(
         **selected.about())
 
   def in_memory(self, selected: Selected, shards: Shards, workers: int) -> Split:
-    """Likewise."""
+    """As in `records.Store`."""
     return streams.decoded(self, selected, shards, workers)
 
 
 def stream(paths: np.ndarray, labels: np.ndarray | None, shards: Shards, *, upright: bool
            ) -> Stream:
-  """The image files of these paths; virtual shard v has those whose place is v modulo the shards.
+  """Streams the image files; virtual shard v has the paths whose index is v modulo the shards.
 
   Args:
     paths: object [N] of str.
     labels: int32 [N]; None for unlabelled images.
-    shards: those that this host owns.
+    shards: the shards that this host owns.
     upright: as in `ImageFiles`.
   """
   import tensorflow as tf
@@ -66,7 +67,7 @@ def stream(paths: np.ndarray, labels: np.ndarray | None, shards: Shards, *, upri
   all_paths = tf.constant(paths)
 
   def records(shard: Any, seed: Any):
-    # A small split may leave shards empty.
+    # With a small split, some shards may be empty.
     ids = tf.range(tf.minimum(tf.cast(shard, tf.int32), total), total, shards.total)
     if seed is not None:
       ids = tf.random.experimental.stateless_shuffle(ids, seed)
@@ -89,7 +90,7 @@ def stream(paths: np.ndarray, labels: np.ndarray | None, shards: Shards, *, upri
 
 
 def _identity(paths: np.ndarray, labels: np.ndarray | None, upright: bool) -> str:
-  """A digest of the files in their order, of their labels, and of what is made of them."""
+  """A digest of the files in their order, of their labels, and of how they are read."""
   digest = hashlib.sha256('\n'.join(paths).encode())
   digest.update(b'' if labels is None else labels.tobytes())
   digest.update(b'' if upright else b'as stored')

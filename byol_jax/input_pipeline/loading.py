@@ -1,4 +1,4 @@
-"""From a config's `data` section to batches: the split, its pipeline, its bad images."""
+"""Turns a config's `data` section into batches: the split, its pipeline, its unreadable images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
@@ -28,7 +28,7 @@ from byol_jax.input_pipeline.records import (
 ACCESS_LOG = 'splits_read.jsonl'
 UNREADABLE = 'unreadable_images.txt'
 SUBSET_ROWS = 'subset_rows_{}.txt'
-# Unreadable images named on the screen; all are in the file.
+# Number of unreadable images named on the screen; the file names all of them.
 NAMED = 20
 
 
@@ -36,9 +36,9 @@ class Loader(NamedTuple):
   """A split of a config's `data` section, as batches of this host.
 
   data: the split, a `memory.Split` or a `streams.Stream`.
-  config: the `data` section, plain.
-  unreadable: what the input pipeline calls with the ids of unreadable images.
-  names: the unreadable images so far.
+  config: the `data` section as plain dicts and tuples.
+  unreadable: function that the input pipeline calls with the ids of unreadable images.
+  names: names of the unreadable images found so far.
   """
 
   data: Batches
@@ -51,7 +51,7 @@ class Loader(NamedTuple):
                     ) -> Iterator[HostBatch]:
     """Batches for the steps first_step ... last_step - 1; one policy for each view.
 
-    With `rows_only` the device pipeline leaves the images out, which are `resident`.
+    With `rows_only` the device pipeline leaves out the images, because they are `resident`.
     """
     pipeline = self.config['pipeline']
     if pipeline == 'device' and not rows_only:
@@ -63,7 +63,9 @@ class Loader(NamedTuple):
         first_step=first_step, last_step=last_step)
 
   def single_views(self, policy: Mapping[str, Any], seed: int):
-    """Batch of `train_batches` with images -> one cropped and flipped view of each image.
+    """Returns a function: batch of `train_batches` with images -> a random view of each image.
+
+    The views are cropped and flipped.
 
     Args:
       policy: as in `augment.views.crop_and_flip`.
@@ -75,35 +77,35 @@ class Loader(NamedTuple):
         seed=seed, policy=policy, image_size=self.config['image_size'])
 
   def resident(self, devices: Sequence[jax.Device]) -> dict[str, jax.Array]:
-    """What the device pipeline keeps on the devices for all batches; {} for the others."""
+    """What the device pipeline keeps on the devices for all batches; {} for other pipelines."""
     if self.config['pipeline'] != 'device':
       return {}
     return prefetch.resident(self.data, devices)
 
   def origin(self) -> Files | None:
-    """Of the training split, the files of training and held-out images, where it has them."""
+    """The files of training and held-out images, if this is the training split and has files."""
     return self.data.origin and self.data.origin()
 
   def fingerprint(self) -> str:
-    """A digest that changes with the images, their order and labels; all processes call it."""
+    """A digest that changes with the images, their order and labels; all processes must call it."""
     return self.data.fingerprint()
 
   def evaluation_batches(self, batch_size: int) -> Iterator[HostBatch]:
-    """Every readable image once."""
+    """Batches with every readable image once."""
     return self.data.evaluation_batches(
         image_size=self.config['image_size'], share=self.config['center_share'],
         order=self.config['center_order'], batch_size=batch_size, shards=shards(self.config),
         workers=self.config['workers'], unreadable=self.unreadable)
 
   def labels(self) -> np.ndarray:
-    """Labels of all hosts' readable images, ordered by id; reads those on disk once.
+    """Labels of all hosts' readable images, ordered by id; labels on disk are read once.
 
-    int32 [N], or [N, num_classes] where an image has several classes.
+    The shape is int32 [N], or [N, num_classes] if an image can have several classes.
     """
     return gather_labels(self.evaluation_batches(1024), self.data)
 
   def known(self) -> Known:
-    """What is known without reading an image from disk; all processes call it."""
+    """What is known without reading an image from disk; all processes must call it."""
     return self.data.known()
 
 
@@ -115,12 +117,12 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
     config: a `data` section of plain dicts and tuples, as in `experiments/configs/default.py`.
     split: 'train', 'validation', 'test' or 'train+validation'.
     purpose: why the split is read, for the workdir's splits_read.jsonl.
-    workdir: folder of the run. Gets the rows of a balanced subset, their places in the
-      training split, as subset_rows_NAME.txt, one in a line.
-    check: called with what is selected, before images on disk are decoded into memory.
+    workdir: workdir of the run. The rows of a balanced subset, which are places in the training
+      split, are written to its file subset_rows_NAME.txt, one per line.
+    check: called with the selected images, before images on disk are decoded into memory.
 
   Raises:
-    InputError: what the user can fix in the config or the data.
+    InputError: a problem in the config or the data that the user can fix.
   """
   def selected(found: Selected) -> None:
     if found.subset and parallel.is_first_process():
@@ -141,7 +143,7 @@ def load(config: Mapping[str, Any], split: str, *, purpose: str, workdir: pathli
 
 
 def say_left_out(loaders: Mapping[str, Callable[[], Loader]]) -> None:
-  """Prints what files beside the images of each split are not used; at the start and the end."""
+  """Prints which files are not used as images of each split; called at the start and the end."""
   for split, loader in loaders.items():
     if loader().data.left_out:
       parallel.print_once(f'{split}: {loader().data.left_out}')
@@ -153,9 +155,9 @@ def _write_subset(subset: Subset, workdir: pathlib.Path) -> None:
 
 
 def check_pretrained(train: Loader, pretrained: epath.Path) -> None:
-  """Raises InputError where images that are held out now may be among those of a pretraining.
+  """Raises InputError if images that are held out now may have been used in the pretraining.
 
-  All processes call it.
+  All processes must call it.
 
   Args:
     train: the training split of an evaluation on the pretraining's own data.
@@ -167,12 +169,12 @@ def check_pretrained(train: Loader, pretrained: epath.Path) -> None:
 
 
 def check_test_split(config: Mapping[str, Any]) -> None:
-  """Lists the test split before minutes are spent; no image is decoded."""
+  """Lists the test split early, before minutes are spent; no image is decoded."""
   splits.select(config['dataset'], 'test', config['options']).store.check()
 
 
 def roles(config: Mapping[str, Any]):
-  """The `retrieval_lists.Roles` of the test split; None where the data set has no lists."""
+  """The `retrieval_lists.Roles` of the test split; None if the data set has no lists."""
   make = getattr(plugins.load('datasets', config['dataset']), 'roles', None)
   own, _ = splits.divide_options(config['dataset'], config['options'])
   return make(**own) if make else None
@@ -190,7 +192,7 @@ def _note_unreadable(action: str, data, names: set[str], workdir: pathlib.Path):
       if name in names:
         continue
       names.add(name)
-      # The file outlives the process and serves all splits of a workdir.
+      # The file is kept after the process ends and is shared by all splits of a workdir.
       known = unreadable_images(workdir)
       if name in known:
         continue
@@ -204,7 +206,7 @@ def _note_unreadable(action: str, data, names: set[str], workdir: pathlib.Path):
 
 
 def unreadable_images(workdir: pathlib.Path) -> list[str]:
-  """The images that this host could not read, by all runs in a workdir."""
+  """The images that this host could not read, in all runs in a workdir."""
   path = _unreadable_file(workdir)
   return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -216,7 +218,7 @@ def _unreadable_file(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def _access_log(workdir: pathlib.Path):
-  """Appends a record of each access to a split to the workdir's splits_read.jsonl."""
+  """Returns a function that appends a record of an access to the workdir's splits_read.jsonl."""
   def note(record):
     if parallel.is_first_process():
       with (workdir / ACCESS_LOG).open('a') as file:
@@ -225,10 +227,10 @@ def _access_log(workdir: pathlib.Path):
 
 
 def reads_of(workdir: pathlib.Path, split: str) -> int:
-  """How often a split was read, by all runs in a workdir.
+  """How often all runs in a workdir have read a split.
 
-  Counted in the text, not by parsing lines: a record that was cut off shares its line with the
-  next one.
+  The records are counted in the text and not by parsing lines, because a record that was cut off
+  shares its line with the next one.
   """
   text = (workdir / ACCESS_LOG).read_bytes().decode(errors='replace')
   return text.count(json.dumps(dict(split=split))[1:-1])

@@ -1,7 +1,7 @@
-"""Copies of a data set's files on this host, for storage that is slower than the training.
+"""Copies a data set's files to this host, for storage that is slower than the training.
 
-Encoded images are copied as they are. A copy is made once, also for later runs: it is
-taken again as long as its size and time are those of the original.
+Encoded images are copied unchanged. A copy is made only once and is also used by later runs, as
+long as its size and time are those of the original.
 """
 
 from collections.abc import Sequence
@@ -14,22 +14,23 @@ import shutil
 from byol_jax.errors import InputError
 from byol_jax.files import atomic_path, in_object_store, local_path, remove_abandoned
 
-# Files that are copied side by side.
+# Number of files that are copied at the same time.
 AT_ONCE = 8
 
 
 def copies(sources: Sequence[str], folder: str) -> dict[str, str]:
-  """Copies files, of object stores too, into a local folder.
+  """Copies files, which can be in object stores, into a local folder.
 
   Args:
     sources: paths without repetition.
-    folder: made where it does not exist. Files of different folders do not meet in it.
+    folder: target folder, made if it does not exist. Files of different folders do not collide.
 
   Returns:
     Path of the copy for each file.
 
   Raises:
-    InputError: there is no room, with the numbers, or a file cannot be read or written.
+    InputError: there is not enough space (the message has the numbers), or a file cannot be read
+      or written.
   """
   import tensorflow as tf
 
@@ -40,7 +41,7 @@ def copies(sources: Sequence[str], folder: str) -> dict[str, str]:
     missing = [file for file in sources if not _is_copy(targets[file], stats[file])]
     for parent in {target.parent for target in targets.values()}:
       parent.mkdir(parents=True, exist_ok=True)
-      # Before the room is looked at.
+      # Before the free space is checked.
       remove_abandoned(parent)
     needed = sum(stats[file].length for file in missing)
     _check_room(needed, len(missing), root)
@@ -56,7 +57,7 @@ def copies(sources: Sequence[str], folder: str) -> dict[str, str]:
 
 def _target(file: str, folder: pathlib.Path) -> pathlib.Path:
   parent, name = os.path.split(file if in_object_store(file) else os.path.abspath(file))
-  # Two prepared forms of a set have files of the same names.
+  # Two prepared forms of a data set have files with the same names.
   mark = hashlib.sha256(parent.encode()).hexdigest()[:16]
   return folder / mark / name
 
@@ -77,11 +78,11 @@ def _check_room(needed: int, files: int, folder: pathlib.Path) -> None:
 
 
 def _copy(file: str, target: pathlib.Path, stat) -> None:
-  """The copy appears under its name when it is whole."""
+  """Copies one file; the copy gets its final name when it is complete."""
   import tensorflow as tf
 
   with atomic_path(target) as partial:
     tf.io.gfile.copy(file, str(partial), overwrite=True)
-  # Not of the partial file, which would pass for one that was left behind.
+  # Not set on the partial file, which would then look like an abandoned one.
   seconds = stat.mtime_nsec / 1e9
   os.utime(target, (seconds, seconds))

@@ -1,4 +1,4 @@
-"""Options of a data set that say only where its data lie: its module's LOCATION_OPTIONS."""
+"""Options that say only where a data set is stored: its module's LOCATION_OPTIONS."""
 
 from collections.abc import Mapping
 import inspect
@@ -9,21 +9,21 @@ from byol_jax import plugins
 from byol_jax.errors import InputError
 
 PREFIX = 'data.options.'
-# In place of a path where it only counts that there is one.
+# Replaces a path if it only matters that there is one.
 GIVEN = '(a path)'
 
 
 def options(dataset: str) -> tuple[str, ...]:
-  """The names; none for '', and for modules that do not say them or are not here any more."""
+  """The names of these options; none for '', and for modules that lack them or no longer exist."""
   if not plugins.Module('datasets').allows(dataset):
     return ()
   return tuple(getattr(plugins.load('datasets', dataset), 'LOCATION_OPTIONS', ()))
 
 
 def left_out(keys: Mapping[str, Any]) -> dict[str, Any]:
-  """A flat config without where the data lie.
+  """A flat config without the locations of the data.
 
-  Of options without a default it counts whether they are given: there may be no such data.
+  For options without a default, it matters whether they are given, since the data may not exist.
   """
   dataset, result = keys.get('data.dataset', ''), dict(keys)
   names = options(dataset)
@@ -39,16 +39,16 @@ def left_out(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text(dataset: str, values: Mapping[str, Any]) -> str:
-  """The paths among a data set's options as `given` takes them."""
+  """The paths among a data set's options, in the format that `given` accepts."""
   return ','.join(f'{name}={values[name]}' for name in options(dataset)
                   if isinstance(values.get(name), str))
 
 
 def given(dataset: str, values: Mapping[str, Any], moved: str) -> dict[str, Any]:
-  """A data set's options with the paths that `moved` says, as 'train=FOLDER,test=FOLDER2'.
+  """A data set's options with the paths in `moved`, such as 'train=FOLDER,test=FOLDER2'.
 
   Raises:
-    InputError: no such text, or an option that is no path.
+    InputError: the text has another format, or an option is not a path.
   """
   result = dict(values)
   known = [name for name in options(dataset) if not isinstance(values.get(name), bool)]

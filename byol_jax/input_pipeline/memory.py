@@ -1,4 +1,4 @@
-"""Images held in memory, all of one size: their store, and the batches of a split of them."""
+"""Images in memory, all of one size: their store, and the batches of a split."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import hashlib
@@ -23,19 +23,19 @@ from byol_jax.input_pipeline.records import (
 
 
 class Split(NamedTuple):
-  """Records held in memory, in the order of their ids.
+  """Records in memory, in the order of their ids.
 
   sample_id: int32 [n], the ids owned by this host.
   images: uint8 [n, H, W, 3].
-  labels: int32 [n], or None for unlabelled data; int32 [n, num_classes] where an image has
-    several classes: 1 present, 0 absent, -1 not to be judged.
-  num_examples: records in the split over all hosts.
-  num_classes: classes in the data set; 0 for unlabelled data.
-  subset: as in `records.Selected`, as are the next four.
-  origin: likewise.
-  class_names: likewise.
-  summary: likewise.
-  left_out: likewise.
+  labels: int32 [n], or None for unlabelled data; int32 [n, num_classes] if an image can have
+    several classes: 1 present, 0 absent, -1 ignored.
+  num_examples: number of records in the split over all hosts.
+  num_classes: number of classes in the data set; 0 for unlabelled data.
+  subset: as in `records.Selected`.
+  origin: as in `records.Selected`.
+  class_names: as in `records.Selected`.
+  summary: as in `records.Selected`.
+  left_out: as in `records.Selected`.
   """
 
   sample_id: np.ndarray
@@ -49,7 +49,7 @@ class Split(NamedTuple):
   summary: str = ''
   left_out: str = ''
 
-  # How batches for evaluation hold their images.
+  # The form of the images in batches for evaluation.
   evaluation_form = views.WHOLE
 
   @property
@@ -63,7 +63,7 @@ class Split(NamedTuple):
     return self.labels is not None
 
   def check(self, where: str) -> None:
-    """Raises DataError for arrays of wrong shapes or kinds; `where` is the split."""
+    """Raises DataError for arrays of a wrong shape or type; `where` names the split."""
     images, labels = self.images, self.labels
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
       raise DataError(f'{where}: images must be uint8 [N, H, W, 3], not '
@@ -85,7 +85,7 @@ class Split(NamedTuple):
 
     Yields:
       sample_id, epoch and row (the place of the image in the split), int32 [b]; labels,
-      int32 [b] or [b, num_classes], if there are any; with b this host's share of the batch.
+      int32 [b] or [b, num_classes], if there are any. b is this host's share of the batch.
     """
     for step in range(first_step, last_step):
       sample_id, epoch = samples_of_step(step, seed=seed, num_examples=self.num_examples,
@@ -95,14 +95,14 @@ class Split(NamedTuple):
       yield self._labelled(dict(sample_id=sample_id, epoch=epoch, row=row), row)
 
   def host_batches(self, **steps) -> Iterator[HostBatch]:
-    """`row_batches` with `images`, uint8 [b, H, W, 3], in place of the rows."""
+    """`row_batches` with `images`, uint8 [b, H, W, 3], instead of the rows."""
     for batch in self.row_batches(**steps):
       yield dict(batch, images=self.images[batch.pop('row')])
 
   def train_batches(self, pipeline: str, *, policies: Sequence[Mapping[str, Any]],
                     image_size: int, resize: str, shards: Shards, workers: int,
                     unreadable: Unreadable, **steps) -> Iterator[HostBatch]:
-    """As `batches.Batches`."""
+    """As in `batches.Batches`."""
     del unreadable
     check_count(self.num_examples, shards.total)
     if pipeline == 'device':
@@ -110,14 +110,14 @@ class Split(NamedTuple):
     batches = self.host_batches(shards=shards, **steps)
     if pipeline == 'memory':
       return batches
-    # Imported here: the memory path must run where TensorFlow is not installed.
+    # Imported here because the memory path must run without TensorFlow.
     from byol_jax.input_pipeline import tf_pipeline
 
     crop = tf_pipeline.random_crops(steps['seed'], policies, image_size, resize)
     return tf_pipeline.with_crops(batches, self, crop, workers)
 
   def evaluation_batches(self, *, batch_size: int, **_) -> Iterator[HostBatch]:
-    """As `batches.Batches`; whole images, of which the device takes the views."""
+    """As in `batches.Batches`; whole images, from which the device makes the views."""
     for start in range(0, len(self.images), batch_size):
       rows = slice(start, start + batch_size)
       yield self._labelled(dict(sample_id=self.sample_id[rows], images=self.images[rows]), rows)
@@ -126,7 +126,7 @@ class Split(NamedTuple):
     return batch if self.labels is None else dict(batch, labels=self.labels[rows])
 
   def known(self) -> Known:
-    """As `batches.Batches`."""
+    """As in `batches.Batches`."""
     return Known(self.num_examples, None if self.labels is None else gather_labels(
         [dict(sample_id=self.sample_id, labels=self.labels)], self))
 
@@ -144,21 +144,21 @@ class Split(NamedTuple):
 
 
 class Arrays(NamedTuple):
-  """A store of images that are arrays, or are made as they are asked for; all of one size.
+  """A store of images of one size, which are arrays or are made on request.
 
   images: rows, ascending int [n] -> uint8 [n, H, W, 3].
-  count: how many there are.
+  count: number of images.
   """
 
   images: Callable[[np.ndarray], np.ndarray]
   count: int
 
   def take(self, rows: np.ndarray) -> 'Arrays':
-    """As `records.Store`, as are the next four."""
+    """As in `records.Store`."""
     return Arrays(lambda places: self.images(rows[places]), len(rows))
 
   def followed_by(self, other: 'Arrays') -> 'Arrays':
-    """Likewise."""
+    """As in `records.Store`."""
     def images(places):
       own = places < self.count
       return np.concatenate([self.images(places[own]), other.images(places[~own] - self.count)])
@@ -166,10 +166,10 @@ class Arrays(NamedTuple):
     return Arrays(images, self.count + other.count)
 
   def check(self) -> None:
-    """Likewise: the listing has looked at the files."""
+    """As in `records.Store`; does nothing, since the listing has checked the files."""
 
   def open(self, selected: Selected, shards: Shards) -> Split:
-    """Likewise."""
+    """As in `records.Store`."""
     ids, labels = shards.sample_ids(self.count), selected.labels
     split = Split(ids, np.ascontiguousarray(self.images(ids)),
                   None if labels is None else np.asarray(labels[ids], np.int32),
@@ -178,6 +178,6 @@ class Arrays(NamedTuple):
     return split
 
   def in_memory(self, selected: Selected, shards: Shards, workers: int) -> Split:
-    """Likewise."""
+    """As in `records.Store`."""
     del workers
     return self.open(selected, shards)

@@ -1,11 +1,11 @@
-"""The order of the images in memory; for those on disk see `tf_pipeline.train_records`.
+"""The order of images in memory; for images on disk see `tf_pipeline.train_records`.
 
-It is defined over a fixed number of virtual shards: shard v holds the ids that are v
-modulo their number. Each shard goes through its images again and again, each time in an
+The order is defined over a fixed number of virtual shards: shard v has the ids that are v
+modulo the number of shards. Each shard goes through its images repeatedly, each time in an
 order drawn from (seed, epoch, shard), and gives every global batch the same number of
-images. A host owns an equal run of shards and its part of each batch. So the global
-batches are the same for any number of hosts, no image is left out of a pass, and the
-batch of any step is found without going through those before.
+images. Every host owns the same number of consecutive shards, and their part of each batch.
+Therefore the global batches are the same for any number of hosts, no image is left out of an
+epoch, and the batch of any step can be computed without going through earlier batches.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from byol_jax.input_pipeline.records import Shards
 def shard_order(seed: int, epoch: int, shard: int, size: int) -> np.ndarray:
   """A permutation of 0 ... size - 1, drawn from (seed, epoch, shard)."""
   order = permutation(size, seed, epoch, shard)
-  order.setflags(write=False)  # The cache hands out this very array.
+  order.setflags(write=False)  # The cache returns this same array to all callers.
   return order
 
 
@@ -29,15 +29,15 @@ def samples_of_step(step: int, *, seed: int, num_examples: int, batch_size: int,
   """The images of one step that this host owns.
 
   Args:
-    step: optimizer steps done before.
+    step: number of optimizer steps done before.
     seed: the run's seed.
-    num_examples: images in the split over all hosts.
+    num_examples: number of images in the split over all hosts.
     batch_size: images per step over all hosts; a multiple of `shards.total`.
-    shards: this host's part.
+    shards: this host's shards.
 
   Returns:
-    sample_id and epoch (passes that its shard has completed), int32
-    [batch_size * owned / total], shard after shard.
+    sample_id and epoch (number of passes that the shard has completed), int32
+    [batch_size * owned / total], one shard after another.
   """
   per_shard = batch_size // shards.total
   ids, epochs = [], []
@@ -53,25 +53,25 @@ def samples_of_step(step: int, *, seed: int, num_examples: int, batch_size: int,
 
 
 def part_order(size: int, *, shards: int, parts: int, devices: int) -> np.ndarray:
-  """The order of a host batch's rows in which each device holds its share part after part.
+  """The order of a host batch's rows in which each device has its share, one part after another.
 
-  A part takes as many images of every virtual shard, so that the parts do not depend on
-  the number of hosts and devices.
+  Every part takes the same number of images from each virtual shard, so that the parts do not
+  depend on the number of hosts and devices.
 
   Args:
-    size: images of this host's batch, shard after shard.
-    shards: virtual shards that it is of.
-    parts: of the batch.
-    devices: of this host.
+    size: number of images in this host's batch, which come one shard after another.
+    shards: number of virtual shards in this batch.
+    parts: number of parts of the batch.
+    devices: number of devices of this host.
   """
   rows = np.arange(size).reshape(shards, parts, -1).swapaxes(0, 1)
   return rows.reshape(parts, devices, -1).swapaxes(0, 1).reshape(-1)
 
 
 def dispatches(first_step: int, last_step: int, max_steps: int, size: int) -> Iterator[int]:
-  """How many steps each dispatch takes, from `first_step` to `last_step`.
+  """The number of steps in each dispatch, from `first_step` to `last_step`.
 
-  They end at the multiples of `size`, wherever a run was resumed; the steps after the last
+  Dispatches end at multiples of `size`, wherever a run was resumed. The steps after the last
   multiple in `max_steps` are dispatched one by one.
   """
   step = first_step
@@ -85,7 +85,7 @@ def dispatches(first_step: int, last_step: int, max_steps: int, size: int) -> It
 def permutation(size: int, *key: int) -> np.ndarray:
   """A permutation of 0 ... size - 1, int64, drawn from non-negative integers `key`.
 
-  The places sorted by a hash of each; NumPy's own shuffles promise no fixed stream.
+  The places are sorted by a hash of each, because NumPy's shuffles may change between versions.
   """
   state = np.uint64(0)
   for value in key:

@@ -1,4 +1,4 @@
-"""Batches on the devices, ahead of the step that takes them."""
+"""Puts batches on the devices before the step that needs them."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,10 +14,10 @@ from byol_jax.input_pipeline.memory import Split
 
 
 def resident(split: Split, devices: Sequence[jax.Device]) -> dict[str, jax.Array]:
-  """This host's images on each of its devices, for all batches: `resident` [D, n, H, W, 3].
+  """Puts all of this host's images on each of its devices: `resident` [D, n, H, W, 3].
 
   Raises:
-    InputError: they would take more than half of a device's free memory.
+    InputError: the images would take more than half of a device's free memory.
   """
   free = parallel.free_bytes(devices)
   if split.images.nbytes > free / 2:
@@ -31,10 +31,10 @@ def resident(split: Split, devices: Sequence[jax.Device]) -> dict[str, jax.Array
 def to_devices(batches: Iterator[HostBatch], devices: Sequence[jax.Device], ahead: int = 2,
                resident: Mapping[str, jax.Array] = MappingProxyType({}),
                steps: Iterable[int] | None = None) -> Iterator[Mapping[str, jax.Array]]:
-  """Places batches on the devices, `ahead` of them before they are asked for.
+  """Places batches on the devices, `ahead` batches before they are requested.
 
-  What is `resident` there already becomes part of each. With `steps`, as `dispatches` gives
-  them, so many batches become one, with an axis of steps: [D, n, B/D, ...].
+  Arrays that are already `resident` there are added to every batch. With `steps`, as returned by
+  `dispatches`, that many batches n are stacked along an axis of steps: [D, n, B/D, ...].
   """
   if steps is None:
     placed = (parallel.shard_batch(batch, devices) for batch in batches)

@@ -1,7 +1,7 @@
-"""A prepared TFDS set with smaller images: they take less time to read and decode.
+"""Copies a prepared TFDS data set with smaller images, which are faster to read and decode.
 
-The copy has the same name, version, files and order, so that a config needs another
-`data.options.data_dir` and nothing else.
+The copy has the same name, version, files and order, so that only
+`data.options.data_dir` must be changed in a config.
 """
 
 from collections.abc import Callable
@@ -22,26 +22,25 @@ INFO = 'dataset_info.json'
 
 def shrink(source: pathlib.Path, target: pathlib.Path, *, short_side: int, quality: int,
            image_key: str, progress: Callable[[str], None]) -> dict[str, int]:
-  """Copies a set, with the images' shorter sides at most `short_side` pixels.
+  """Copies a data set and limits the shorter sides of its images to `short_side` pixels.
 
   Larger images are resized with antialiased bicubic interpolation and encoded as JPEG;
-  others are copied as they are. A file that is there already, of an earlier call with the
-  same numbers, is kept. `dataset_info.json`, without which TFDS does not open a set, comes
-  last.
+  other images are copied unchanged. Existing files of an earlier call with the same numbers
+  are kept. `dataset_info.json`, without which TFDS does not open a data set, is written last.
 
   Args:
-    source: folder of the set's version, DATA/NAME/VERSION, of TFRecord files.
-    target: the same of the copy; made where it does not exist.
-    short_side: in pixels.
-    quality: of the JPEG files, 1 to 100.
-    image_key: feature that is the image.
+    source: folder of the data set's version, DATA/NAME/VERSION, with TFRecord files.
+    target: folder of the copy's version; made if it does not exist.
+    short_side: largest shorter side in pixels.
+    quality: quality of the JPEG files, 1 to 100.
+    image_key: feature with the image.
     progress: called with a line for each file.
 
   Returns:
     Counts over the files that were written: records, shrunk, bytes_before, bytes_after.
 
   Raises:
-    InputError: no set in `source`, or `target` holds one that was made otherwise.
+    InputError: there is no data set in `source`, or `target` has one made with other settings.
   """
   info = source / INFO
   if not info.is_file() or json.loads(info.read_text()).get('fileFormat', '') != 'tfrecord':
@@ -55,7 +54,7 @@ def shrink(source: pathlib.Path, target: pathlib.Path, *, short_side: int, quali
   for path in sorted(source.iterdir()):
     if '.tfrecord' not in path.name:
       if path.name != INFO and path.is_file():
-        # Not its mode: from a source that cannot be written nothing could be written again.
+        # The mode is not copied: a copy of a read-only file could not be overwritten later.
         with files.atomic_path(target / path.name) as partial:
           shutil.copyfile(path, partial)
     elif not (target / path.name).exists():
@@ -85,7 +84,7 @@ def _begin(target: pathlib.Path, note: dict) -> None:
 
 def _copy(source: pathlib.Path, target: pathlib.Path, short_side: int, quality: int,
           image_key: str) -> dict[str, int]:
-  """Copies one file; it appears under its name when it is whole."""
+  """Copies one file; the copy gets its final name when it is complete."""
   def shrunk(serialized):
     feature = tf.io.parse_single_example(
         serialized, {image_key: tf.io.FixedLenFeature([], tf.string)})[image_key]
@@ -119,18 +118,19 @@ def _copy(source: pathlib.Path, target: pathlib.Path, short_side: int, quality: 
 
 def differences(source: pathlib.Path, target: pathlib.Path, *, image_key: str, size: int = 224,
                 images: int = 64) -> dict[str, float]:
-  """How far random views of a copy are from those of the original, resized with bicubic crops.
+  """How far random views of a copy are from bicubic crops of the original.
 
   Args:
-    source: folder of the set's version.
-    target: of its copy.
-    image_key: feature that is the image.
+    source: folder of the data set's version.
+    target: folder of its copy.
+    image_key: feature with the image.
     size: side of the views in pixels.
-    images: of the first files that are looked at.
+    images: number of images that are compared, from the first files.
 
   Returns:
-    The mean absolute difference, of 255, of the same windows of: the original resized with
-    bilinear interpolation ('original, bilinear'), the copy ('copy, bicubic', 'copy, bilinear').
+    The mean absolute difference, out of 255, for the same windows of the original resized with
+    bilinear interpolation ('original, bilinear') and of the copy ('copy, bicubic', 'copy,
+    bilinear').
   """
   random, found = np.random.default_rng(0), {}
   paths = [str(path) for path in sorted(source.iterdir()) if '.tfrecord' in path.name]

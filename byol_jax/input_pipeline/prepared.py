@@ -1,4 +1,4 @@
-"""What TensorFlow Datasets has prepared as TFRecord files: builders, features, splits."""
+"""Data sets that TensorFlow Datasets has prepared as TFRecord files: builders, features, splits."""
 
 import difflib
 import functools
@@ -12,19 +12,19 @@ from byol_jax.input_pipeline import tfrecords
 from byol_jax.input_pipeline.records import DataError
 from byol_jax.input_pipeline.tfrecords import Slice
 
-# TFDS warns of its own use of what it has deprecated.
+# TFDS warns of its own use of deprecated functions.
 logging.getLogger('absl').addFilter(
     lambda record: 'tensorflow_datasets' not in record.pathname
     or record.levelno >= logging.ERROR)
 
-# Records of which one value is read before the first image: more would take too long.
+# Most records from which one value is read before the first image; more would take too long.
 MOST_RECORDS = 2_000_000
 
 
 class LabelSpec(NamedTuple):
-  """What the labels of a set are.
+  """The kind of labels in a data set.
 
-  num_classes: 0 for unlabelled data.
+  num_classes: number of classes; 0 for unlabelled data.
   multi_label: whether an image has several classes.
   """
 
@@ -33,18 +33,18 @@ class LabelSpec(NamedTuple):
 
 
 def open_set(name: str, data_dir: str | None, download: bool) -> Any:
-  """The TFDS builder of a prepared set.
+  """Opens the TFDS builder of a prepared data set.
 
   Raises:
-    DataError: TFDS has no such set, or it has not been prepared.
+    DataError: TFDS has no such data set, or it has not been prepared.
   """
   import tensorflow_datasets as tfds
 
-  # Not pathlib, which would mend the two slashes of gs://.
+  # Not pathlib, which would merge the two slashes of gs://.
   folder = None if data_dir is None else os.path.expanduser(data_dir)
   try:
     builder = tfds.builder(name, data_dir=folder)
-  # Names such as 'huggingface:...' fail in libraries of their own.
+  # Names such as 'huggingface:...' raise errors of other libraries.
   except Exception as error:
     near = difflib.get_close_matches(name.split('/')[0], tfds.list_builders(), n=3)
     where = f' (nearest names: {", ".join(near)})' if near else ''
@@ -54,7 +54,7 @@ def open_set(name: str, data_dir: str | None, download: bool) -> Any:
   if not builder.info.splits and download:
     _prepare(builder)
   if not builder.info.splits:
-    # Not `tfds build`, which does not start without apache-beam (4.9.10).
+    # Not `tfds build`, which needs apache-beam to start (4.9.10).
     place = f', data_dir={folder!r}' if folder else ''
     raise DataError(
         f'{name} is not prepared in {builder.data_path}; its page is '
@@ -70,15 +70,15 @@ def open_set(name: str, data_dir: str | None, download: bool) -> Any:
 def _prepare(builder) -> None:
   try:
     builder.download_and_prepare()
-  # Anything from no network to a wrong checksum, of many libraries' kinds.
+  # Anything from a missing network to a wrong checksum, as errors of many libraries.
   except Exception as error:
-    # All lines: where archives are missing, the later ones say which and from where.
+    # All lines: if archives are missing, the later lines say which, and where to get them.
     raise DataError(f'TFDS cannot prepare {builder.name} in {builder.data_path} '
                     f'({type(error).__name__}): {" ".join(str(error).split())}') from error
 
 
 def label_spec(builder, image_key: str, label_key: str, ignored_label_key: str) -> LabelSpec:
-  """What the labels are; raises DataError for features that are not there."""
+  """The kind of the labels; raises DataError for features that do not exist."""
   import tensorflow_datasets as tfds
 
   image, label, many = tfds.features.Image, tfds.features.ClassLabel, tfds.features.Sequence
@@ -102,7 +102,7 @@ def label_spec(builder, image_key: str, label_key: str, ignored_label_key: str) 
 
 
 def class_names(features, label_key: str) -> tuple[str, ...]:
-  """The names of the classes; () for unlabelled data, and where TFDS knows numbers only."""
+  """The names of the classes; () for unlabelled data, and if TFDS has only numbers."""
   if not label_key:
     return ()
   label = getattr(features[label_key], 'feature', features[label_key])
@@ -111,15 +111,15 @@ def class_names(features, label_key: str) -> tuple[str, ...]:
 
 
 def slices(builder, split: str, what: str) -> list[Slice]:
-  """The records of a split in TFDS syntax, their rows numbered from 0.
+  """The records of a split in TFDS syntax, with rows numbered from 0.
 
   Args:
-    builder: of the set.
-    split: in TFDS syntax.
-    what: of which option, for messages: 'train', 'validation', 'test'.
+    builder: builder of the data set.
+    split: split in TFDS syntax.
+    what: the option that names the split, for messages: 'train', 'validation', 'test'.
 
   Raises:
-    DataError: no such split.
+    DataError: there is no such split.
   """
   if not split:
     raise DataError(f'{builder.name} has no {what} split: set data.options.{what}_split.')
@@ -130,14 +130,14 @@ def slices(builder, split: str, what: str) -> list[Slice]:
   except (ValueError, KeyError) as error:
     raise DataError(f'{builder.name} has no split {split!r} (data.options.{what}_split): '
                     f'{str(error).splitlines()[0]}') from error
-  # TFDS writes -1 where a slice goes to the end of its file.
+  # TFDS gives -1 if a slice goes to the end of its file.
   found = [Slice(i.filename, i.skip, i.take if i.take >= 0 else i.examples_in_shard - i.skip, 0)
            for i in instructions]
   return tfrecords.joined([s for s in found if s.take])
 
 
 def check_apart(*splits: tuple[Any, str, str]) -> None:
-  """Raises DataError where a record is in two splits, or twice in one.
+  """Raises DataError if a record is in two splits, or twice in one.
 
   Args:
     *splits: builder, 'train', 'validation' or 'test', and the split in TFDS syntax.
@@ -146,7 +146,7 @@ def check_apart(*splits: tuple[Any, str, str]) -> None:
   for builder, what, split in splits:
     try:
       found = slices(builder, split, what)
-    except DataError:  # It matters when the split is read.
+    except DataError:  # It is raised again when the split is read.
       found = []
     for s in found:
       for other, t in taken:
@@ -156,13 +156,13 @@ def check_apart(*splits: tuple[Any, str, str]) -> None:
       taken.append((what, s))
 
 
-# Several splits of an evaluation are drawn from the same labels.
+# Cached, because several splits of an evaluation are drawn from the same labels.
 @functools.lru_cache(maxsize=8)
 def read_feature(name: str, data_dir: str | None, split: str, key: str) -> np.ndarray:
-  """One feature of every record of a split, [N], in their order; no image is decoded.
+  """Reads one feature of every record of a split, [N], in their order; no image is decoded.
 
   Raises:
-    DataError: no such feature, too many records, or a file that cannot be read.
+    DataError: there is no such feature, too many records, or a file cannot be read.
   """
   import tensorflow_datasets as tfds
 
@@ -180,12 +180,12 @@ def read_feature(name: str, data_dir: str | None, split: str, key: str) -> np.nd
   tfrecords.check_files(name, found)
   parsed = tfds.decode.PartialDecoding({key: True}).extract_features(builder.info.features)
   values = tfrecords.read_feature(found, lambda record: parsed.deserialize_example(record)[key])
-  values.setflags(write=False)  # The cache hands out this very array.
+  values.setflags(write=False)  # The cache returns this same array to all callers.
   return values
 
 
 def parser(features, image_key: str, label_key: str, ignored_label_key: str, spec: LabelSpec):
-  """record -> `encoded` and `labels`; the other features of the set are not parsed."""
+  """record -> `encoded` and `labels`; other features of the data set are not parsed."""
   import tensorflow as tf
   import tensorflow_datasets as tfds
 

@@ -1,7 +1,7 @@
-"""Lists of images with identities and cameras: own CSV files and folders, VeRi-776, VERI-Wild.
+"""Lists of images with identities and cameras: your CSV files and folders, VeRi-776, VERI-Wild.
 
-The layouts of the benchmarks are those that fast-reid reads (its veri.py and veriwild.py) and,
-for VERI-Wild, also the lists with identity and camera in each line that other code reads.
+The benchmarks have the layouts that fast-reid reads (its veri.py and veriwild.py). For VERI-Wild,
+lists with identity and camera in each line, which other code reads, also work.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from byol_jax.input_pipeline.records import DataError
 
 FORMATS = ('csv', 'folders', 'veri', 'veri_wild')
 PARTS = ('query', 'gallery', 'train')
-# Of CSV files.
+# Columns of CSV files.
 COLUMNS = {'path', 'id', 'camera'}
 TEST_SIZES = (3000, 5000, 10000)
-# As `train` of own lists: the gallery's images.
+# A value of `train` for your own lists: the images of the gallery.
 GALLERY = 'gallery'
 # '0002_c002_00030600_0.jpg' is vehicle 2 in camera 2.
 VERI_NAME = re.compile(r'(\d+)_c(\d+)_')
@@ -33,10 +33,10 @@ class Listed(NamedTuple):
   """The images of a list.
 
   paths: object [N] of str.
-  identities: object [N] of str; '' where not known.
-  cameras: object [N] of str; '' where not known.
-  places: object [N] of str, where each is listed, for messages.
-  left_out: a line on the files that are no images, of a folder.
+  identities: object [N] of str; '' if not known.
+  cameras: object [N] of str; '' if not known.
+  places: object [N] of str, where each image is listed, for messages.
+  left_out: for a folder, a line on the files that are not images.
   """
 
   paths: np.ndarray
@@ -46,7 +46,7 @@ class Listed(NamedTuple):
   left_out: str = ''
 
   def chosen(self, rows: np.ndarray) -> 'Listed':
-    """Some of the images."""
+    """The images in these rows."""
     return Listed(*(field[rows] for field in self[:4]), self.left_out)
 
 
@@ -54,11 +54,11 @@ class Roles(NamedTuple):
   """Which of a test split's N images are queries, by their ids 0 ... N - 1.
 
   query: bool [N]; the others are the gallery.
-  camera: int32 [N], -1 where it is not known.
+  camera: int32 [N], -1 if it is not known.
   image: int32 [N], equal for an image that is in both lists.
   label: int32 [N], the number of the identity.
-  names: object [N] of str, as a reader finds the images.
-  cameras: object [N] of str, as the lists call them; '' where not known.
+  names: object [N] of str, the paths of the images.
+  cameras: object [N] of str, the names in the lists; '' if not known.
   """
 
   query: np.ndarray
@@ -71,20 +71,20 @@ class Roles(NamedTuple):
 
 def read(part: str, *, format: str, root: str | None, query: str | None, gallery: str | None,
          train: str | None, test_size: int) -> Listed:
-  """Reads one of the lists; the images themselves are not looked for.
+  """Reads one of the lists, without checking that the images exist.
 
   Args:
     part: 'query', 'gallery' or 'train'.
     format: one of FORMATS.
-    root: folder of a benchmark; not used for own lists.
+    root: folder of a benchmark; not used for your own lists.
     query: CSV file, or folder with a subfolder for each identity, according to the format.
-    gallery: likewise.
-    train: likewise, where identities can be missing; or 'gallery': its images.
-    test_size: identities of VERI-Wild's test: 3000, 5000 or 10000.
+    gallery: like `query`.
+    train: like `query`, but identities can be missing; or 'gallery' for the gallery's images.
+    test_size: number of identities in the VERI-Wild test set: 3000, 5000 or 10000.
 
   Raises:
-    DataError: a file is missing, a list is empty or has an image twice, or a line is none of
-      the format; it names the file, the line and what stands there.
+    DataError: a file is missing, a list is empty or has an image twice, or a line does not follow
+      the format; the message has the file, the line and its content.
   """
   if format in ('veri', 'veri_wild'):
     if not root:
@@ -102,8 +102,8 @@ def read(part: str, *, format: str, root: str | None, query: str | None, gallery
 
 
 def check_images(listed: Listed) -> None:
-  """Raises DataError where images of a list are missing; counts them and names the first."""
-  # A folder is listed once rather than each file looked for: object stores are slow.
+  """Raises DataError if images of a list are missing; counts them and names the first."""
+  # Each folder is listed once, instead of looking for each file: object stores are slow.
   there = {}
   for folder in set(map(posixpath.dirname, listed.paths)):
     path = epath.Path(folder)
@@ -116,7 +116,7 @@ def check_images(listed: Listed) -> None:
 
 
 def location(path: str) -> str:
-  """Of a path, equal for the spellings of one place: './a.jpg', 'b/../a.jpg', '/here/a.jpg'."""
+  """Normalises the spellings of a path: './a.jpg', 'b/../a.jpg' and '/here/a.jpg' are equal."""
   return path if '://' in path else os.path.abspath(path)
 
 
@@ -141,16 +141,16 @@ def _lines(path: str) -> list[str]:
     raise DataError(f'{path} is {kind}. A list of images is needed, a text file in UTF-8 '
                     '(data.options).')
   try:
-    # Spreadsheets put a byte order mark first.
+    # Spreadsheet programs write a byte order mark first.
     return file.read_text().removeprefix('\ufeff').splitlines()
   except UnicodeDecodeError as error:
     raise DataError(f'{path} is no text file in UTF-8 ({error}).') from error
 
 
 def _csv(part: str, file: str) -> Listed:
-  """Columns `path`, `id` and `camera`, named in the first line, in any order.
+  """Reads the columns `path`, `id` and `camera`, named in the first line, in any order.
 
-  Paths are relative to the file's folder. `camera` can be missing, and for training images `id`.
+  Paths are relative to the file's folder. `camera` can be missing; for training images, `id` too.
   """
   lines = _lines(file)
   (first, names), *records = _records(file, lines) or [(1, [])]
@@ -172,7 +172,7 @@ def _csv(part: str, file: str) -> Listed:
 
 
 def _records(file: str, lines: list[str]) -> list[tuple[int, list[str]]]:
-  """(number of the line, values) of those lines of a CSV file that are not empty."""
+  """(line number, values) of the lines of a CSV file that are not empty."""
   reader = csv.reader(lines)
   try:
     return [(reader.line_num, [value.strip() for value in values]) for values in reader if values]
@@ -181,7 +181,7 @@ def _records(file: str, lines: list[str]) -> list[tuple[int, list[str]]]:
 
 
 def _folders(part: str, folder: str) -> Listed:
-  """A subfolder for each identity; training images can lie anywhere."""
+  """Reads a folder with a subfolder for each identity; training images can be anywhere in it."""
   root = os.path.expanduser(folder).rstrip('/')
   listing = folders.read(folder)
   if part == 'train':
@@ -197,7 +197,7 @@ def _folders(part: str, folder: str) -> Listed:
 
 
 def _veri(part: str, root: str) -> Listed:
-  """VeRi-776: identity and camera stand in the images' names."""
+  """Reads VeRi-776, in which the images' names contain identity and camera."""
   folder = posixpath.join(os.path.expanduser(root), VERI_FOLDERS[part])
   rows, listing = [], folders.read(folder)
   for path in listing.paths:
@@ -210,7 +210,7 @@ def _veri(part: str, root: str) -> Listed:
 
 
 def _veri_wild(part: str, root: str, test_size: int) -> Listed:
-  """VERI-Wild: lists of <vehicle>/<image>, cameras in vehicle_info.txt or in each line."""
+  """Reads VERI-Wild: lists of <vehicle>/<image>; cameras in vehicle_info.txt or in each line."""
   root = os.path.expanduser(root)
   names = dict(train=('train_list.txt', 'train_list_start0.txt'),
                gallery=(f'test_{test_size}.txt', f'test_{test_size}_id.txt'),
@@ -239,7 +239,7 @@ def _veri_wild(part: str, root: str, test_size: int) -> Listed:
 
 
 def _list_file(root: str, names: tuple[str, ...]) -> str:
-  """The first of the files that there is, in `root` or its train_test_split."""
+  """The first of the files that exists, in `root` or its train_test_split."""
   paths = [posixpath.join(root, folder, name) for name in names
            for folder in ('train_test_split', '')]
   found = [path for path in paths if epath.Path(path).exists()]
@@ -250,7 +250,7 @@ def _list_file(root: str, names: tuple[str, ...]) -> str:
 
 
 def _vehicle_info(root: str) -> Mapping[str, str]:
-  """'<vehicle>/<image>' -> camera, of lines such as 00001/000001;1;...; the first names columns."""
+  """'<vehicle>/<image>' -> camera, from lines like 00001/000001;1;... after a header line."""
   file = _list_file(root, ('vehicle_info.txt',))
   found = {}
   for number, line in enumerate(_lines(file), 1):

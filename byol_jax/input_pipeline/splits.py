@@ -1,19 +1,21 @@
 """Which images a split has, for all data sets: held-out images and balanced subsets.
 
-The options here stand among those of a data set, in `data.options`. Which of them a set has,
-its module says: they are in its `RANGES`.
+The options of this file are part of a data set's options, in `data.options`. A data set has the
+options that are in its module's `RANGES`.
 
-- `validation_share`: in [0, 1); ceil(share * N) training images, drawn by a hash of their places,
-  are held out.
-- `held_out`: 'last' (paper) or 'first' (reference) training images are held out, or 'per_class':
-  as many of each class, drawn by a hash.
-- `held_out_images`: how many; 10,009 in the paper, 10,000 in the reference.
-- `held_out_share`: at most this share of them, rounded up; decides for small sets.
-- `held_out_per_class`: images of each class, with held_out 'per_class'.
-- `subset_share`: of the training images that are not held out; below 1 a class-balanced subset.
-- `subset_seed`: draws the subset; the held-out images do not depend on it.
+- `validation_share`: in [0, 1); ceil(share * N) training images, selected by a hash of their
+  places, are held out.
+- `held_out`: the 'last' (paper) or 'first' (reference) training images are held out, or
+  'per_class': the same number of each class, selected by a hash.
+- `held_out_images`: number of held-out images; 10,009 in the paper, 10,000 in the reference.
+- `held_out_share`: at most this share of the training images is held out, rounded up; this matters
+  for small data sets.
+- `held_out_per_class`: number of held-out images of each class, with held_out 'per_class'.
+- `subset_share`: share of the training images that are not held out; below 1 it is a
+  class-balanced subset.
+- `subset_seed`: selects the subset; the held-out images do not depend on it.
 
-Where a set has a part for validation of its own, no image is held out.
+If a data set has a validation part of its own, no image is held out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,13 +41,13 @@ from byol_jax.input_pipeline.records import (
   check_labels,
 )
 
-# What the options of this file can be, in the groups in which data sets have them.
+# Ranges of the options of this file, in the groups in which data sets use them.
 SHARE = dict(validation_share=ranges.number(0, 1, '[)'))
 HELD_OUT = dict(
     held_out=ranges.OneOf(('first', 'last', 'per_class')), held_out_images=ranges.whole(0),
     held_out_share=ranges.number(0, 1, '[)'), held_out_per_class=ranges.whole(0))
 SUBSET = dict(subset_share=ranges.number(0, 1, '(]'), subset_seed=ranges.SEED)
-# Of options that need not be given.
+# Defaults of options that need not be given.
 DEFAULTS = dict(held_out_per_class=0, subset_share=1., subset_seed=0)
 
 
@@ -68,11 +70,11 @@ def read(
     split: one of SPLITS.
     purpose: why the split is read, for the access log.
     access_log: called with one record per access; None keeps no log.
-    shards: the records this host owns.
-    options: of the data set, and those of this file that it has.
-    check: called with what is selected, before an image is decoded.
-    in_memory: images on disk are decoded into memory.
-    workers: images decoded at once; 0 lets tf.data decide.
+    shards: the shards that this host owns.
+    options: options of the data set, including those of this file that it has.
+    check: called with the selected images, before an image is decoded.
+    in_memory: whether images on disk are decoded into memory.
+    workers: number of images decoded at once; 0 lets tf.data decide.
 
   Returns:
     A `memory.Split` or a `streams.Stream`, checked.
@@ -92,10 +94,10 @@ def read(
 
 
 def divide_options(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The options of a data set's module, and those of this file.
+  """Divides options into those of a data set's module and those of this file.
 
   Raises:
-    InputError: unknown or missing options, or values that cannot be.
+    InputError: options are unknown, missing or invalid.
   """
   declared = getattr(plugins.load('datasets', name), 'RANGES', {})
   here = [key for key in (*SHARE, *HELD_OUT, *SUBSET) if key in declared]
@@ -116,7 +118,7 @@ def select(name: str, split: str, options: Mapping[str, Any]) -> Selected:
     options: as in `read`.
 
   Raises:
-    DataError: as `read`, for what shows before an image is read.
+    DataError: as in `read`, for problems that can be found before an image is read.
     InputError: wrong options.
   """
   if split not in SPLITS:
@@ -145,13 +147,13 @@ def select(name: str, split: str, options: Mapping[str, Any]) -> Selected:
                     f'and {given or "no option that holds images out; see docs/extending.md"}.')
   more = [(apart, _not_trained_on(apart, listed))] if apart and split == TOGETHER else []
   found = _selected(where, (train, rows), *more)
-  # Files beside the training images are said with these, once.
+  # Other files in the training folder are reported once, with the training images.
   return found._replace(subset=subset, origin=_origin(train, apart),
                         left_out='' if split == 'validation' else found.left_out)
 
 
 def _matching(where: str, records: Records | None) -> Records | None:
-  """The records; raises DataError unless there are as many labels as images."""
+  """Returns the records; raises DataError unless there are as many labels as images."""
   if records is not None and records.labels is not None and (
       len(records.labels) != records.store.count):
     raise DataError(f'{where}: {records.store.count} images but labels of shape '
@@ -161,7 +163,7 @@ def _matching(where: str, records: Records | None) -> Records | None:
 
 
 def _selected(where: str, *parts: tuple[Records, np.ndarray]) -> Selected:
-  """These rows of each part, one part after the other."""
+  """Selects these rows of each part, one part after the other."""
   records = [part for part, _ in parts]
   store = functools.reduce(lambda one, other: one.followed_by(other),
                            [part.store.take(rows) for part, rows in parts])
@@ -182,7 +184,7 @@ def _taking_part(records: Records) -> np.ndarray:
 
 
 def _not_trained_on(apart: Records, listed: Callable[[str], Records]) -> np.ndarray:
-  """The rows of a validation part whose images the training part has not."""
+  """The rows of a validation part whose images are not in the training part."""
   rows = _taking_part(apart)
   if apart.image_ids is None:
     return rows
@@ -191,12 +193,12 @@ def _not_trained_on(apart: Records, listed: Callable[[str], Records]) -> np.ndar
 
 
 def _origin(*parts: Records | None) -> Callable[[], Files] | None:
-  """() -> the files of the training part and of the one for validation, where there is one."""
+  """() -> the files of the training part and of the validation part, if there is one."""
   known = [part.files for part in parts if part is not None and part.files is not None]
 
   def origin() -> Files:
     found = [files() for files in known]
-    # Two parts can lie in the same file.
+    # Two parts can be in the same file.
     paths = {name: path for one in found for name, path in zip(one.names, one.paths)}
     return Files(list(paths), list(paths.values()), found[0].order, found[0].packed)
 
@@ -204,7 +206,7 @@ def _origin(*parts: Records | None) -> Callable[[], Files] | None:
 
 
 def _held_out(records: Records, rows: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
-  """Those of the training images `rows` that are held out, as the options say."""
+  """The training images among `rows` that are held out according to the options."""
   if 'validation_share' in choice:
     count = math.ceil(choice['validation_share'] * len(rows))
     return rows[permutation(len(rows), 0)[:count]]
@@ -219,7 +221,7 @@ def _held_out(records: Records, rows: np.ndarray, choice: Mapping[str, Any]) -> 
 
 
 def _one_label_each(records: Records, option: str, instead: str) -> np.ndarray:
-  """Labels int [N]; raises DataError where there are none, or several for an image."""
+  """Labels int [N]; raises DataError if there are none, or several for an image."""
   labels = records.labels
   if labels is None and records.read_labels:
     labels = records.read_labels()
@@ -234,23 +236,23 @@ def select_training_rows(split: str, rows: np.ndarray, held: np.ndarray,
                          labels: Callable[[], np.ndarray], num_classes: int, share: float,
                          seed: int, class_names: Sequence[str] = ()
                          ) -> tuple[np.ndarray, Subset | None]:
-  """The training images that a split has.
+  """Selects the training images of a split.
 
   Args:
     split: 'train', 'validation' or 'train+validation'.
-    rows: int [M], all training images that take part.
-    held: those of them that are held out.
-    labels: () -> int [N] of the whole training split, asked for where a subset is drawn.
-    num_classes: classes in the data set.
-    share: of the others, that are trained on; below 1 a balanced subset.
-    seed: draws it.
-    class_names: for messages; () where classes have none.
+    rows: int [M], all training images that are used.
+    held: the rows that are held out.
+    labels: () -> int [N] of the whole training split; called only if a subset is drawn.
+    num_classes: number of classes in the data set.
+    share: share of the other images that is used for training; below 1 it is a balanced subset.
+    seed: selects the subset.
+    class_names: names of the classes for messages; () if they have no names.
 
   Returns:
-    Their rows, ascending, and the subset among them.
+    The selected rows, ascending, and the subset among them.
 
   Raises:
-    DataError: as `subsets.draw`.
+    DataError: as in `subsets.draw`.
   """
   if split == 'validation':
     return np.sort(held), None

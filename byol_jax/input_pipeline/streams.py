@@ -1,6 +1,6 @@
-"""Images on disk, read by tf.data as they are needed: the batches of a split of them.
+"""Images on disk that tf.data reads when they are needed: the batches of a split.
 
-This file needs no TensorFlow; the pipeline itself is `tf_pipeline`.
+This file does not need TensorFlow; the pipeline itself is in `tf_pipeline`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,31 +29,31 @@ from byol_jax.input_pipeline.records import (
 
 
 class Stream(NamedTuple):
-  """Records on disk, read as they are needed.
+  """Records on disk that are read when they are needed.
 
   records: (shard, seed) -> tf.data.Dataset of the records of one virtual shard,
     dicts of tensors with `sample_id`, int32. `shard` is a scalar tensor. `seed`, an
-    integer tensor [2], draws their order; None gives the order of ids.
+    integer tensor [2], determines their order; None gives the order of ids.
   read: record -> dict of `encoded`, the file's bytes, and `labels`, int32 [] or
     [num_classes] as in `Split`, if there are any. Not called for the records that a
     resumed run skips.
-  shard_sizes: int64 [shards.total], records in each virtual shard.
-  source: sample_id -> where the record lies, for messages.
+  shard_sizes: int64 [shards.total], number of records in each virtual shard.
+  source: sample_id -> where the record is stored, for messages.
   diagnose: () -> which file is damaged, after reading has failed; '' if none is found.
-  num_examples: records in the split over all hosts.
-  num_classes: classes in the data set; 0 for unlabelled data.
+  num_examples: number of records in the split over all hosts.
+  num_classes: number of classes in the data set; 0 for unlabelled data.
   multi_label: whether an image has several classes.
   subset: as in `records.Selected`.
-  files: that hold the records.
-  identity: a digest of which records of these files it holds, in which order, and of labels
-    that do not stand in the files.
-  origin: as in `records.Selected`, as are the next three.
-  class_names: likewise.
-  summary: likewise.
-  left_out: likewise.
+  files: the files with the records.
+  identity: a digest of which records of these files are in the stream, of their order, and of
+    labels that are not in the files.
+  origin: as in `records.Selected`.
+  class_names: as in `records.Selected`.
+  summary: as in `records.Selected`.
+  left_out: as in `records.Selected`.
   decode: encoded, a scalar string -> uint8 [H, W, 3]; None for `preprocess.decode`.
-  reason: sample_id -> why its image cannot be read; None where that cannot be told.
-  labels: of all records in the order of their ids, where they are known without reading these.
+  reason: sample_id -> why its image cannot be read; None if this cannot be determined.
+  labels: labels of all records in the order of their ids, if known without reading the records.
   labelled: whether `read` gives labels.
   """
 
@@ -77,11 +77,11 @@ class Stream(NamedTuple):
   labels: np.ndarray | None = None
   labelled: bool = True
 
-  # How batches for evaluation hold their images.
+  # The form of the images in batches for evaluation.
   evaluation_form = views.READY
 
   def unreadable(self, sample_id: int) -> str:
-    """A part of a sentence: which image cannot be read, and why as far as that is known."""
+    """Part of a sentence: which image cannot be read, and why, if this is known."""
     because = self.reason(sample_id) if self.reason else ''
     return f'{self.source(sample_id)} cannot be read as an image' + (because and f': {because}')
 
@@ -89,7 +89,7 @@ class Stream(NamedTuple):
                     image_size: int, resize: str, seed: int, shards: Shards, workers: int,
                     unreadable: Unreadable, first_step: int, last_step: int, batch_size: int
                     ) -> Iterator[HostBatch]:
-    """As `batches.Batches`; tf.data takes the crops."""
+    """As in `batches.Batches`; tf.data makes the crops."""
     del pipeline
     check_count(self.num_examples, shards.total)
     from byol_jax.input_pipeline import tf_pipeline
@@ -105,7 +105,7 @@ class Stream(NamedTuple):
   def evaluation_batches(self, *, image_size: int, share: float, order: str, batch_size: int,
                          shards: Shards, workers: int, unreadable: Unreadable
                          ) -> Iterator[HostBatch]:
-    """As `batches.Batches`; tf.data takes the views."""
+    """As in `batches.Batches`; tf.data makes the views."""
     from byol_jax.input_pipeline import tf_pipeline
 
     records = lambda done, careful: tf_pipeline.evaluation_records(
@@ -120,22 +120,22 @@ class Stream(NamedTuple):
         yield batch
 
   def known(self) -> Known:
-    """As `batches.Batches`."""
+    """As in `batches.Batches`."""
     return Known(self.num_examples, self.labels)
 
   def fingerprint(self) -> str:
-    """A digest of the files' names, sizes and times, and of which records of them these are."""
+    """A digest of the files' names, sizes and times, and of the records selected from them."""
     stats = [self.identity, *(f'{path} {_size_and_time(path)}' for path in map(str, self.files))]
     own = hashlib.sha256('\n'.join(stats).encode()).hexdigest()
-    # Hosts with their own copies of the files can have other digests.
+    # Hosts with their own copies of the files can have different digests.
     return ' '.join(sorted({*processes.allgather_strings(own)}))
 
 
 def decoded(store, selected: Selected, shards: Shards, workers: int) -> Split:
-  """`records.Store.in_memory` of a store that opens streams.
+  """`records.Store.in_memory` for a store that opens streams.
 
-  A stream's shards may hold other ids than those in memory do, which are v modulo their
-  number; so every host decodes the whole set and keeps its part.
+  A stream's shards may have other ids than shards in memory, where shard v has the ids that are v
+  modulo the number of shards. So every host decodes the whole split and keeps its part.
   """
   from byol_jax.input_pipeline import tf_pipeline
 
@@ -149,11 +149,11 @@ def decoded(store, selected: Selected, shards: Shards, workers: int) -> Split:
 
 
 def _size_and_time(path: str) -> str:
-  """The size and time of a file; 'none' without one, which its readers will report."""
+  """The size and time of a file; 'none' for a missing file, which its readers will report."""
   if files.in_object_store(path):
     stat = epath.Path(path).stat()
     return f'{stat.length} {stat.mtime}'
-  # epath's stat has whole seconds only, and fails if the owner of the file has no name.
+  # epath's stat has only whole seconds, and fails if the owner of the file has no name.
   try:
     stat = os.stat(path)
   except FileNotFoundError:
@@ -162,7 +162,7 @@ def _size_and_time(path: str) -> str:
 
 
 def _checked(batches: Iterator[HostBatch], stream: Stream) -> Iterator[HostBatch]:
-  """The batches, after a look at their labels."""
+  """Yields the batches after checking their labels."""
   for batch in batches:
     if stream.labelled:
       labels = batch['labels'][batch['readable']]
@@ -174,10 +174,10 @@ def _checked(batches: Iterator[HostBatch], stream: Stream) -> Iterator[HostBatch
 
 
 def _filled(batch: HostBatch, per_shard: int, unreadable: Unreadable) -> HostBatch:
-  """The batch with copies of readable images in the places of those that are not.
+  """Replaces unreadable images of a batch by copies of readable images.
 
-  The next readable image of the same virtual shard's part is taken, which does not
-  depend on the number of hosts; failing that, the next of this host's batch.
+  The replacement is the next readable image of the same virtual shard in the batch, which does
+  not depend on the number of hosts. If there is none, it is the next in this host's batch.
   """
   readable = batch.pop('readable')
   if readable.all():
@@ -193,6 +193,6 @@ def _filled(batch: HostBatch, per_shard: int, unreadable: Unreadable) -> HostBat
     part = start + (row - start + np.arange(per_shard)) % per_shard
     whole = (row + np.arange(len(readable))) % len(readable)
     source[row] = next(r for r in (*part, *whole) if readable[r])
-  # The place keeps its own id and epoch, and so its own augmentations.
+  # The place keeps its own id and epoch, and therefore its own augmentations.
   return {name: array if name in ('sample_id', 'epoch') else array[source]
           for name, array in batch.items()}

@@ -1,4 +1,4 @@
-"""Images drawn by their classes: as many of each, and balanced subsets."""
+"""Draws images by their classes: the same number of each class, and balanced subsets."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,24 @@ import numpy as np
 from byol_jax.input_pipeline.order import permutation
 from byol_jax.input_pipeline.records import DataError, numbered
 
-# First of the hash's keys, so that no draw repeats that of another purpose.
+# First key of the hash, so that draws for different purposes differ.
 HOLD_OUT, SUBSET = 101, 102
 
 
 def round_robin_by_class(labels: np.ndarray, rows: np.ndarray, *key: int
                          ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws one image of each class, then a second one of each, and so on.
+  """Draws one image of each class, then a second image of each class, and so on.
 
   Args:
     labels: int [N] of the whole training split.
-    rows: int [M], the images that take part.
-    *key: non-negative integers, which draw.
+    rows: int [M], the images to draw from.
+    *key: non-negative integers that determine the draw.
 
   Returns:
-    `rows` in the order in which they are drawn, int64 [M], and the turn of each, from 0,
-    int64 [M]. A class takes part until it has no images left.
+    `rows` in the order in which they are drawn, int64 [M], and the round of each, from 0,
+    int64 [M]. A class is in every round until it has no images left.
   """
-  # Drawn by the places in the whole split: images that do not take part move no other one.
+  # Drawn by the places in the whole split, so that excluded images do not affect the others.
   order = permutation(len(labels), *key)
   order = order[np.isin(order, rows)]
   by_class = np.argsort(labels[order], kind='stable')
@@ -37,16 +37,16 @@ def round_robin_by_class(labels: np.ndarray, rows: np.ndarray, *key: int
 
 def of_each_class(labels: np.ndarray, num_classes: int, per_class: int,
                   class_names: Sequence[str] = ()) -> np.ndarray:
-  """Draws as many images of each class, which are held out.
+  """Draws the same number of held-out images from each class.
 
   Args:
     labels: int [N] in 0 ... num_classes - 1.
-    num_classes: classes in the data set.
-    per_class: how many of each, 1 or more.
-    class_names: for the message; () where classes have none.
+    num_classes: number of classes in the data set.
+    per_class: number of images from each class, 1 or more.
+    class_names: names of the classes for the message; () if they have no names.
 
   Returns:
-    int64 [num_classes * per_class], ascending.
+    The rows, int64 [num_classes * per_class], ascending.
 
   Raises:
     DataError: a class would have no image left.
@@ -64,24 +64,24 @@ def of_each_class(labels: np.ndarray, num_classes: int, per_class: int,
 
 def draw(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float, seed: int,
          class_names: Sequence[str] = ()) -> np.ndarray:
-  """Draws a share of the images in which the classes differ by one image at most.
+  """Draws a share of the images in which the sizes of the classes differ by at most one.
 
-  Classes with too few images for that are in it with all they have. A larger share of the
-  same seed holds every smaller one.
+  Classes with too few images contribute all of their images. With the same seed, a larger share
+  contains every smaller share.
 
   Args:
     labels: int [N] of the whole training split.
     rows: int [M], the images to choose from, ascending.
-    num_classes: classes in the data set.
-    share: of `rows`, in (0, 1]; rounded to whole images.
-    seed: non-negative; draws the subset.
-    class_names: for the message; () where classes have none.
+    num_classes: number of classes in the data set.
+    share: share of `rows` in (0, 1]; rounded to whole images.
+    seed: non-negative; selects the subset.
+    class_names: names of the classes for the message; () if they have no names.
 
   Returns:
-    int64 [round(share * M)], ascending.
+    The rows, int64 [round(share * M)], ascending.
 
   Raises:
-    DataError: a class without images, or fewer images than classes.
+    DataError: a class has no images, or there are fewer images than classes.
   """
   counts = np.bincount(labels[rows], minlength=num_classes)
   if not counts.all():

@@ -1,6 +1,6 @@
 """The tf.data path: records are read, decoded once and cropped on the host.
 
-Each virtual shard is a stream without end, pass after pass, each pass in an order
+Each virtual shard is an infinite stream of passes over its records, each pass in an order
 drawn from (seed, shard, epoch). A parallel, deterministic interleave takes the same
 number of records from every stream for each batch, so the global batches do not
 depend on the number of hosts, threads or restarts. A resumed run skips records
@@ -24,19 +24,19 @@ from byol_jax.input_pipeline.streams import Stream
 Record = dict[str, tf.Tensor]
 Crop = Callable[[tf.Tensor, Record], Record]
 
-# What object stores and network disks report now and then, and recover from.
+# Errors that object stores and network disks report from time to time and recover from.
 TRANSIENT = (tf.errors.AbortedError, tf.errors.DeadlineExceededError,
              tf.errors.UnavailableError, tf.errors.UnknownError)
 RETRIES = 3
 FIRST_PAUSE = 1.  # seconds before the first new attempt; each later one waits twice as long
 
-# TensorFlow would take all memory of a GPU that it does not use.
+# TensorFlow would allocate all memory of a GPU without using it.
 tf.config.set_visible_devices([], 'GPU')
 
 
 def random_crops(seed: int, policies: Sequence[Mapping[str, Any]], size: int, resize: str
                  ) -> Crop:
-  """(image, record) -> `crop1`, `crop2`, ...; drawn from seed, epoch and sample."""
+  """(image, record) -> `crop1`, `crop2`, ...; random crops from seed, epoch and sample."""
   def crop(image, record):
     fold = tf.random.experimental.stateless_fold_in
     sample_seed = fold(fold(tf.constant([seed, 0]), record['epoch']), record['sample_id'])
@@ -59,17 +59,17 @@ def train_records(stream: Stream, crop: Crop, *, first_step: int, last_step: int
   Args:
     stream: the training images.
     crop: (image, record) -> crops.
-    first_step: of the batches; earlier records are skipped without decoding.
-    last_step: after the last batch.
+    first_step: step of the first batch; earlier records are skipped without decoding.
+    last_step: step after the last batch.
     seed: the run's seed.
     batch_size: images per step over all hosts; a multiple of `shards.total`.
-    shards: this host's part.
-    workers: images decoded at once; 0 lets tf.data decide.
-    careful: marks images that cannot be decoded, instead of raising.
+    shards: this host's shards.
+    workers: number of images decoded at once; 0 lets tf.data decide.
+    careful: whether to mark images that cannot be decoded, instead of raising.
 
   Returns:
-    Batches of sample_id, epoch, readable [b] and, if there are any, labels [b] or
-    [b, num_classes]; crops uint8 [b, size, size, 3].
+    Batches with sample_id, epoch and readable [b]; labels [b] or [b, num_classes], if there are
+    any; and crops uint8 [b, size, size, 3].
   """
   per_shard = batch_size // shards.total
   position = first_step * per_shard
@@ -100,7 +100,7 @@ def train_records(stream: Stream, crop: Crop, *, first_step: int, last_step: int
 
 def evaluation_records(stream: Stream, crop: Crop, *, batch_size: int, shards: Shards,
                        workers: int, careful: bool) -> tf.data.Dataset:
-  """Batches as above, each owned image once, shard after shard; the last may be short."""
+  """As `train_records`, but each owned image once, shard by shard; the last batch may be short."""
   owned = tf.data.Dataset.from_tensor_slices(tf.constant(shards.owned, tf.int64))
   records = owned.flat_map(lambda shard: stream.records(shard, None))
   return _cropped(records, stream, crop, workers, careful).batch(batch_size).prefetch(2)
@@ -108,10 +108,10 @@ def evaluation_records(stream: Stream, crop: Crop, *, batch_size: int, shards: S
 
 def _cropped(records: tf.data.Dataset, stream: Stream, crop: Crop, workers: int, careful: bool
              ) -> tf.data.Dataset:
-  """Reads, decodes and crops each record; `readable` says whether the image is one.
+  """Reads, decodes and crops each record; `readable` says whether the image could be decoded.
 
-  Without `careful` an image that is none is an error. The care takes about a fifth of the
-  time of an image, so that it is taken only where there are such images.
+  Without `careful`, an image that cannot be decoded is an error. `careful` takes about a fifth of
+  the time for an image, so it is only used if there are such images.
   """
   decode = stream.decode or preprocess.decode
 
@@ -122,7 +122,7 @@ def _cropped(records: tf.data.Dataset, stream: Stream, crop: Crop, workers: int,
     return dict(record, **crop(tf.zeros([1, 1, 3], tf.uint8), record), readable=False)
 
   def read(record):
-    # Outside of what may fail: a disk that cannot be read is no bad image.
+    # Outside of the part that may fail: an unreadable disk is not an invalid image.
     found = dict(stream.read(record))
     keys = {name: record[name] for name in ('sample_id', 'epoch') if name in record}
     return found.pop('encoded'), dict(keys, **found)
@@ -160,17 +160,17 @@ def with_crops(batches: Iterator[HostBatch], split: Split, crop: Crop, workers: 
 
 def host_batches(records: Callable[[int, bool], tf.data.Dataset], stream: Stream
                  ) -> Iterator[HostBatch]:
-  """The batches as NumPy; what the storage reports becomes a DataError.
+  """Yields the batches as NumPy arrays; storage errors become a DataError.
 
-  Errors that storage recovers from are tried again, at most RETRIES times for a batch. From
-  the first image on that cannot be decoded, each is decoded with care.
+  After errors that storage recovers from, reading is tried again, at most RETRIES times for a
+  batch. From the first image that cannot be decoded, all images are decoded with `careful`.
 
   Args:
-    records: (number of batches to leave out, careful) -> the batches after them.
-    stream: of which they are.
+    records: (number of batches to skip, careful) -> the batches after them.
+    stream: the stream of these batches.
 
   Raises:
-    DataError: reading has failed; names the file where it can be found.
+    DataError: reading has failed; the message names the file if it can be found.
   """
   done, failures, careful = 0, 0, False
   while True:
@@ -199,7 +199,7 @@ def in_memory(stream: Stream, *, shards: Shards, workers: int) -> Split:
   """Decodes every owned image of a stream.
 
   Raises:
-    DataError: an image cannot be read, or the images differ in size.
+    DataError: an image cannot be read, or the images have different sizes.
   """
   records = lambda done, careful: evaluation_records(
       stream, lambda image, _: dict(image=image), batch_size=1, shards=shards, workers=workers,

@@ -1,9 +1,9 @@
-"""Records of TFRecord files, all of them or chosen ones, in virtual shards.
+"""Reads all or selected records of TFRecord files, in virtual shards.
 
-A virtual shard is a contiguous run of the chosen records. In training, each pass over a
+A virtual shard is a contiguous run of the selected records. In training, each pass over a
 shard takes the files in an order drawn from the seed, reads several at once and shuffles
-in a buffer; only the files that hold the shard are opened. A record that is not chosen is
-read from the disk where others of its file are, but not parsed or decoded.
+in a buffer; only the files with records of the shard are opened. A record that is not selected
+is read from disk if other records of its file are, but it is not parsed or decoded.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,20 +19,20 @@ from byol_jax.input_pipeline.memory import Split
 from byol_jax.input_pipeline.records import DataError, Selected, Shards
 from byol_jax.input_pipeline.streams import Stream
 
-# Files of a virtual shard that are read side by side in training, so that the
-# buffer holds records of all of them.
+# Number of a virtual shard's files that are read at the same time in training, so that the
+# buffer has records of all of them.
 FILES_AT_ONCE = 4
-# Files read side by side for one value of each record.
+# Number of files read at the same time for one value of each record.
 SCANNED_AT_ONCE = 16
 
 
 class Slice(NamedTuple):
   """A run of records in one file.
 
-  file: its path.
-  skip: records of the file before them.
-  take: how many there are.
-  first_row: row of the first of them.
+  file: path of the file.
+  skip: number of records in the file before the run.
+  take: number of records in the run.
+  first_row: row of the first record in the run.
   """
 
   file: str
@@ -44,8 +44,8 @@ class Slice(NamedTuple):
 class Chosen(NamedTuple):
   """Some of the records of several files.
 
-  slices: all records, their rows ascending.
-  rows: int64 [N], the chosen ones, ascending. The place in it is a record's sample id.
+  slices: all records, with ascending rows.
+  rows: int64 [N], the chosen rows, ascending. A record's place in it is its sample id.
   """
 
   slices: Sequence[Slice]
@@ -53,7 +53,7 @@ class Chosen(NamedTuple):
 
 
 def joined(*parts: Sequence[Slice]) -> list[Slice]:
-  """The records of several lists, one after the other, their rows numbered from 0."""
+  """The records of several lists, one after the other, with rows numbered from 0."""
   result, first_row = [], 0
   for s in (s for part in parts for s in part):
     result.append(s._replace(first_row=first_row))
@@ -71,12 +71,12 @@ def concatenate(parts: Sequence[Chosen]) -> Chosen:
 
 
 def count(slices: Sequence[Slice]) -> int:
-  """How many records there are."""
+  """The number of records."""
   return sum(s.take for s in slices)
 
 
 def restrict(slices: Sequence[Slice], rows: np.ndarray) -> list[Slice]:
-  """What is left of the slices between the first and the last of `rows` in each."""
+  """Restricts each slice to the records from the first to the last of its `rows`."""
   result = []
   for s in slices:
     if not len(rows) or s.first_row + s.take <= rows[0] or s.first_row > rows[-1]:
@@ -89,7 +89,7 @@ def restrict(slices: Sequence[Slice], rows: np.ndarray) -> list[Slice]:
 
 
 def check_files(name: str, slices: Sequence[Slice]) -> None:
-  """Raises DataError if a file is not there; `name` is that of the set."""
+  """Raises DataError if a file is missing; `name` is the name of the data set."""
   import tensorflow as tf
 
   files = sorted({s.file for s in slices})
@@ -103,10 +103,10 @@ def check_files(name: str, slices: Sequence[Slice]) -> None:
 
 
 def read_feature(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
-  """One value of every record, in the order of the rows; no image is decoded.
+  """Reads one value of every record, in the order of the rows; no image is decoded.
 
   Args:
-    slices: of which records.
+    slices: the records to read.
     parse: serialized record -> a scalar tensor.
 
   Raises:
@@ -116,8 +116,8 @@ def read_feature(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.nda
 
   files, skips, takes, _ = zip(*slices)
   table = tf.constant(files), tf.constant(skips, tf.int64), tf.constant(takes, tf.int64)
-  # Blocks as long as the longest slice keep the order. Only values wait in the buffers: they
-  # are parsed within each file.
+  # Blocks as long as the longest slice keep the order. Records are parsed within each file, so
+  # that the buffers have only values.
   values = tf.data.Dataset.from_tensor_slices(table).interleave(
       lambda *row: _records(*row).map(parse), cycle_length=SCANNED_AT_ONCE,
       block_length=max(takes), num_parallel_calls=SCANNED_AT_ONCE, deterministic=True)
@@ -133,10 +133,10 @@ class RecordFiles(NamedTuple):
   """A store of records of TFRecord files.
 
   chosen: the records.
-  name: of their data set, for messages.
-  parse: record, with its bytes under `serialized` -> `encoded` and `labels`, as `Stream.read`.
-  shuffle_buffer: encoded records that a virtual shard keeps to draw from.
-  cache_dir: folder on each host into which it copies the files of its shards; None for none.
+  name: name of their data set, for messages.
+  parse: record, with its bytes under `serialized` -> `encoded` and `labels`, as in `Stream.read`.
+  shuffle_buffer: number of encoded records that each virtual shard buffers for shuffling.
+  cache_dir: folder on each host into which it copies the files of its shards; None for no copy.
   """
 
   chosen: Chosen
@@ -147,34 +147,34 @@ class RecordFiles(NamedTuple):
 
   @property
   def count(self) -> int:
-    """How many there are."""
+    """The number of chosen records."""
     return len(self.chosen.rows)
 
   def take(self, rows: np.ndarray) -> 'RecordFiles':
-    """As `records.Store`, as are the next four."""
+    """As in `records.Store`."""
     return self._replace(chosen=self.chosen._replace(rows=self.chosen.rows[rows]))
 
   def followed_by(self, other: 'RecordFiles') -> 'RecordFiles':
-    """Likewise."""
+    """As in `records.Store`."""
     return self._replace(chosen=concatenate([self.chosen, other.chosen]))
 
   def check(self) -> None:
-    """Likewise."""
+    """As in `records.Store`."""
     check_files(self.name, restrict(*self.chosen))
 
   def open(self, selected: Selected, shards: Shards) -> Stream:
-    """Likewise."""
+    """As in `records.Store`."""
     self.check()
     return _stream(self, shards)._replace(
         multi_label=selected.multi_label, labelled=selected.num_classes > 0, **selected.about())
 
   def in_memory(self, selected: Selected, shards: Shards, workers: int) -> Split:
-    """Likewise."""
+    """As in `records.Store`."""
     return streams.decoded(self, selected, shards, workers)
 
 
 def _stream(store: RecordFiles, shards: Shards) -> Stream:
-  """The records; each virtual shard is a contiguous run of them."""
+  """The stream of the records; each virtual shard is a contiguous run of them."""
   slices, rows = store.chosen
   bounds = [len(rows) * v // shards.total for v in range(shards.total + 1)]
   per_shard = [restrict(slices, rows[slice(*bounds[v:v + 2])]) if v in shards.owned else []
@@ -197,14 +197,14 @@ def _stream(store: RecordFiles, shards: Shards) -> Stream:
 
 
 def _identity(chosen: Chosen) -> str:
-  """A digest of the slices and of the rows chosen of them."""
+  """A digest of the slices and of the rows chosen from them."""
   digest = hashlib.sha256(json.dumps(chosen.slices).encode())
   digest.update(np.asarray(chosen.rows, np.int64).tobytes())
   return digest.hexdigest()
 
 
 def _sharded(table: Sequence[Slice], first: np.ndarray, numbered, shuffle_buffer: int):
-  """`Stream.records`; `first` holds where in the table each shard begins, and its end."""
+  """`Stream.records`; `first` has the place in the table where each shard begins, and the end."""
   import tensorflow as tf
 
   def one_slice(row):
@@ -227,7 +227,7 @@ def _sharded(table: Sequence[Slice], first: np.ndarray, numbered, shuffle_buffer
 
 
 def _numbered(rows: np.ndarray):
-  """Dataset of (row, record) -> the chosen ones with their sample ids."""
+  """Dataset of (row, record) -> the chosen records with their sample ids."""
   import tensorflow as tf
 
   start = int(rows[0])
@@ -247,12 +247,12 @@ def _records(file, skip, take):
   import tensorflow as tf
 
   part = tf.data.TFRecordDataset(file, buffer_size=1 << 20).skip(skip).take(take)
-  # A file that was cut off between two records would pass for a shorter one.
+  # A file that was cut off between two records would look like a complete, shorter file.
   return part.apply(tf.data.experimental.assert_cardinality(take))
 
 
 def damaged_file(slices: Sequence[Slice]) -> str:
-  """Reads the files one after the other; names the first that fails or is too short."""
+  """Reads the files one after the other and names the first that fails or is too short."""
   import tensorflow as tf
 
   for s in slices:

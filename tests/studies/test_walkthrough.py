@@ -3,9 +3,10 @@
 import re
 
 import numpy as np
+import optax
 import pytest
 
-from byol_jax import checkpoint, train
+from byol_jax import train
 from experiments.studies import walkthrough
 from tests import tiny, tiny_collapse
 
@@ -55,7 +56,7 @@ def test_the_target_follows_by_the_printed_equation(numbers):
 
 def test_the_trust_ratio_gives_the_step(numbers, found):
   module, name = TENSOR
-  old = checkpoint.trees_of(found.state)['optimizer'][module][name]
+  old = optax.tree.get(found.state.opt_state, 'trace')[module][name]
   gradient = found.gradients[module][name] + (
       numbers['weight_decay'] * found.state.online_params[module][name])
   momentum = numbers['momentum'] * old + numbers['ratio'] * gradient
