@@ -349,7 +349,8 @@ def test_a_set_is_prepared_first_if_that_is_asked_for(load, tmp_path):
                                 r'Image.* \(data.options.image_key, label_key\)'),
     (dict(label_key='class'), "no feature 'class' of kind ClassLabel; it has .*label: ClassLabel"),
     (dict(label_key='comment'), "no feature 'comment' of kind ClassLabel; it has .*comment: Text"),
-    (dict(held_out_share=.99), "the train split is empty .*'last', held_out_images 10009"),
+    (dict(held_out_share=.99),
+     "the train split is empty .*'last', data.options.held_out_images 10009"),
     (dict(train_split='train[:0]'), r"the train split is empty .*'train\[:0\]'"),
     (dict(split='test', test_split='test[3:3]'), r"the test split is empty .*'test\[3:3\]'"),
 ])
