@@ -43,3 +43,17 @@ def forget_programs():
 def devices(request):
   """The first 1 and the first 4 of the forced host devices."""
   return jax.devices()[:request.param]
+
+
+@pytest.fixture(scope='session')
+def published_encoder(tmp_path_factory):
+  """The workdir of the published code's encoder of the goldens, for images of 32 pixels."""
+  from byol_jax.config import as_json
+  from byol_jax.convert import deepmind
+  from experiments.configs import default
+  from tests.test_fidelity import GOLDENS
+  folder = tmp_path_factory.mktemp('published') / 'run'
+  config = as_json(default.get_config())
+  config['data'].update(image_size=32, center_share=1.)
+  deepmind.convert(GOLDENS / 'deepmind_format.pkl', folder, config)
+  return folder

@@ -4,36 +4,23 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from byol_jax.config import as_json
-from byol_jax.convert import deepmind
 from byol_jax.embeddings import extract, search
 from byol_jax.errors import InputError
-from experiments.configs import default
 from tests import commands, identity_folders
-from tests.test_fidelity import GOLDENS
 
 
 @pytest.fixture(scope='module')
-def workdir(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('search') / 'run'
-  config = as_json(default.get_config())
-  config['data'].update(image_size=32, center_share=1.)
-  deepmind.convert(GOLDENS / 'deepmind_format.pkl', folder, config)
-  return folder
-
-
-@pytest.fixture(scope='module')
-def index(workdir, tmp_path_factory):
+def index(published_encoder, tmp_path_factory):
   """A folder of images, and its index."""
   folder = tmp_path_factory.mktemp('index')
   identity_folders.write_folders(folder / 'images')
-  extract.extract(workdir, folder / 'images', folder / 'index.npz')
+  extract.extract(published_encoder, folder / 'images', folder / 'index.npz')
   return folder
 
 
-def test_the_image_itself_is_nearest_and_the_order_is_that_of_the_cosine(workdir, index):
+def test_the_image_itself_is_nearest_and_the_order_is_that_of_the_cosine(published_encoder, index):
   query = 'gallery/car 2/1.jpg'
-  hits = search.search(workdir, index / 'index.npz', index / 'images' / query, count=5)
+  hits = search.search(published_encoder, index / 'index.npz', index / 'images' / query, count=5)
   with np.load(index / 'index.npz') as stored:
     names, embeddings = stored['names'].tolist(), stored['embeddings'].astype(np.float64)
   embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -44,20 +31,20 @@ def test_the_image_itself_is_nearest_and_the_order_is_that_of_the_cosine(workdir
   np.testing.assert_allclose([hit.similarity for hit in hits], cosine[order], atol=1e-5)
 
 
-def test_more_than_there_are(workdir, index):
+def test_more_than_there_are(published_encoder, index):
   query = index / 'images' / 'query' / 'car 1' / '0.jpg'
-  assert len(search.search(workdir, index / 'index.npz', query, count=100)) == 20
+  assert len(search.search(published_encoder, index / 'index.npz', query, count=100)) == 20
 
 
-def test_command(workdir, index):
-  done = commands.run('search', checkpoint=workdir, index=index / 'index.npz', count=3,
+def test_command(published_encoder, index):
+  done = commands.run('search', checkpoint=published_encoder, index=index / 'index.npz', count=3,
                       query=index / 'images' / 'train' / 'car 7' / '0.jpg')
   assert done.returncode == 0, done.stderr
   first, *others = done.stdout.splitlines()
   assert first == '   1  1.0000  train/car 7/0.jpg' and len(others) == 2
 
 
-def test_errors(workdir, index, tmp_path):
+def test_errors(published_encoder, index, tmp_path):
   image = index / 'images' / 'query' / 'car 1' / '0.jpg'
   (tmp_path / 'bad.jpg').write_text('no image')
   (tmp_path / 'bad.npz').write_text('no index')
@@ -86,15 +73,16 @@ def test_errors(workdir, index, tmp_path):
       (tmp_path / 'damaged.npz', image, 'damaged.npz is not an index'),
       (tmp_path / 'another.npz', image, 'was not made by the encoder')):
     with pytest.raises(InputError, match=message):
-      search.search(workdir, own, query, count=3)
+      search.search(published_encoder, own, query, count=3)
 
 
-def test_an_index_of_gray_images(workdir, tmp_path):
+def test_an_index_of_gray_images(published_encoder, tmp_path):
   """Gray files become RGB on both sides."""
   (tmp_path / 'images').mkdir()
   for i in range(3):
     pixels = np.random.default_rng(i).integers(0, 256, (20, 20), np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'images' / f'{i}.png')
-  extract.extract(workdir, tmp_path / 'images', tmp_path / 'index.npz')
-  hits = search.search(workdir, tmp_path / 'index.npz', tmp_path / 'images' / '1.png', count=1)
+  extract.extract(published_encoder, tmp_path / 'images', tmp_path / 'index.npz')
+  hits = search.search(published_encoder, tmp_path / 'index.npz', tmp_path / 'images' / '1.png',
+                       count=1)
   assert hits[0].name == '1.png'

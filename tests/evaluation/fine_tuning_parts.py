@@ -1,12 +1,10 @@
 """A linear encoder with a running average, on a few images of 4 x 4 pixels."""
 
-import functools
 
 import jax
 import numpy as np
 from scipy.special import expit, softmax
 
-from byol_jax.augment import views
 from byol_jax.distributed import parallel
 from byol_jax.evaluation import grids
 from byol_jax.evaluation.contract import (
@@ -16,11 +14,11 @@ from byol_jax.evaluation.contract import (
   Features,
   FitContext,
   FrozenEncoder,
-  Images,
   restricted,
 )
 from byol_jax.input_pipeline.memory import Split
 from byol_jax.input_pipeline.records import Shards
+from tests.evaluation.training_images import images_of
 
 SIZE, CLASSES, DIMENSION, SHARDS, BATCH = 4, 3, 5, Shards(4, (0, 1, 2, 3)), 8
 # The view is the whole image, so that its embedding can be computed directly.
@@ -74,15 +72,8 @@ def with_several_labels(split):
 
 
 def make_images(split, with_validation=None):
-  def batches(policies, *, seed, batch_size, first_step, last_step):
-    assert len(policies) == 1
-    return split.host_batches(
-        seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
-        shards=SHARDS)
-  single_views = lambda policy, seed: functools.partial(
-      views.crop_and_flip, form=views.WHOLE, seed=seed, policy=policy, image_size=SIZE)
-  return Images(FrozenEncoder(encode, variables(), training), batches, single_views,
-                split.num_examples, SIZE, lambda: split.labels, with_validation)
+  return images_of(split, FrozenEncoder(encode, variables(), training), size=SIZE, shards=SHARDS,
+                   with_validation=with_validation)
 
 
 def embedder(split):

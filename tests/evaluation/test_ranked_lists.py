@@ -10,8 +10,6 @@ from PIL import Image
 import pytest
 
 from byol_jax import evaluate, train
-from byol_jax.config import as_json
-from byol_jax.convert import deepmind
 from byol_jax.errors import InputError
 from byol_jax.evaluation import ranked_lists, ranking
 from byol_jax.evaluators import retrieval
@@ -19,10 +17,9 @@ from byol_jax.input_pipeline.records import DataError
 from byol_jax.plots import pictures
 from byol_jax.report import compare, runs, sections
 from byol_jax.report.runs import Run
-from experiments.configs import default, vehicles
+from experiments.configs import vehicles
 from experiments.configs.eval import retrieval as eval_retrieval
 from tests import commands, identity_folders, tiny
-from tests.test_fidelity import GOLDENS
 
 
 @pytest.fixture(scope='module')
@@ -35,16 +32,6 @@ def root(tmp_path_factory):
   return root
 
 
-@pytest.fixture(scope='module')
-def pretrained(tmp_path_factory):
-  """The reference's encoder of the goldens."""
-  folder = tmp_path_factory.mktemp('pretrained') / 'run'
-  config = as_json(default.get_config())
-  config['data'].update(image_size=32, center_share=1.)
-  deepmind.convert(GOLDENS / 'deepmind_format.pkl', folder, config)
-  return folder
-
-
 def config(words, encoders=('pretrained', 'pixels'), **options):
   config = eval_retrieval.get_config(words).unlock()
   config.update(batch_size=16, encoders=encoders)
@@ -54,10 +41,10 @@ def config(words, encoders=('pretrained', 'pixels'), **options):
 
 
 @pytest.fixture(scope='module')
-def evaluated(root, pretrained):
-  workdir = pretrained / 'retrieval_csv'
+def evaluated(root, published_encoder, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('evaluations') / 'retrieval_csv'
   own = {part: f'{root}/{part}.csv' for part in ('query', 'gallery')}
-  return workdir, evaluate.evaluate(config('csv', **own), pretrained, workdir)
+  return workdir, evaluate.evaluate(config('csv', **own), published_encoder, workdir)
 
 
 def test_queries_are_counted_and_classes_need_no_training_list(evaluated):
@@ -76,12 +63,12 @@ def test_queries_are_counted_and_classes_need_no_training_list(evaluated):
 
 
 def test_a_fit_is_told_which_images_are_queries_and_nothing_else_of_the_test_split(
-    root, pretrained, tmp_path, monkeypatch):
+    root, published_encoder, tmp_path, monkeypatch):
   fit, seen = retrieval.fit, []
   monkeypatch.setattr(retrieval, 'fit', lambda context, **options: (
       seen.append(context), fit(context, **options))[1])
   own = {part: f'{root}/{part}.csv' for part in ('query', 'gallery')}
-  evaluate.evaluate(config('csv', encoders=('pixels',), **own), pretrained, tmp_path)
+  evaluate.evaluate(config('csv', encoders=('pixels',), **own), published_encoder, tmp_path)
   roles = seen[0].roles
   assert roles.query.tolist() == [True] * 4 + [False] * 6 and roles.label is None
   with pytest.raises(ValueError, match='not of .test.'):
@@ -115,8 +102,8 @@ def test_the_picture_has_a_row_for_each_query_that_is_drawn(evaluated):
     assert {pictures.QUERY, pictures.RIGHT, pictures.WRONG} <= colours
 
 
-def test_the_report_shows_the_picture_of_every_encoder(evaluated, pretrained):
-  run = Run('run', pretrained, {}, {}, [], [], {}, [evaluated], None, [])
+def test_the_report_shows_the_picture_of_every_encoder(evaluated):
+  run = Run('run', evaluated[0].parent, {}, {}, [], [], {}, [evaluated], None, [])
   found = sections._ranked([compare.Setting('a setting', {}, [run])])
   assert [title for title, _ in found] == ['a setting, retrieval_csv, BYOL, frozen',
                                            'a setting, retrieval_csv, raw pixels']
@@ -126,9 +113,9 @@ def test_the_report_shows_the_picture_of_every_encoder(evaluated, pretrained):
   assert not sections._lists(run._replace(evaluations=[later]), '')
 
 
-def test_veri_by_command(root, pretrained, tmp_path):
+def test_veri_by_command(root, published_encoder, tmp_path):
   done = commands.run(
-      'evaluate', config='experiments/configs/eval/retrieval.py:veri', checkpoint=pretrained,
+      'evaluate', config='experiments/configs/eval/retrieval.py:veri', checkpoint=published_encoder,
       workdir=tmp_path, config__batch_size=16, config__encoders="('pretrained',)",
       config__data__options__root=root / 'veri')
   assert done.returncode == 0, done.stderr
@@ -137,9 +124,9 @@ def test_veri_by_command(root, pretrained, tmp_path):
   assert found['dataset'] == 'veri' and found['images'] == dict(train=9, validation=1, test=14)
 
 
-def test_veri_wild(root, pretrained, tmp_path):
+def test_veri_wild(root, published_encoder, tmp_path):
   found = evaluate.evaluate(config('veri_wild', encoders=('pixels',), root=f'{root}/wild'),
-                            pretrained, tmp_path)
+                            published_encoder, tmp_path)
   row = found['encoders']['pixels']['retrieval']
   assert (row['queries'], row['queries_without_match'], row['gallery_images']) == (2, 2, 6)
 
@@ -163,13 +150,13 @@ def test_pretraining_on_the_same_folders_and_all_encoders(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_write_what_one_does(root, pretrained, tmp_path):
+def test_two_processes_write_what_one_does(root, published_encoder, tmp_path):
   own = {f'config__data__options__{part}': root / f'{part}.csv' for part in ('query', 'gallery')}
   files = []
   for processes in (1, 2):
     code, output = commands.run_job(
         processes, 'evaluate', config='experiments/configs/eval/retrieval.py:csv',
-        checkpoint=pretrained, workdir=tmp_path / str(processes), config__batch_size=16,
+        checkpoint=published_encoder, workdir=tmp_path / str(processes), config__batch_size=16,
         config__encoders="('pretrained','pixels')", **own)
     assert code == 0, output
     files.append([(tmp_path / str(processes) / 'retrieval' / encoder / name).read_bytes()
@@ -178,10 +165,10 @@ def test_two_processes_write_what_one_does(root, pretrained, tmp_path):
   assert files[0] == files[1]
 
 
-def test_bad_lists_are_said_before_anything_is_encoded(root, pretrained, tmp_path):
+def test_bad_lists_are_said_before_anything_is_encoded(root, published_encoder, tmp_path):
   with pytest.raises(DataError, match='nowhere.csv: no such file'):
-    evaluate.evaluate(config('csv', query='nowhere.csv', gallery=f'{root}/gallery.csv'), pretrained,
-                      tmp_path)
+    evaluate.evaluate(config('csv', query='nowhere.csv', gallery=f'{root}/gallery.csv'),
+                      published_encoder, tmp_path)
   assert not (tmp_path / 'features').exists()
 
 
@@ -190,10 +177,10 @@ def test_words_that_name_neither_lists_nor_a_data_set():
     eval_retrieval.get_config('very')
 
 
-def test_no_encoder_is_trained_on_the_identities_of_the_gallery(root, pretrained, tmp_path):
+def test_no_encoder_is_trained_on_the_identities_of_the_gallery(root, published_encoder, tmp_path):
   own = {part: f'{root}/{part}.csv' for part in ('query', 'gallery')}
   with pytest.raises(InputError, match="'supervised' encoder needs labelled training images"):
-    evaluate.evaluate(config('csv', encoders=('supervised',), **own), pretrained, tmp_path)
+    evaluate.evaluate(config('csv', encoders=('supervised',), **own), published_encoder, tmp_path)
 
 
 def make_result(average_precision, split='train', pictured=1):

@@ -1,4 +1,3 @@
-import functools
 import json
 
 import jax
@@ -6,13 +5,13 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from byol_jax.augment import views
 from byol_jax.errors import InputError
 from byol_jax.evaluation import contract
-from byol_jax.evaluation.contract import Features, FrozenEncoder, Images
+from byol_jax.evaluation.contract import Features, FrozenEncoder
 from byol_jax.evaluators import linear
 from byol_jax.input_pipeline.memory import Split
 from byol_jax.input_pipeline.records import Shards
+from tests.evaluation.training_images import images_of
 from tests.evaluators import by_features
 
 _, evaluate = by_features.functions(linear)
@@ -56,15 +55,8 @@ def make_split(seed, count):
 
 
 def make_images(variables, split, with_validation=None):
-  def batches(policies, *, seed, batch_size, first_step, last_step):
-    assert len(policies) == 1
-    return split.host_batches(
-        seed=seed, batch_size=batch_size, first_step=first_step, last_step=last_step,
-        shards=SHARDS)
-  single_views = lambda policy, seed: functools.partial(
-      views.crop_and_flip, form=views.WHOLE, seed=seed, policy=policy, image_size=SIZE)
-  return Images(FrozenEncoder(encode, variables), batches, single_views, split.num_examples,
-                SIZE, lambda: split.labels, with_validation)
+  return images_of(split, FrozenEncoder(encode, variables), size=SIZE, shards=SHARDS,
+                   with_validation=with_validation)
 
 
 def fit(images, validation, *, num_classes, **options):

@@ -12,6 +12,7 @@ from byol_jax.input_pipeline import prefetch
 from byol_jax.input_pipeline.memory import Split
 from byol_jax.input_pipeline.order import dispatches, part_order, samples_of_step, shard_order
 from byol_jax.input_pipeline.records import Shards, one_host
+from tests.input_pipeline.same_batches import assert_same_batches, concatenated
 
 TOTAL = 8  # virtual shards
 ONE_HOST = Shards(TOTAL, tuple(range(TOTAL)))
@@ -36,20 +37,6 @@ def batches(first_step=0, last_step=6, *, pipeline='memory', shards=ONE_HOST, se
       pipeline, policies=[VIEW, VIEW], resize='bicubic', image_size=4, seed=seed,
       first_step=first_step, last_step=last_step, batch_size=batch_size, shards=shards,
       workers=0, unreadable=None))
-
-
-def assert_same_batches(actual, expected):
-  assert len(actual) == len(expected)
-  for ours, theirs in zip(actual, expected):
-    assert ours.keys() == theirs.keys()
-    for name, array in theirs.items():
-      np.testing.assert_array_equal(ours[name], array, err_msg=name)
-
-
-def concatenated(hosts):
-  """Batches of several hosts -> global batches."""
-  return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-          for parts in zip(*hosts)]
 
 
 def streams(steps, num_examples, batch_size):

@@ -19,6 +19,7 @@ from byol_jax.input_pipeline.records import DataError, Shards, one_host
 from byol_jax.input_pipeline.streams import Stream
 from experiments.configs import default
 from tests.datasets.test_tfds import features, record_files, write_set
+from tests.input_pipeline.same_batches import assert_same_batches, concatenated
 
 TOTAL = 4  # virtual shards
 ONE_HOST = Shards(TOTAL, tuple(range(TOTAL)))
@@ -113,20 +114,6 @@ def evaluation(stream, *, shards=ONE_HOST, batch_size=BATCH, image_size=4, share
 def whole(load):
   """The batches of a single host with one worker."""
   return train(load(), policies=PAIR)
-
-
-def assert_same_batches(actual, expected):
-  assert len(actual) == len(expected)
-  for ours, theirs in zip(actual, expected):
-    assert ours.keys() == theirs.keys()
-    for name, array in theirs.items():
-      np.testing.assert_array_equal(ours[name], array, err_msg=name)
-
-
-def concatenated(hosts):
-  """Batches of several hosts -> global batches."""
-  return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-          for parts in zip(*hosts, strict=True)]
 
 
 def streams(batches):
