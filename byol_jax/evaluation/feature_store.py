@@ -15,6 +15,7 @@ import numpy as np
 from byol_jax import files
 from byol_jax.distributed import parallel, processes
 from byol_jax.evaluation.contract import Features
+from byol_jax.input_pipeline import splits
 
 # To be increased when the preparation or encoding of images changes.
 FORMAT = 1
@@ -23,8 +24,8 @@ WITHOUT_EFFECT = ('data.workers', 'data.resize', 'data.changed_files',
                   'data.options.cache_dir', 'data.options.download', 'data.options.shuffle_buffer')
 # Keys that select the images of a split; the digest of its content already covers these.
 SELECTING = ('data.virtual_shards', *(f'data.options.{key}' for key in (
-    'train_split', 'validation_split', 'test_split', 'held_out', 'held_out_images',
-    'held_out_share', 'held_out_per_class', 'validation_share', 'subset_share', 'subset_seed')))
+    'train_split', 'validation_split', 'test_split', *splits.SHARE, *splits.HELD_OUT,
+    *splits.SUBSET)))
 
 
 def deciding(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def test_a_sweep_goes_on_with_exactly_what_is_not_done(tmp_path):
   logs = {row['point']: (pathlib.Path(row['folder']) / 'log.txt').read_text() for row in points}
   again = commands.run('sweep', config=CONFIG, workdir=workdir)
   assert again.returncode == 1 and 'error: 1 of 6 points failed' in again.stderr
+  table = workdir / 'tiny_sweep'
+  assert f'Table: {table}.csv, {table}.json\n' in again.stdout
   finished = rows(workdir)
   assert [row['state'] for row in finished] == ['done'] * 5 + ['failed']
   for row in finished[:5]:
