@@ -75,9 +75,7 @@ def resolve(config: ml_collections.ConfigDict, data: Batches | Selected) -> Reso
                      'train.warmup_epochs. To run only the first steps of a longer run, set '
                      'train.stop_at_step and keep train.epochs.')
   check_steps(train, max_steps)
-  labelled = data.num_classes > 0
-  evaluate_every = to_steps(config.evals.every_epochs) if labelled else 0
-  if labelled and config.evals.every_epochs and config.evals.knn.k > data.num_examples:
+  if data.num_classes and config.evals.every_epochs and config.evals.knn.k > data.num_examples:
     raise InputError(f'evals.knn.k is {config.evals.knn.k} with {data.num_examples} training '
                      f'images; set it to at most {data.num_examples}, or evals.every_epochs to 0.')
   return Resolved(
@@ -86,7 +84,8 @@ def resolve(config: ml_collections.ConfigDict, data: Batches | Selected) -> Reso
       warmup_steps=warmup_steps, peak_learning_rate=train.base_learning_rate * batch_size / 256,
       checkpoint_every=(max(1, to_steps(config.checkpoint.every_epochs))
                         if config.checkpoint.every_epochs else 0),
-      evaluate_every=max(1, evaluate_every) if labelled and config.evals.every_epochs else 0,
+      evaluate_every=(max(1, to_steps(config.evals.every_epochs))
+                      if config.evals.every_epochs else 0),
       devices=jax.device_count())
 
 
@@ -108,7 +107,7 @@ def build_recipe(config: ml_collections.ConfigDict, resolved: Resolved) -> Recip
           policies=policies(config), image_size=config.data.image_size, dtype=dtype)),
       objective=_objective(train),
       loss=variants.choose(train.target, train.target_statistics, config.view_small.count),
-      optimizer=_optimizer(train),
+      optimizer=_optimizer(train, resolved.peak_learning_rate),
       learning_rate=functools.partial(
           schedules.learning_rate, base_learning_rate=train.base_learning_rate,
           batch_size=train.batch_size, warmup_steps=resolved.warmup_steps,
@@ -132,10 +131,13 @@ def _objective(train: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
       plugins.function('objectives', train.objective, 'loss', options), **options)
 
 
-def _optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
+def _optimizer(train: ml_collections.ConfigDict, peak_learning_rate: float
+               ) -> optax.GradientTransformation:
   options = plain(train.optimizer_options)
   built = plugins.function('optimizers', train.optimizer, 'build', options)(**options)
-  return with_multipliers(built, train.learning_rate_multipliers.to_dict())
+  return with_multipliers(
+      built, predictor_rate=peak_learning_rate if train.constant_predictor_rate else None,
+      **train.learning_rate_multipliers)
 
 
 def center_views(data: Mapping[str, Any], form: views.Form):

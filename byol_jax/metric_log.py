@@ -5,7 +5,7 @@ Only the first process writes. `metrics.jsonl` has one JSON object per line:
 lines after N, which it will write again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import contextlib
 import importlib.util
 import json
@@ -67,6 +67,13 @@ class MetricLog:
     self._file.flush()
     for name, value in values.items() if self._events else ():
       self._events.add_scalar(name, value, step)
+
+  def arrays(self, step: int, values: Mapping[str, Sequence[float]]) -> None:
+    """Writes arrays of a step to the file, with four digits; TensorBoard does not get them."""
+    if self._active:
+      short = {name: [float(f'{value:.4g}') for value in array] for name, array in values.items()}
+      self._file.write(json.dumps(dict(step=step, **short)) + '\n')
+      self._file.flush()
 
   def line(self, text: str) -> None:
     """Prints a line, above the progress bar if there is one."""

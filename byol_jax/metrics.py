@@ -1,4 +1,4 @@
-"""Accuracy and collapse statistics: pure functions of arrays."""
+"""Accuracy, collapse statistics and spectra: pure functions of arrays."""
 
 import chex
 import jax
@@ -51,7 +51,44 @@ def collapse_statistics(mean: np.ndarray, second: np.ndarray) -> dict[str, float
   total = eigenvalues.sum()
   # Below this the covariance is float32 rounding of the moments (up to 2e-5
   # observed at D = 256), not spread.
-  if total < 1e-4:
-    return dict(std=std, effective_rank=0.)
-  shares = eigenvalues[eigenvalues > 0] / total
-  return dict(std=std, effective_rank=float(np.exp(-np.sum(shares * np.log(shares)))))
+  rank = effective_rank(eigenvalues) if total >= 1e-4 else 0.
+  return dict(std=std, effective_rank=rank)
+
+
+def effective_rank(values: np.ndarray) -> float:
+  """exp of the entropy of values [D] >= 0, as shares of their sum; 0 if all are 0."""
+  total = values.sum()
+  if not total > 0:
+    return 0.
+  shares = values[values > 0] / total
+  return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def spectrum(embeddings: np.ndarray) -> np.ndarray:
+  """The eigenvalues of the covariance of embeddings [N, D], descending, as shares of their sum.
+
+  Returns:
+    float64 [min(N, D)]; zeros if all embeddings are the same up to the rounding of float32.
+  """
+  centred = np.asarray(embeddings, np.float64)
+  size = np.abs(centred).max()
+  centred = centred - centred.mean(axis=0)
+  if not np.abs(centred).max() > 1e-6 * size:
+    return np.zeros(min(centred.shape))
+  eigenvalues = _squared_singular_values(centred)
+  return eigenvalues / eigenvalues.sum()
+
+
+def rankme(embeddings: np.ndarray) -> float:
+  """RankMe of embeddings [N, D] (Garrido et al. 2023, Eq. 1; arXiv 2210.02885).
+
+  exp of the entropy of the singular values of the matrix, which is not centred. It needs no
+  labels, lies in [0, min(N, D)] and has been found to follow the quality of an encoder.
+  """
+  return effective_rank(np.sqrt(_squared_singular_values(np.asarray(embeddings, np.float64))))
+
+
+def _squared_singular_values(matrix: np.ndarray) -> np.ndarray:
+  """Of [N, D], descending, [min(N, D)]; from the smaller of the two products with itself."""
+  product = matrix.T @ matrix if len(matrix) >= matrix.shape[1] else matrix @ matrix.T
+  return np.clip(np.linalg.eigvalsh(product)[::-1], 0., None)

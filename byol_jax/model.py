@@ -26,6 +26,7 @@ _SIZES = ranges.Several(ranges.whole(1), least=0)
 RANGES = dict(
     encoder=plugins.Module('encoders'), encoder_options=ranges.OPTIONS,
     projector=ranges.Several(ranges.whole(1)), predictor=_SIZES, small_predictor=_SIZES,
+    projector_output_norm=ranges.FLAG, predictor_output_norm=ranges.FLAG,
     normalization=ranges.OneOf(norms.NORMALIZATIONS), initial_scale=ranges.SCALE,
     # In float32 a decay closer to 1 rounds to 1.
     batch_norm_decay=ranges.number(0, .9999), batch_norm_epsilon=ranges.number(1e-12, 1),
@@ -84,6 +85,8 @@ def build(
     image_std: tuple[float, float, float],
     normalization: str = 'batch',
     initial_scale: float = 1.,
+    projector_output_norm: bool = False,
+    predictor_output_norm: bool = False,
     small_predictor: tuple[int, ...] = (),
 ) -> Model:
   """Builds the networks.
@@ -104,6 +107,8 @@ def build(
     normalization: normalisation of all layers, one of `normalization.NORMALIZATIONS`.
     initial_scale: multiplies Haiku's initial weights, whose standard deviation is
       1 / sqrt(inputs); sqrt(2) gives the initialisation of He et al. 2015.
+    projector_output_norm: whether the projector ends in a normalisation without scale and offset.
+    predictor_output_norm: whether the predictors do.
     small_predictor: layer sizes of a second predictor, for small views; if empty, small views
       use the same predictor.
 
@@ -121,13 +126,11 @@ def build(
 
   def forward(images, is_training, small=False):
     embedding = embed(images, is_training)
-    projection = _MLP(projector, batch_norm, name='projector')(embedding, is_training)
-    prediction = _predict(projection, is_training, batch_norm, predictor, small_predictor, small)
-    logits = None
-    if num_classes:
-      # The classifier's gradients do not reach the encoder.
-      logits = hk.Linear(num_classes, name='classifier')(jax.lax.stop_gradient(embedding))
-    return Outputs(embedding, projection, prediction, logits)
+    head = functools.partial(_MLP, batch_norm=batch_norm)
+    projection = head(projector, projector_output_norm, name='projector')(embedding, is_training)
+    prediction = _predict(projection, is_training, functools.partial(
+        head, output_norm=predictor_output_norm), predictor, small_predictor, small)
+    return Outputs(embedding, projection, prediction, _classify(embedding, num_classes))
 
   whole, of_small, encoder_alone = (
       _at_precision(f, compute_dtype, normalization)
@@ -158,16 +161,23 @@ def check(projector: tuple[int, ...], predictor: tuple[int, ...],
                        f'{projector[-1]}; they must agree: one predicts the other.')
 
 
-def _predict(projection, is_training, batch_norm, predictor, small_predictor, small: bool):
+def _predict(projection, is_training, make_predictor, predictor, small_predictor, small: bool):
   """The prediction of a view; without a predictor it is the projection."""
   prediction = projection
   if predictor and not (small and small_predictor):
-    prediction = _MLP(predictor, batch_norm, name='predictor')(projection, is_training)
+    prediction = make_predictor(predictor, name='predictor')(projection, is_training)
   # A pass of a large view creates all parameters.
   if small_predictor and (small or hk.running_init()):
-    of_small = _MLP(small_predictor, batch_norm, name='predictor_small')(projection, is_training)
+    of_small = make_predictor(small_predictor, name='predictor_small')(projection, is_training)
     prediction = of_small if small else prediction
   return prediction
+
+
+def _classify(embedding: jax.Array, num_classes: int) -> jax.Array | None:
+  """Logits [B, C] of the online classifier, whose gradients do not reach the encoder."""
+  if not num_classes:
+    return None
+  return hk.Linear(num_classes, name='classifier')(jax.lax.stop_gradient(embedding))
 
 
 def _scaled(params: Params, state: Params, scale: float) -> tuple[Params, Params]:
@@ -177,17 +187,21 @@ def _scaled(params: Params, state: Params, scale: float) -> tuple[Params, Params
 
 
 class _MLP(hk.Module):
-  """Linear -> BatchNorm -> ReLU for each hidden layer, then Linear without bias."""
+  """Linear -> BatchNorm -> ReLU for each hidden layer, then Linear without bias.
 
-  def __init__(self, sizes, batch_norm, name):
+  With `output_norm` a normalisation without scale and offset follows.
+  """
+
+  def __init__(self, sizes, output_norm, batch_norm, name):
     super().__init__(name=name)
-    self._sizes, self._batch_norm = sizes, batch_norm
+    self._sizes, self._batch_norm, self._output_norm = sizes, batch_norm, output_norm
 
   def __call__(self, out, is_training):
     for size in self._sizes[:-1]:
       out = self._batch_norm()(hk.Linear(size)(out), is_training)
       out = jax.nn.relu(out)
-    return hk.Linear(self._sizes[-1], with_bias=False)(out)
+    out = hk.Linear(self._sizes[-1], with_bias=False)(out)
+    return self._batch_norm(affine=False)(out, is_training) if self._output_norm else out
 
 
 def _at_precision(function, compute_dtype: str, normalization: str) -> hk.TransformedWithState:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from byol_jax import build, checkpoint, files, metric_log, model, monitor, train_step
+from byol_jax import build, checkpoint, files, metric_log, metrics, model, monitor, train_step
 from byol_jax.config import (
   FOLLOWS_FROM_FILES,
   MAY_CHANGE,
@@ -30,7 +30,7 @@ from byol_jax.errors import InputError, counted
 from byol_jax.evaluation import contract, features
 from byol_jax.evaluators import knn
 from byol_jax.input_pipeline import changed_files, fingerprint, loading, locations, prefetch
-from byol_jax.input_pipeline.order import dispatches, part_order
+from byol_jax.input_pipeline.order import dispatches, in_part_order
 from byol_jax.input_pipeline.records import DataError
 from byol_jax.plots import pictures
 
@@ -123,7 +123,11 @@ def _first_state(job: _Job) -> train_step.TrainState:
 
 
 def _run(job: _Job, state: train_step.TrainState) -> train_step.TrainState:
-  """The loop over steps, from the step of `state` to the last."""
+  """The loop over steps, from the step of `state` to the last.
+
+  The first step is evaluated too: its learning rate is 0 in a warm-up, so that the encoder is
+  still the initial one, but its BatchNorm has the statistics of a batch.
+  """
   config, resolved, workdir = job.config, job.resolved, job.workdir
   devices, first_step = jax.local_devices(), int(state.step)
   last_step = min(resolved.max_steps, config.train.stop_at_step or resolved.max_steps)
@@ -134,8 +138,8 @@ def _run(job: _Job, state: train_step.TrainState) -> train_step.TrainState:
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.saving(
         workdir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best))
-    log = stack.enter_context(metric_log.MetricLog(
-        workdir, first_step=first_step, last_step=last_step))
+    log = stack.enter_context(metric_log.MetricLog(workdir, first_step=first_step,
+                                                   last_step=last_step))
     log.scalars(first_step, {'time/start_seconds': time.perf_counter() - job.began})
     watch = monitor.Monitor(log, batch_size=config.train.batch_size, first_step=first_step,
                             steps_per_epoch=resolved.steps_per_epoch, max_steps=last_step)
@@ -151,13 +155,13 @@ def _run(job: _Job, state: train_step.TrainState) -> train_step.TrainState:
       watch.add(step, scalars)
       if due(config.log.every_steps):
         watch.report(step)
-      evaluating, saving = due(resolved.evaluate_every), due(resolved.checkpoint_every)
+      evaluating, saving = (due(resolved.evaluate_every) or (evaluate and not before),
+                            due(resolved.checkpoint_every))
       if evaluating or saving or step == last_step:
-        # A checkpoint is written only after every loss so far was checked to be finite.
-        watch.settle()
+        watch.settle()  # only finite losses lead to a checkpoint
       stopping = watch.stop_asked and step < last_step
       with rescuing(state, step):
-        results = (_evaluated(evaluate, state, step, watch, log)
+        results = (watch.evaluation(step, functools.partial(evaluate, state))
                    if evaluating and not stopping else {})
       if saving or step == last_step or stopping:
         _save(checkpoints, state, step, job.meta, results, watch)
@@ -182,14 +186,6 @@ def _steps(state: train_step.TrainState, batches: train_step.Batch, recipe: trai
     return state, dict(scalars, stop=parallel.mean_over_devices(jnp.mean(batch['stop'])))
 
   return loops.over_steps(one, state, batches)
-
-
-def _evaluated(evaluate, state, step: int, watch: monitor.Monitor, log) -> dict[str, float]:
-  with watch.paused(step, 'evaluation'):
-    results = evaluate(state)
-  log.scalars(step, results)
-  log.line(f'step {step}: kNN top-1 on held-out images {100 * results["knn/top1"]:.1f} %')
-  return results
 
 
 def _save(checkpoints, state, step: int, meta, results, watch: monitor.Monitor) -> None:
@@ -228,15 +224,13 @@ def _batches(job: _Job, first_step: int, last_step: int, devices):
     some |= {name: array[0] for name, array in resident.items()}
     pictures.draw_views(workdir / pictures.VIEWS, *job.recipe.views(some)[:2])
     parallel.print_once(f'Augmented pairs of the first batch: {workdir / pictures.VIEWS}')
+  batches = itertools.chain([first], batches)
   if job.recipe.accumulation_steps > 1:
-    order = part_order(
-        len(first['sample_id']), shards=config.data.virtual_shards // jax.process_count(),
+    batches = in_part_order(
+        batches, shards=config.data.virtual_shards // jax.process_count(),
         parts=job.recipe.accumulation_steps, devices=len(devices))
-    batches = ({name: array[order] for name, array in batch.items()}
-               for batch in itertools.chain([first], batches))
-    first = next(batches)
   asking = (dict(batch, stop=np.full(len(batch['sample_id']), bool(job.stop_asked()), np.float32))
-            for batch in itertools.chain([first], batches))
+            for batch in batches)
   return prefetch.to_devices(asking, devices, resident=resident,
                              steps=_dispatches(job, first_step, last_step))
 
@@ -251,23 +245,32 @@ def _conclude(workdir, loader: loading.Loader) -> None:
   loading.say_left_out(dict(train=lambda: loader))
 
 
-def _evaluation(job: _Job, devices) -> Callable[[train_step.TrainState], dict[str, float]]:
-  """kNN of the online encoder: training images are the bank, held-out images the queries."""
+def _evaluation(job: _Job, devices) -> Callable[[train_step.TrainState], tuple[dict, np.ndarray]]:
+  """state -> scores of the online encoder on held-out images, and their embeddings' spectrum."""
   config, train = job.config, job.loader
-  validation = loading.load(plain(config.data), 'validation', purpose='kNN during the run',
-                            workdir=job.workdir)
+  try:
+    validation = loading.load(plain(config.data), 'validation', purpose='evaluation in the run',
+                              workdir=job.workdir)
+  except DataError as error:
+    raise DataError(f'{error} To train without held-out images, set evals.every_epochs to 0.'
+                    ) from error
   encode = build.encoder_function(job.recipe.model, config.data, train.data.evaluation_form)
+  size = config.evals.batch_size
 
   def evaluate(state):
-    variables = (state.online_params, state.online_state)
-    bank, queries = (
-        features.extract(encode, variables, part.evaluation_batches(config.evals.batch_size),
-                         batch_size=config.evals.batch_size, devices=devices)
-        for part in (train, validation))
-    fitting, scoring = contract.of_features(
-        train.data.num_classes, train=bank, validation=queries, test=queries)
-    scores = knn.evaluate(knn.fit(fitting, **config.evals.knn.to_dict()), scoring)
-    return {f'knn/{name}': value for name, value in scores.items()}
+    extracted = lambda part: features.extract(
+        encode, (state.online_params, state.online_state), part.evaluation_batches(size),
+        batch_size=size, devices=devices)
+    queries = extracted(validation)
+    spectrum = metrics.spectrum(queries.embeddings)
+    scores = {'embeddings/effective_rank': metrics.effective_rank(spectrum),
+              'embeddings/rankme': metrics.rankme(queries.embeddings)}
+    if train.data.num_classes:
+      fitting, scoring = contract.of_features(
+          train.data.num_classes, train=extracted(train), validation=queries, test=queries)
+      votes = knn.evaluate(knn.fit(fitting, **config.evals.knn.to_dict()), scoring)
+      scores |= {f'knn/{name}': value for name, value in votes.items()}
+    return scores, spectrum
 
   return evaluate
 

@@ -109,12 +109,12 @@ def test_the_config_builds_a_state_of_the_encoder(own):
 
 
 def test_the_optimizer_decays_weights_alone(own):
-  sgd = own['sgd'].build(weight_decay=.1, momentum=.9)
+  heavy_ball = own['heavy_ball'].build(weight_decay=.1, momentum=.9)
   params = {'linear': dict(w=jnp.array([2.]), b=jnp.array([2.]))}
   gradients = {'linear': dict(w=jnp.array([1.]), b=jnp.array([1.]))}
-  state = sgd.init(params)
+  state = heavy_ball.init(params)
   for expected in (dict(w=1.2, b=1.), dict(w=2.28, b=1.9)):
-    updates, state = sgd.update(gradients, state, params)
+    updates, state = heavy_ball.update(gradients, state, params)
     for name, value in expected.items():
       np.testing.assert_allclose(updates['linear'][name], [value], rtol=1e-6)
   shapes = state_shapes(own)

@@ -96,3 +96,30 @@ def test_effective_rank_against_singular_values():
   assert result['effective_rank'] == pytest.approx(
       np.exp(-np.sum(shares * np.log(shares))), rel=1e-4)
   assert result['std'] == pytest.approx(np.sqrt(6) * directions.std(axis=0).mean(), rel=1e-4)
+
+
+def test_the_spectrum_is_that_of_the_covariance():
+  embeddings = gaussian(50, 6) * [8, 4, 2, 1, .5, .25] + 3
+  eigenvalues = np.linalg.eigvalsh(np.cov(embeddings.T))[::-1]
+  found = metrics.spectrum(embeddings.astype(np.float32))
+  np.testing.assert_allclose(found, eigenvalues / eigenvalues.sum(), rtol=1e-4)
+  shares = eigenvalues / eigenvalues.sum()
+  assert metrics.effective_rank(found) == pytest.approx(
+      np.exp(-np.sum(shares * np.log(shares))), rel=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(50, 6), (6, 50)])
+def test_rankme_is_of_the_singular_values_of_the_embeddings(shape):
+  embeddings = gaussian(*shape) + 1
+  shares = np.linalg.svd(embeddings, compute_uv=False)
+  shares = shares / shares.sum()
+  assert metrics.rankme(embeddings) == pytest.approx(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def test_spectra_of_a_line_and_of_a_point():
+  line = np.arange(1, 9)[:, None] * np.ones(5)
+  np.testing.assert_allclose(metrics.spectrum(line), [1, 0, 0, 0, 0], atol=1e-12)
+  assert metrics.effective_rank(metrics.spectrum(line)) == pytest.approx(1)
+  point = np.tile(np.float32(gaussian(1, 5)), (8, 1))
+  np.testing.assert_array_equal(metrics.spectrum(point), np.zeros(5))
+  assert metrics.effective_rank(metrics.spectrum(point)) == 0

@@ -125,6 +125,21 @@ def test_a_training_pass_uses_the_whole_batch_on_any_number_of_devices(
                                  rtol=1e-4, atol=1e-5, err_msg=f'{name} {which}')
 
 
+def test_heads_can_end_in_a_norm_without_scale_and_offset(build):
+  networks = build(projector_output_norm=True, predictor_output_norm=True)
+  variables = jax.jit(networks.init)(jax.random.key(0), draw_images(0))
+  assert not any(variables[0].get(f'{head}/batch_norm_1') for head in ('projector', 'predictor'))
+  (outputs,), state = train_passes(networks, variables, [draw_images(2)], jax.devices()[:1])
+  normalized = lambda x: (x - x.mean(0)) / np.sqrt(x.var(0) + EPSILON)
+  reference = Reference(jax.tree.map(np.asarray, variables[0]))
+  embedding = reference(draw_images(2)).embedding
+  projection = normalized(reference.head('projector', embedding))
+  np.testing.assert_allclose(outputs.projection, projection, atol=1e-3)
+  np.testing.assert_allclose(
+      outputs.prediction, normalized(reference.head('predictor', projection)), atol=1e-3)
+  assert 'predictor/batch_norm_1/~/mean_ema' in state
+
+
 def test_the_encoder_alone_trains_as_within_the_networks(build, variables):
   """On its own parameters, and with the decay that it was built with."""
   params, state = (model.encoder_only(tree) for tree in variables)

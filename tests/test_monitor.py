@@ -19,10 +19,13 @@ class Log:
   """Keeps what a MetricLog would write."""
 
   def __init__(self):
-    self.records, self.lines, self.steps = [], [], []
+    self.records, self.spectra, self.lines, self.steps = [], [], [], []
 
   def scalars(self, step, values):
     self.records.append((step, values))
+
+  def arrays(self, step, values):
+    self.spectra.append((step, values))
 
   def line(self, text):
     self.lines.append(text)
@@ -157,6 +160,31 @@ def test_collapsed_projections_are_warned_of(watch, log, name):
       f"WARNING step 11: the projections are collapsing: spread {values['collapse/std']:.3f} "
       '(healthy: 0.5 to 1; threshold 0.1), effective rank '
       f"{values['collapse/effective_rank']:.2f} of 8 (threshold 1.1).")
+
+
+def evaluation(rank, **scores):
+  """() -> what an evaluation of embeddings [_, 8] returns."""
+  return lambda: ({'embeddings/effective_rank': rank, **scores}, np.full(8, 1 / 8))
+
+
+def test_an_evaluation_is_logged_with_its_time_and_spectrum(watch, log):
+  found = watch.evaluation(20, evaluation(7.25, **{'knn/top1': .5}))
+  assert log.records == [(20, {'time/evaluation_seconds': 0.}), (20, found)]
+  assert log.spectra == [(20, {'embeddings/spectrum': pytest.approx([1 / 8] * 8)})]
+  assert log.lines == ['step 20: held-out images: kNN top-1 50.0 %, effective rank of the '
+                       'embeddings 7.2 of 8']
+
+
+def test_partial_collapse_is_warned_of_but_not_at_the_initialisation(log, clock):
+  watch = Monitor(log, batch_size=32, steps_per_epoch=2.5, first_step=0, max_steps=110)
+  watch.evaluation(1, evaluation(2.))
+  assert log.lines == ['step 1: held-out images: effective rank of the embeddings 2.0 of 8']
+  watch.evaluation(20, evaluation(2.))
+  assert log.lines[2].startswith(
+      'WARNING step 20: partial collapse: the embeddings of held-out images vary in few '
+      'directions, effective rank 2.0 of 8 (threshold ')
+  watch.evaluation(30, evaluation(monitor.SMALLEST_EMBEDDING_RANK))
+  assert len(log.lines) == 4 and 'WARNING' not in log.lines[3]
 
 
 def test_the_speed_leaves_pauses_out_and_tells_the_wait_for_data(watch, log, clock):

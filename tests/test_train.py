@@ -54,7 +54,11 @@ def test_scalars_are_logged_at_their_steps(finished):
   records = metric_log.read(finished[0])
   steps = [record['step'] for record in records if 'train/loss' in record]
   assert steps == [3, 6, 9, 12]
-  assert [record['step'] for record in records if 'knn/top1' in record] == [8, 12]
+  evaluated = [record for record in records if 'knn/top1' in record]
+  assert [record['step'] for record in evaluated] == [1, 8, 12]
+  assert all(1 < r['embeddings/effective_rank'] <= r['embeddings/rankme'] < 20 for r in evaluated)
+  spectra = [r['embeddings/spectrum'] for r in records if 'embeddings/spectrum' in r]
+  assert len(spectra) == 3 and all(sum(values) == pytest.approx(1, abs=1e-3) for values in spectra)
   last = next(r for r in records if r['step'] == 12 and 'train/loss' in r)
   assert 0 <= last['train/byol_loss'] <= 8
   assert last['epoch'] == 3
@@ -114,7 +118,7 @@ def dispatched(tmp_path_factory):
 def test_logs_evaluations_and_checkpoints_come_after_the_dispatch_of_their_step(dispatched):
   records = metric_log.read(dispatched[0])
   assert [r['step'] for r in records if 'train/loss' in r] == [4, 5]
-  assert [r['step'] for r in records if 'knn/top1' in r] == [4, 5]
+  assert [r['step'] for r in records if 'knn/top1' in r] == [2, 4, 5]
   assert checkpoint.steps(dispatched[0]) == [4, 5]
   assert dispatched[1].step == 5
 
@@ -299,13 +303,25 @@ def array_options(images, **changes):
 
 def test_unlabelled_arrays_train_without_probe_and_knn(unlabelled_file, tmp_path):
   config = tiny.config().unlock()
-  config.data.dataset, config.data.options = 'arrays', array_options(unlabelled_file)
+  config.data.dataset = 'arrays'
+  config.data.options = array_options(unlabelled_file, validation_share=.2)
   train.pretrain(config, tmp_path / 'run')
   records = metric_log.read(tmp_path / 'run')
   assert all('train/top1' not in r and 'knn/top1' not in r for r in records)
+  ranks = [record['embeddings/rankme'] for record in records if 'embeddings/rankme' in record]
+  assert len(ranks) == 3 and all(1 < rank <= 8 for rank in ranks)
   last = [record for record in records if 'train/loss' in record][-1]
-  assert last['step'] == 40 * 3 // 16
+  assert last['step'] == 32 * 3 // 16
   assert last['train/loss'] == last['train/byol_loss'] and 'collapse/std' in last
+
+
+def test_without_held_out_images_the_evaluation_must_be_turned_off(unlabelled_file, tmp_path):
+  config = tiny.config(train__stop_at_step=1).unlock()
+  config.data.dataset, config.data.options = 'arrays', array_options(unlabelled_file)
+  with pytest.raises(InputError, match='validation split is empty.*evals.every_epochs to 0'):
+    train.pretrain(config, tmp_path / 'run')
+  config.evals.every_epochs = 0.
+  assert train.pretrain(config, tmp_path / 'run').step == 1
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(

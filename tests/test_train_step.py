@@ -372,7 +372,7 @@ def variant(name, compute_dtype='float64'):
     return recipe._replace(
         objective=functools.partial(infonce.loss, beta=.5, temperature=.3, normalization='l2'),
         optimizer=with_multipliers(lars.build(weight_decay=1e-4, eta=1e-2, momentum=.9),
-                                   dict(predictor=10.)))
+                                   predictor=10., biases_and_norms=.5))
   recipe = make_recipe(compute_dtype, predictor=())
   return recipe._replace(objective=closed_form.loss, loss=variants.choose(
       'moving_average', 'moving_average', 0))

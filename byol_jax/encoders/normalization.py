@@ -19,21 +19,23 @@ GROUPS = 16
 
 
 def make(normalization: str, *, decay: float, epsilon: float) -> Callable[..., hk.Module]:
-  """Returns `make_norm(name, **kwargs)`, which makes a layer `norm(out, is_training)`.
+  """Returns `make_norm(name, affine, **kwargs)`, which makes a layer `norm(out, is_training)`.
+
+  Without `affine` the layer has no scale and offset.
 
   Args:
     normalization: one of NORMALIZATIONS.
     decay: decay of the running statistics of BatchNorm.
     epsilon: added to the variance.
   """
-  def batch_norm(name=None, **kwargs):
+  def batch_norm(name=None, affine=True, **kwargs):
     # Parameters are created outside of any device map, where the axis does not exist.
     axis = None if hk.running_init() else parallel.AXIS
-    return hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=decay,
+    return hk.BatchNorm(create_scale=affine, create_offset=affine, decay_rate=decay,
                         eps=epsilon, cross_replica_axis=axis, name=name, **kwargs)
 
-  def group_norm(name=None, **kwargs):
-    return GroupNorm(epsilon, name=name, **kwargs)
+  def group_norm(name=None, affine=True, **kwargs):
+    return GroupNorm(epsilon, affine=affine, name=name, **kwargs)
 
   return dict(batch=batch_norm, group=group_norm)[normalization]
 
@@ -41,15 +43,18 @@ def make(normalization: str, *, decay: float, epsilon: float) -> Callable[..., h
 class GroupNorm(hk.Module):
   """Wu and He 2018: mean and variance over one image's positions and a group of its channels."""
 
-  def __init__(self, epsilon: float, *, scale_init=jnp.ones, name: str | None = None):
+  def __init__(self, epsilon: float, *, affine: bool = True, scale_init=jnp.ones,
+               name: str | None = None):
     super().__init__(name=name)
+    self._affine = affine
     self._epsilon, self._scale_init = epsilon, scale_init
 
   def __call__(self, inputs: jax.Array, is_training: bool) -> jax.Array:
     """[B, ..., C] -> [B, ..., C]; training and evaluation are the same."""
     del is_training
     norm = hk.GroupNorm(math.gcd(GROUPS, inputs.shape[-1]), eps=self._epsilon,
-                        scale_init=self._scale_init, name='norm')
+                        create_scale=self._affine, create_offset=self._affine,
+                        scale_init=self._scale_init if self._affine else None, name='norm')
     return norm(inputs)
 
 

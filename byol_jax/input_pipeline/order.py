@@ -8,7 +8,7 @@ Therefore the global batches are the same for any number of hosts, no image is l
 epoch, and the batch of any step can be computed without going through earlier batches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 import functools
 
 import numpy as np
@@ -66,6 +66,14 @@ def part_order(size: int, *, shards: int, parts: int, devices: int) -> np.ndarra
   """
   rows = np.arange(size).reshape(shards, parts, -1).swapaxes(0, 1)
   return rows.reshape(parts, devices, -1).swapaxes(0, 1).reshape(-1)
+
+
+def in_part_order(batches: Iterable[Mapping[str, np.ndarray]], **sizes: int
+                  ) -> Iterator[dict[str, np.ndarray]]:
+  """Host batches with their rows in `part_order`, which takes the other `sizes`."""
+  for batch in batches:
+    order = part_order(len(batch['sample_id']), **sizes)
+    yield {name: array[order] for name, array in batch.items()}
 
 
 def dispatches(first_step: int, last_step: int, max_steps: int, size: int) -> Iterator[int]:

@@ -35,8 +35,9 @@ class Line(NamedTuple):
 
 
 def curves(title: str, found: Sequence[Line], *, bottom: float | None = 0.,
-           top: float | None = None, logarithmic: bool = False) -> str:
-  """A chart over steps as SVG; '' if there is nothing to draw.
+           top: float | None = None, logarithmic: bool = False, below: str = 'step',
+           beside: str = '') -> str:
+  """A chart, over steps unless `below` says otherwise, as SVG; '' if there is nothing to draw.
 
   Args:
     title: title above the chart.
@@ -44,6 +45,8 @@ def curves(title: str, found: Sequence[Line], *, bottom: float | None = 0.,
     bottom: lower end of the vertical axis; None derives it from the values.
     top: upper end of the vertical axis; None derives it from the values.
     logarithmic: whether the vertical axis is logarithmic.
+    below: name of the horizontal axis.
+    beside: name of the vertical axis.
   """
   drawn = [curve for curve in found if curve.steps]
   if not drawn:
@@ -57,7 +60,8 @@ def curves(title: str, found: Sequence[Line], *, bottom: float | None = 0.,
     axes.set_yscale('log')
   else:
     axes.set_ylim(bottom=bottom, top=top)
-  axes.set_xlabel('step')
+  axes.set_xlabel(below)
+  axes.set_ylabel(beside)
   return _svg(figure, title)
 
 
@@ -93,6 +97,7 @@ def _axes(title: str, width: float, height: float):
   axes.set_title(title, color=INK, fontsize=11)
   axes.tick_params(colors=INK, labelsize=9)
   axes.xaxis.label.set_color(INK)
+  axes.yaxis.label.set_color(INK)
   axes.grid(True, color=GRID, linewidth=.6)
   for spine in axes.spines.values():
     spine.set_color(GRID)

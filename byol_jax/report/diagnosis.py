@@ -32,10 +32,15 @@ NORMAL = (
     ('Spread of the projections', 'The standard deviation of the normalised projections, times '
      'the square root of their dimension: 1 when they cover the whole sphere, 0 when all are the '
      f'same. Healthy runs stay above 0.5. The monitor warns below {monitor.SMALLEST_STD}.'),
-    ('Effective rank', 'The number of directions that the projections use, between 1 and their '
-     'dimension; 0 if all are the same. A low rank is not yet a collapse: small networks on '
-     'simple images were healthy, and learned, with 2 to 3. '
+    ('Effective rank of the projections', 'The number of directions that the projections use, '
+     'between 1 and their dimension; 0 if all are the same. '
      f'The monitor warns below {monitor.SMALLEST_RANK}: one line, or one point.'),
+    ('Effective rank of the embeddings', 'The same for the embeddings of held-out images, which '
+     'are what is used later. In a partial (dimensional) collapse it stays near 3: the encoder '
+     'then tells apart few things, and its map is a thin line. Small networks without negatives '
+     'tend to it (arXiv 2209.15007). The monitor warns below '
+     f'{monitor.SMALLEST_EMBEDDING_RANK:g}. The log also has RankMe (arXiv 2210.02885), which '
+     'counts weak directions more.'),
     ('Online probe and kNN', 'The probe is a linear classifier trained during the run, on '
      'augmented images; kNN uses held-out images without augmentation. Both should rise above '
      'chance within the first epochs. The projections collapse before the embedding: a collapsed '
@@ -44,7 +49,11 @@ NORMAL = (
      'train.warmup_epochs; train.base_tau closer to 1, such as 0.99 or 0.996; the '
      "paper's train.optimizer_options.weight_decay of 1.5e-6. Check that there is a predictor, "
      'that train.target is moving_average and that the heads have BatchNorm.'),
+    ('If it has partly collapsed', 'Try, one at a time: model.projector_output_norm=True; more '
+     'train.epochs; another train.base_tau (0.97 for runs of a few thousand steps); '
+     'train.optimizer=sgd; a wider encoder.'),
 )
+COLLAPSED, PARTLY, NOT, UNKNOWN = 'collapsed', 'partly', 'no', 'not known'
 
 
 def findings(run: Run) -> list[Finding]:
@@ -60,6 +69,16 @@ def has_collapsed(run: Run) -> bool | None:
   """Whether the last statistics count as collapsed for the monitor; None if there are none."""
   std, rank = run.last('collapse/std'), run.last('collapse/effective_rank')
   return None if std is None or rank is None else monitor.has_collapsed(std, rank)
+
+
+def verdict(run: Run) -> str:
+  """COLLAPSED, PARTLY, NOT or UNKNOWN: the last statistics, as the monitor judges them."""
+  if (collapsed := has_collapsed(run)) is None:
+    return UNKNOWN
+  rank = run.last('embeddings/effective_rank')
+  if not collapsed and rank is not None and monitor.has_partly_collapsed(rank):
+    return PARTLY
+  return COLLAPSED if collapsed else NOT
 
 
 def _state(run: Run) -> Finding:
@@ -95,8 +114,24 @@ def _collapse(run: Run) -> Finding:
   if bad:
     return Finding('note', 'Not collapsed in the end', f'{numbers} It counted as collapsed in '
                    f'{len(bad)} of {len(steps)} reports, the last at step {bad[-1]}.')
-  return Finding('good', 'Not collapsed', f'{numbers} No report was below the limits '
-                 f'({monitor.SMALLEST_STD} and {monitor.SMALLEST_RANK}).')
+  return _embeddings(run, f'{numbers} No report was below the limits ({monitor.SMALLEST_STD} and '
+                     f'{monitor.SMALLEST_RANK}).')
+
+
+def _embeddings(run: Run, projections: str) -> Finding:
+  """The verdict on a run whose projections have not collapsed."""
+  steps, ranks = run.series('embeddings/effective_rank')
+  if not ranks:
+    return Finding('note', 'The projections have not collapsed', f'{projections} The embeddings '
+                   'were not evaluated (evals.every_epochs is 0, or it is too early), so a partial '
+                   'collapse cannot be excluded.')
+  numbers = (f'Effective rank of the held-out embeddings {ranks[-1]:.1f} at step {steps[-1]}, '
+             f'{ranks[0]:.1f} at step {steps[0]}.')
+  if monitor.has_partly_collapsed(ranks[-1]):
+    return Finding('bad', 'Partly collapsed', f'{numbers} The limit is '
+                   f'{monitor.SMALLEST_EMBEDDING_RANK:g}: the embeddings vary in few directions. '
+                   f'See below what to try. Projections: {projections}')
+  return Finding('good', 'Not collapsed', f'{numbers} Projections: {projections}')
 
 
 def _loss(run: Run) -> Finding:

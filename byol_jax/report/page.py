@@ -19,11 +19,14 @@ from byol_jax.report import compare, diagnosis, sample, sections
 from byol_jax.report.runs import Run
 
 QUERIES, NEIGHBOURS = 8, 8
+# Smaller shares of the variance are rounding, and not drawn.
+SMALLEST_SHARE = 1e-6
 # The number of settings with their own colour; more lines would only hide each other.
 MOST_SETTINGS = len(figures.SERIES)
 # The parts of a run's time, as `monitor` and `train` log them.
 TIMES = dict(start='start: reading data, building, restoring', compilation='compilation',
-             training='training', data_wait='waiting for data', evaluation='kNN during the run',
+             training='training', data_wait='waiting for data',
+             evaluation='evaluation during the run',
              checkpoint='checkpoints (the part that the training waits for)')
 
 
@@ -41,12 +44,16 @@ CHARTS = (
     Chart('BYOL loss (0 to 8)', ('train/byol_loss',)),
     Chart('top-1, %: held-out kNN (thin: online probe)', ('knn/top1', 'train/top1'), scale=100.),
     Chart('spread of projections (0: collapsed)', ('collapse/std',), top=1.05),
+    Chart('effective rank of held-out embeddings', ('embeddings/effective_rank',)),
     Chart('effective rank of projections', ('collapse/effective_rank',)),
     Chart('length of projections', ('collapse/projection_norm',)),
     Chart('learning rate', ('train/learning_rate',)),
     Chart('1 - tau', ('one_minus_tau',)),
     Chart('images per second', ('time/images_per_second',)),
 )
+
+
+SPECTRUM = 'spectrum of held-out embeddings (thin: at the start)'
 
 
 class Neighbours(NamedTuple):
@@ -120,10 +127,11 @@ def _content(runs, images: int, pictured: int, paper) -> dict[str, Any]:
                ', '.join(str(run.config['seed']) for run in setting.runs))
               for colour, setting in enumerate(found[:MOST_SETTINGS])],
       left_out=sum(bool(run.config) for run in runs) - len(drawn),
-      charts=[(chart.title, _chart(chart, drawn, places)) for chart in CHARTS],
+      charts=[(chart.title, _chart(chart, drawn, places)) for chart in CHARTS]
+      + [(SPECTRUM, _spectrum(drawn, places))],
       normal=diagnosis.NORMAL,
       runs=[dict(name=names[run.folder], number=i, findings=diagnosis.findings(run),
-                 collapsed=diagnosis.has_collapsed(run), views=_views(run),
+                 collapsed=diagnosis.verdict(run) == diagnosis.COLLAPSED, views=_views(run),
                  pictures=_pictures(run, images, run.folder in first, i, pictured),
                  times=_times(run), checkpoints=_checkpoints(run), load=_how_to_load(run))
             for i, run in enumerate(runs)])
@@ -147,7 +155,7 @@ def _names(runs, found) -> dict[pathlib.Path, str]:
 def _summary(runs, names) -> Table:
   rows = []
   for run in runs:
-    verdict = {None: 'not known', True: 'collapsed', False: 'no'}[diagnosis.has_collapsed(run)]
+    verdict = diagnosis.verdict(run)
     knn, speed = run.last('knn/top1'), run.last('time/images_per_second')
     total = run.resolved.get('max_steps', '?')
     rows.append([names[run.folder], run.state, f'{run.step} of {total}', verdict,
@@ -183,6 +191,19 @@ def _chart(chart: Chart, runs: Sequence[Run], places) -> str:
       lines.append(figures.Line(*places[run.folder], steps,
                                 [chart.scale * value for value in values], faint=i > 0))
   return figures.curves(chart.title, lines, top=chart.top, logarithmic=chart.logarithmic)
+
+
+def _spectrum(runs: Sequence[Run], places) -> str:
+  """The last spectrum of each run and, if it is known, that of the encoder at initialisation."""
+  lines = []
+  for run in runs:
+    spectra = run.spectra()
+    for _, values in [*spectra[-1:], *spectra[:1]]:
+      shown = [value for value in values if value >= SMALLEST_SHARE]
+      lines.append(figures.Line(*places[run.folder], range(1, len(shown) + 1), shown,
+                                faint=values is not spectra[-1][1]))
+  return figures.curves(SPECTRUM, lines, logarithmic=True, below='direction',
+                        beside='share of the variance')
 
 
 def _views(run: Run) -> str:

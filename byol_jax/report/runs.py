@@ -57,6 +57,11 @@ class Run(NamedTuple):
               if isinstance(r.get(metric), int | float)]
     return [step for step, _ in points], [value for _, value in points]
 
+  def spectra(self) -> list[tuple[int, list[float]]]:
+    """The step and the spectrum of held-out embeddings of each evaluation."""
+    return [(record['step'], values) for record in self.records
+            if isinstance(values := record.get('embeddings/spectrum'), list)]
+
   def last(self, metric: str) -> float | None:
     """The last value of a metric; None if it was never logged."""
     values = self.series(metric)[1]

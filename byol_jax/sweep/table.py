@@ -11,8 +11,9 @@ from byol_jax.evaluation import results
 from byol_jax.plots import titles
 from byol_jax.sweep import points as sweep
 
-SCALARS = ('train/byol_loss', 'train/top1', 'knn/top1', 'collapse/std',
-           'collapse/effective_rank', 'time/images_per_second')
+SCALARS = ('train/byol_loss', 'train/top1', 'knn/top1', 'embeddings/effective_rank',
+           'embeddings/rankme', 'collapse/std', 'collapse/effective_rank',
+           'time/images_per_second')
 
 
 def rows(found: Sequence[sweep.Point]) -> list[dict[str, Any]]:

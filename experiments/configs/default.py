@@ -113,6 +113,10 @@ def _model() -> ml_collections.ConfigDict:
       projector=(4096, 256),
       # Layer sizes (section 3.3), () for none (Table 5b); any number of whole numbers of 1 or more
       predictor=(4096, 256),
+      # Whether the projector ends in a normalisation without scale and offset (SimSiam, arXiv
+      # 2011.10566, section 3; MoCo v3, arXiv 2104.02057, section 3); True or False
+      projector_output_norm=False,
+      predictor_output_norm=False,  # likewise the predictor (MoCo v3 for ViT); True or False
       # Layer sizes of a separate predictor for small views (view_small), () to share one;
       # any number of whole numbers of 1 or more
       small_predictor=(),
@@ -181,11 +185,18 @@ def _train() -> ml_collections.ConfigDict:
       warmup_epochs=10.0,
       optimizer='lars',  # a module of byol_jax/optimizers or a dotted path
       optimizer_options=dict(lars.OPTIONS),
-      # Factors for the learning rate of the heads (Tables 21 and 22); encoder and probe have 1.
+      # Factors for the learning rate of some parameters (of the heads: Tables 21 and 22). They
+      # multiply each other; all other parameters have 1.
       learning_rate_multipliers=dict(
           projector=1.0,  # a number in [0, 1000]
           predictor=1.0,  # a number in [0, 1000]
+          # Biases and normalisation parameters of all modules. LARS moves them at the full
+          # rate, without its trust ratio; a number in [0, 1000]
+          biases_and_norms=1.0,
       ),
+      # Keeps the predictor at the peak learning rate in warm-up and decay (SimSiam, arXiv
+      # 2011.10566, section 4.2); True or False
+      constant_predictor_rate=False,
       base_tau=0.996,  # of the target's moving average (section 3.3); a number in [0, 1]
       # 'cosine': rises to 1 (section 3.3); 'constant' (Table 5a, tau 0); 'cosine' or 'constant'
       tau_schedule='cosine',

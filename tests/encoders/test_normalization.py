@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from byol_jax.distributed import parallel
 from byol_jax.encoders import normalization
 
 EPSILON = 1e-5
@@ -28,6 +29,21 @@ def test_group_norm_against_numpy(shape, groups):
   assert not state and {array.shape for array in params['norm/norm'].values()} == {shape[-1:]}
   out, _ = layer.apply(params, state, None, x)
   np.testing.assert_allclose(out, group_norm(x, groups), atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', normalization.NORMALIZATIONS)
+def test_a_layer_without_scale_and_offset_has_no_parameters(kind):
+  def norm(affine):
+    make = normalization.make(kind, decay=.9, epsilon=EPSILON)
+    layer = hk.transform_with_state(lambda x: make('norm', affine=affine)(x, True))
+    x = np.random.default_rng(0).normal(2., 3., size=(8, 32)).astype(np.float32)
+    params, state = layer.init(jax.random.key(0), x)
+    mapped = jax.pmap(lambda x: layer.apply(params, state, None, x)[0],
+                      axis_name=parallel.AXIS, devices=jax.devices()[:1])
+    return params, mapped(x[None])
+  (with_scale, scaled), (without, out) = norm(True), norm(False)
+  assert with_scale and not any(without.values())
+  np.testing.assert_array_equal(out, scaled)
 
 
 def test_kernels_are_standardized_for_each_output_channel():

@@ -32,10 +32,10 @@ def test_the_loss_is_the_mean_over_large_and_small_views():
 
 def test_the_second_predictor_has_the_learning_rate_of_the_first():
   optimizer = with_multipliers(lars.build(weight_decay=0., eta=1., momentum=0.),
-                               dict(predictor=10.))
+                               predictor=10.)
   params = {name: {'b': np.ones(2, np.float32)} for name in ('predictor_small/linear',
                                                              'predictor/linear', 'projector')}
-  updates, _ = optimizer.update(params, optimizer.init(params), params)
+  updates, _ = optimizer.update(params, optimizer.init(params), params, learning_rate=.5)
   assert {name: float(values['b'][0]) for name, values in updates.items()} == {
       'predictor_small/linear': 10., 'predictor/linear': 10., 'projector': 1.}
 

@@ -10,7 +10,7 @@ from byol_jax.report import runs
 from tests import tiny
 
 
-def records(*, std=.7, rank=3., knn=(.3, .5), losses=(3., 2., 1.), wait=.01):
+def records(*, std=.7, rank=3., knn=(.3, .5), losses=(3., 2., 1.), wait=.01, embeddings=(9., 8.)):
   """What a run of 12 steps logs."""
   found = [{'step': 0, 'time/start_seconds': 2.}, {'step': 1, 'time/compilation_seconds': 5.}]
   for i, loss in enumerate(losses):
@@ -18,7 +18,11 @@ def records(*, std=.7, rank=3., knn=(.3, .5), losses=(3., 2., 1.), wait=.01):
                   'collapse/std': std, 'collapse/effective_rank': rank,
                   'time/images_per_second': 100., 'time/data_wait_share': wait,
                   'time/training_seconds': 3. * (1 - wait), 'time/data_wait_seconds': 3. * wait})
-  return found + [{'step': 4 * (i + 1), 'knn/top1': value} for i, value in enumerate(knn)]
+  found += [{'step': 4 * (i + 1), 'knn/top1': value} for i, value in enumerate(knn)]
+  for i, value in enumerate(embeddings):
+    found += [{'step': 4 * i + 1, 'embeddings/effective_rank': value},
+              {'step': 4 * i + 1, 'embeddings/spectrum': [.5, .3, .2 - 1e-8, 1e-8]}]
+  return found
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ def text_of(run, title):
 def test_a_healthy_run_is_called_healthy(make_run):
   run = make_run('mine')
   assert set(kinds(run).values()) == {'good'} and diagnosis.has_collapsed(run) is False
+  assert diagnosis.verdict(run) == diagnosis.NOT
+  assert 'held-out embeddings 8.0 at step 5, 9.0 at step 1.' in text_of(run, 'Not collapsed')
   assert 'Spread 0.70, effective rank 3.0 of 16 at step 12' in text_of(run, 'Not collapsed')
   assert '3 at step 4, 1 at step 12, lowest 1 at step 12' in text_of(run, 'The loss has fallen')
   assert '30.0 % at step 4, 50.0 % at step 8; chance 10.0 %' in text_of(
@@ -32,6 +34,19 @@ def test_a_collapsed_run_is_called_collapsed(make_run, std, rank):
   assert 'first seen at step 4' in text_of(run, 'Collapsed')
   assert kinds(run)['The loss is that of a collapsed run'] == 'note'
   assert kinds(run)['The embedding will follow the projections'] == 'note'
+
+
+def test_a_partly_collapsed_run_is_not_called_healthy(make_run):
+  run = make_run('mine', records(embeddings=(20., 1.5)))
+  assert kinds(run)['Partly collapsed'] == 'bad' and 'Not collapsed' not in kinds(run)
+  assert diagnosis.verdict(run) == diagnosis.PARTLY and diagnosis.has_collapsed(run) is False
+  assert '1.5 at step 5, 20.0 at step 1' in text_of(run, 'Partly collapsed')
+
+
+def test_without_embeddings_a_partial_collapse_is_not_excluded(make_run):
+  run = make_run('mine', records(embeddings=()))
+  assert kinds(run)['The projections have not collapsed'] == 'note'
+  assert 'cannot be excluded' in text_of(run, 'The projections have not collapsed')
 
 
 def test_a_run_that_recovered_is_told_apart(make_run):
@@ -59,7 +74,7 @@ def test_missing_numbers_are_called_missing(make_run):
   run = make_run('mine', [], finished=False)
   assert kinds(run) == {'Unfinished': 'note', 'Collapse': 'missing', 'Loss': 'missing',
                         'Quality during the run': 'missing', 'Speed': 'missing'}
-  assert diagnosis.has_collapsed(run) is None
+  assert diagnosis.has_collapsed(run) is None and diagnosis.verdict(run) == diagnosis.UNKNOWN
 
 
 def test_a_failed_point_shows_its_last_lines(tmp_path):

@@ -61,7 +61,7 @@ def test_a_sweep_goes_on_with_exactly_what_is_not_done(tmp_path):
   left, = commands.run('sweep', config=CONFIG, workdir=workdir, print='true').stdout.splitlines()
   assert f'/points/{finished[5]["point"]} ' in left
   script = commands.run('sweep', config=CONFIG, workdir=workdir, slurm=workdir / 'sweep.sh')
-  assert script.stdout == f'1 of 6 points are left: sbatch {workdir}/sweep.sh\n'
+  assert script.stdout == f'1 of 6 points left: sbatch {workdir}/sweep.sh\n'
   assert left in (workdir / 'sweep.sh').read_text()
 
   lines = commands.run('sweep', config=CONFIG, workdir=printed, print='true').stdout.splitlines()
