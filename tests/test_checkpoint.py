@@ -222,14 +222,15 @@ def test_no_checkpoint_and_no_such_step_are_said(saved, tmp_path):
 
 @pytest.mark.parametrize('name, content, message', [
     ('r 18.v2.pth', b'\x80\x02\x8a\x0a' + file_kinds.TORCH_MAGIC,
-     "{0} is a file of torch.save, and no folder of a run. Make one of it, and give that one: "
+     "{0} is a file of torch.save, not the folder of a run. Convert it, then give the new folder: "
      "python -m experiments.convert from_torch --input='{0}' --workdir='{1}/r 18_run'"),
-    ('a.pkl', pickle.dumps({}), '{0} is a Python pickle, and no folder of a run. Make one of it, '
-     'and give that one: python -m experiments.convert from_deepmind --input={0} '
+    ('a.pkl', pickle.dumps({}), '{0} is a Python pickle, not the folder of a run. Convert it, '
+     'then give the new folder: python -m experiments.convert from_deepmind --input={0} '
      '--workdir={1}/a_run'),
-    ('a.npz', b'\x93NUMPY\1', '{0} is a NumPy array (.npy), and no folder of a run; give the '
-     '--workdir of a pretraining. Weights of others become one by python -m experiments.convert, '
-     'which reads safetensors files, files of torch.save and pickles of DeepMind.')])
+    ('a.npz', b'\x93NUMPY\1', '{0} is a NumPy array (.npy), not the folder of a run; give the '
+     '--workdir of a pretraining. To use other weights, convert them first: python -m '
+     'experiments.convert reads safetensors files, files of torch.save and pickles from '
+     'DeepMind.')])
 def test_weights_of_others_are_no_run_and_the_command_that_reads_them_is_named(
     tmp_path, name, content, message):
   (tmp_path / name).write_bytes(content)

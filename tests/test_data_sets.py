@@ -28,7 +28,7 @@ PREPARED = [name for name, found in TABLE.items() if found.dataset == 'tfds']
 COSTS = dict(
     linear=(transfer_linear, r'45 penalties on \d+ images, \d+ features, \d+ classes',
             r'ms per iteration; .* take [\d.]+ to \d'),
-    fine_tuned=(transfer_finetune, '56 points, 1140000 steps in all; .* 1140000 steps are left',
+    fine_tuned=(transfer_finetune, '56 points, 1140000 steps in all; .* 1140000 steps left',
                 r'ms per step, about [\d.]+ (h|days) for 1140000 steps'),
     semi_supervised=(semi_supervised, r'10 points, \d+ steps in all',
                      r'ms per step, about [\d.]+ (s|min|h) for \d+ steps'))

@@ -63,7 +63,7 @@ def test_evaluate_and_table_print_the_rows(pretrained, tmp_path):
   table = commands.run('table', results=tmp_path)
   assert table.returncode == 0 and '| BYOL, frozen |' in table.stdout
   twice = commands.run('table', results=f'{tmp_path},{tmp_path}')
-  assert twice.returncode == 1 and 'Give each evaluation once.' in twice.stderr
+  assert twice.returncode == 1 and 'give each evaluation once.' in twice.stderr
 
 
 def test_a_second_run_with_the_same_flags_is_the_same_run(pretrained, tmp_path):

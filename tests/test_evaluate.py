@@ -116,7 +116,7 @@ def test_a_subset_encodes_its_own_images_and_no_others_anew(pretrained, tmp_path
     found = evaluate.evaluate(config, pretrained, tmp_path / 'out')
     counts.append((found['images']['train'], len(made)))
   assert found['left_out'] == dict(train='', validation='', test=(
-      f'1 file in {tmp_path}/images/test is left out, beside 40 images: 1 .txt'))
+      f'1 file in {tmp_path}/images/test is left out, leaving 40 images: 1 .txt'))
   assert counts == [(36, 3), (18, 4), (18, 4), (36, 4)]
   assert len((tmp_path / 'out' / 'subset_rows_share0.5_of36_seed0.txt').read_text().split()) == 18
   # A class more in the training folder numbers the test images otherwise, in the same files.
@@ -449,7 +449,7 @@ def test_images_of_several_classes_are_fine_tuned_and_fitted(pretrained, tmp_pat
   assert 'fine-tuned (D.3) VOC07 mAP' in (tmp_path / 'out' / 'results.md').read_text()
   with config.unlocked():
     config.evaluators = dict(semi_supervised=plugin_options('evaluators', 'semi_supervised'))
-  with pytest.raises(InputError, match='does not take; fine_tuned_transfer and linear_transfer do'):
+  with pytest.raises(InputError, match='not support; fine_tuned_transfer and linear_transfer do'):
     evaluate.evaluate(config, pretrained, tmp_path / 'other')
 
 

@@ -22,7 +22,7 @@ UNLABELLED = 'none'
 NEEDED = ('Give an .npz with `images` and, if there are any, `labels`; or an .npy of images and '
           'one of labels (data.options).')
 NUMBERING = 'np.unique(labels, return_inverse=True)[1] numbers them'
-NUMBERED = f'Labels number the classes from 0; {NUMBERING}.'
+NUMBERED = f'Labels must number the classes from 0; {NUMBERING}.'
 
 
 class _Labels(NamedTuple):
@@ -90,7 +90,7 @@ def records(part: str, *, images: str, labels: str | None, test_images: str | No
     inferred = not num_classes
     if inferred:
       num_classes = _count_classes(_read(images, labels)[1] if part == 'test' else found, images)
-    _check_range(found, num_classes, f'of the training labels of {images}' if inferred else '')
+    _check_range(found, num_classes, f'in the training labels of {images}' if inferred else '')
   return Records(
       own[0], Arrays(all_images.__getitem__, len(all_images)),
       labels=None if found is None else found.values.astype(np.int32),
@@ -151,7 +151,7 @@ def _open(path: str, name: str) -> dict[str, np.ndarray]:
       for key in [key for key in content if key in ('images', 'labels')] or content:
         found[key] = content[key]
         if not isinstance(found[key], np.ndarray):
-          raise DataError(f'{path}: `{key}` is no NumPy array; write the file again. {NEEDED}')
+          raise DataError(f'{path}: `{key}` is not a NumPy array; write the file again. {NEEDED}')
       return found
   except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
     # NumPy raises one error for everything it cannot read, and its text suggests unpickling.
@@ -159,7 +159,7 @@ def _open(path: str, name: str) -> dict[str, np.ndarray]:
       raise DataError(f'{path}: `{key}` holds Python objects, which are not loaded from a file; '
                       'save numbers: images of one size as uint8 [N, H, W, 3], labels as integers '
                       '[N].') from error
-    raise DataError(f'{path} is damaged or cut off ({error}); write or fetch it again.') from error
+    raise DataError(f'{path} is damaged or truncated ({error}); save or copy it again.') from error
 
 
 def _check_images(images: np.ndarray, file: str) -> None:
@@ -167,7 +167,7 @@ def _check_images(images: np.ndarray, file: str) -> None:
     raise DataError(f'{file}: images must be uint8 [N, H, W, 3], not {images.dtype} '
                     f'{list(images.shape)}{_conversion(images)}.')
   if not images.size:
-    raise DataError(f'{file} has no images: {list(images.shape)}.')
+    raise DataError(f'{file} has no images: the array has shape {list(images.shape)}.')
 
 
 def _conversion(images: np.ndarray) -> str:
@@ -196,14 +196,14 @@ def _conversion(images: np.ndarray) -> str:
   if not (low >= 0 and high <= (65535 if images.dtype == np.uint16 else 255)):
     return numbers
   scale = ' * 255' if images.dtype.kind == 'f' and high <= 1 else ' / 257' if high > 255 else ''
-  return f'{numbers}; np.round({code}{scale}).astype(np.uint8) makes them of it'
+  return f'{numbers}; np.round({code}{scale}).astype(np.uint8) converts them'
 
 
 def _classes(labels: np.ndarray, count: int, file: str) -> _Labels | None:
   """One class per image; None if all labels are -1, which marks an image without a label."""
   if labels.dtype.kind in 'US':
-    raise DataError(f'{file}: labels are text, such as {labels.flat[:1].tolist()}, and must be '
-                    f'integers [{count}]; {NUMBERING}.')
+    raise DataError(f'{file}: labels must be integers [{count}], not text such as '
+                    f'{labels.flat[:1].tolist()}; {NUMBERING}.')
   if labels.dtype.kind not in 'iufb' or labels.shape[:1] != (count,) or labels.ndim > 2:
     raise DataError(f'{file}: labels must be integers [{count}], one per image, not '
                     f'{labels.dtype} {list(labels.shape)}.')
@@ -212,8 +212,8 @@ def _classes(labels: np.ndarray, count: int, file: str) -> _Labels | None:
     values = labels[:, 0]
   elif labels.ndim == 2:
     if not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
-      raise DataError(f'{file}: labels {labels.dtype} {list(labels.shape)} are not one-hot, one 1 '
-                      f'in each row; give integers [{count}], one class per image.')
+      raise DataError(f'{file}: labels {labels.dtype} {list(labels.shape)} are not one-hot (one 1 '
+                      f'in each row); give integers [{count}], one class per image.')
     values, width = labels.argmax(axis=1), labels.shape[1]
   if values.dtype.kind == 'f':
     broken = values[~(np.isfinite(values) & (values == np.round(values)))]
@@ -222,13 +222,13 @@ def _classes(labels: np.ndarray, count: int, file: str) -> _Labels | None:
                       f'is {broken[0]:g}. {NUMBERED}')
   if (values < 0).all() and not (values == -1).all():
     raise DataError(f'{file}: all {count} labels are negative, from {_shown(values.min())} to '
-                    f'{_shown(values.max())}. {NUMBERED} For images without labels all are -1.')
+                    f'{_shown(values.max())}. {NUMBERED} For unlabelled images, set all to -1.')
   missing = int((values == -1).sum())
   if missing == count:
     _note(f'{file}: all labels are -1, so the images are read as unlabelled.')
     return None
   if missing:
-    raise DataError(f'{file}: {missing} of {count} labels are -1, the sign of an image without a '
+    raise DataError(f'{file}: {missing} of {count} labels are -1, which marks an image without a '
                     'label. Leave those images out, or read the set as unlabelled with '
                     f'--config.data.options.labels={UNLABELLED}.')
   return _Labels(values, width, file)
@@ -242,14 +242,15 @@ def _shown(label) -> str:
 def _count_classes(labels: _Labels | None, images: str) -> int:
   """Infers the number of classes from training labels; prints the classes without images."""
   if labels is None:
-    raise DataError(f'{images} has no labels, the test split has: set data.options.num_classes.')
+    raise DataError(f'{images} has no labels, but the test split has; set '
+                    'data.options.num_classes.')
   found = labels.num_classes or int(labels.values.max()) + 1
   count = len(labels.values)
   if found > count and not labels.num_classes:
-    many = (f'; if there are so many classes, give --config.data.options.num_classes={found}'
+    many = (f'; if there are that many classes, give --config.data.options.num_classes={found}'
             if found <= ranges.LARGEST else '')
-    raise DataError(f'{labels.file}: the largest label is {_shown(found - 1)}, which would make '
-                    f'{_shown(found)} classes of {counted(count, "image")}. If labels are ids or '
+    raise DataError(f'{labels.file}: the largest label is {_shown(found - 1)}, which would mean '
+                    f'{_shown(found)} classes for {counted(count, "image")}. If labels are ids or '
                     f'time stamps, {NUMBERING}{many}.')
   unused = np.setdiff1d(np.arange(found), labels.values)
   if len(unused):
@@ -261,9 +262,9 @@ def _count_classes(labels: _Labels | None, images: str) -> int:
 def _check_range(labels: _Labels, num_classes: int, source: str) -> None:
   low, high = int(labels.values.min()), int(labels.values.max())
   if low < 0 or high >= num_classes:
-    raise DataError(f'{labels.file}: labels run from {_shown(low)} to {_shown(high)}, outside of '
-                    f'0 ... {num_classes - 1:,}, the classes '
-                    f'{source or "of data.options.num_classes"}; number the classes from 0, or '
+    raise DataError(f'{labels.file}: labels run from {_shown(low)} to {_shown(high)}, but the '
+                    f'classes {source or "set by data.options.num_classes"} are '
+                    f'0 ... {num_classes - 1:,}; number the classes from 0, or '
                     'give --config.data.options.num_classes.')
 
 

@@ -114,7 +114,7 @@ def _check_apart(**options: str | None) -> None:
     inner, outer = (os.path.realpath(folders.root(given[name])) + '/' for name in (one, other))
     if inner.startswith(outer):
       raise DataError(f'data.options.{one} is {given[one]}, which lies in data.options.{other} '
-                      f'{given[other]}; the same images would be in two splits.')
+                      f'{given[other]}; the same images would be in two splits: separate them.')
 
 
 def _subfolders(folder: str) -> list[str]:
@@ -134,17 +134,17 @@ def _labels(folder: str, paths: np.ndarray, names: list[list[str]], classes: lis
   """The class number of each path, int32 [N]; `names` has the parts of the paths in the folder."""
   loose = [path for path, parts in zip(paths, names) if len(parts) == 1]
   if loose:
-    raise DataError(f'{folder} has {counted(len(loose), "image")} outside of the class folders, '
-                    f'the first {loose[0]}; move what lies there, or give '
+    raise DataError(f'{folder} has {counted(len(loose), "image")} outside the class folders, '
+                    f'the first {loose[0]}; move images into class folders, or give '
                     '--config.data.options.labels=none for unlabelled images.')
   own = {parts[0] for parts in names}
   unknown = sorted(own - set(classes))
   if unknown:
     raise DataError(f'{folder} has {counted(len(unknown), "class", "classes")} that the training '
-                    f'folder has not, the first {unknown[0]!r}.')
+                    f'folder does not have, the first {unknown[0]!r}; rename or remove it.')
   empty = sorted(set(_subfolders(folder)) - own)
   if empty:
     raise DataError(f'{folder} has {counted(len(empty), "class folder")} without images, the first '
-                    f'{folders.root(folder)}/{empty[0]}; add images, or remove what is empty.')
+                    f'{folders.root(folder)}/{empty[0]}; add images, or remove the empty folders.')
   number = {name: i for i, name in enumerate(classes)}
   return np.array([number[parts[0]] for parts in names], np.int32)

@@ -128,8 +128,8 @@ def _all(lists) -> dict[str, Listed]:
   if known['query'] != known['gallery']:
     # No image of a query's own camera would be left out, and the scores would be too good.
     has, lacks = sorted(known, key=known.get, reverse=True)
-    raise DataError(f'The {has} list has cameras and the {lacks} list has none, so that images of '
-                    "a query's camera cannot be told; give them in both lists or in neither.")
+    raise DataError(f'The {has} list has cameras and the {lacks} list has none, so images '
+                    "from a query's camera cannot be left out; give cameras in both or in neither.")
   return found
 
 
@@ -144,6 +144,6 @@ def _check_apart(found: dict[str, Listed]) -> None:
   for part in ('query', 'gallery'):
     both = [path for path in found[part].paths if retrieval_lists.location(path) in train]
     if both:
-      raise DataError(f'{counted(len(both), "image")} of the {part} list can be found in the '
-                      f'training list too, the first {both[0]}; the same would be trained on and '
-                      'evaluated.')
+      raise DataError(f'The {part} list and the training list share '
+                      f'{counted(len(both), "image")}, the first {both[0]}; no image may be both '
+                      'trained on and evaluated, so remove what is shared from one of them.')

@@ -64,7 +64,7 @@ def records(part: str, *, folder: str, unlabelled: bool, fold: int | None) -> Re
   labels = _read(folder, f'{name}_y.bin', 1)[:, 0].astype(np.int32) - 1
   if len(labels) != len(images):
     raise DataError(f'{folder}: {len(images)} images in {file}, {len(labels)} labels in '
-                    f'{name}_y.bin; copy the files again from {SOURCE}.')
+                    f'{name}_y.bin; download the files again from {SOURCE}.')
   rows = None if name == 'test' or fold is None else _fold(folder, fold, len(images))
   return Records(file, store, labels, CLASSES, class_names=CLASS_NAMES, rows=rows, files=files)
 
@@ -82,8 +82,8 @@ def _read(folder: str, name: str, record: int) -> np.ndarray:
   if not path.is_file():
     raise DataError(f'{path} is missing (data.options.folder); get it from {SOURCE}.')
   if not path.stat().st_size or path.stat().st_size % record:
-    raise DataError(f'{path} has {path.stat().st_size} bytes, no multiple of {record}; copy it '
-                    f'again from {SOURCE}.')
+    raise DataError(f'{path} has {path.stat().st_size} bytes, not a multiple of {record}; '
+                    f'download it again from {SOURCE}.')
   return np.memmap(path, np.uint8, 'r').reshape(-1, record)
 
 
@@ -98,7 +98,7 @@ def _fold(folder: str, fold: int, count: int) -> np.ndarray:
   try:
     rows = np.array(lines[fold].split(), np.int64)
   except ValueError as error:
-    raise DataError(f'{path}, line {fold + 1} is no list of numbers: {error}') from error
+    raise DataError(f'{path}, line {fold + 1} is not a list of numbers: {error}') from error
   if not len(rows) or rows.min() < 0 or rows.max() >= count:
-    raise DataError(f'{path}, line {fold + 1}: rows outside 0 ... {count - 1}.')
+    raise DataError(f'{path}, line {fold + 1} must list rows in 0 ... {count - 1}.')
   return rows

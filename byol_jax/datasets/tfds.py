@@ -137,5 +137,5 @@ def _same_labels(builder, holder, keys: tuple[str, str, str]) -> prepared.LabelS
   spec, other = (prepared.label_spec(one, *keys) for one in (builder, holder))
   if spec != other:
     raise DataError(f'{builder.name} and {holder.name} (data.options.validation_name) have '
-                    f'{spec.num_classes} and {other.num_classes} classes; take sets of the same.')
+                    f'{spec.num_classes} and {other.num_classes} classes; both must have the same.')
   return spec

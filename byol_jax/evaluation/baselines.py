@@ -54,7 +54,7 @@ def _with_labels(config, networks, loader: loading.Loader, size: int):
   """Parameters and statistics of the supervised run."""
   # Lists can leave out the identities of the training images.
   if not loader.data.labelled:
-    raise InputError("The 'supervised' encoder needs labelled training images, and these have no "
+    raise InputError("The 'supervised' encoder needs labelled training images, but these have no "
                      'labels; leave it out of config.encoders.')
   options = plain(config.supervised)
   policy = options.pop('view')

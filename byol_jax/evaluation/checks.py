@@ -31,15 +31,15 @@ def check_folders(workdir) -> None:
 def check_labels(config, train: loading.Loader, name: str) -> None:
   """Raises InputError if data are unlabelled, or have more labels per image than are supported."""
   if not train.data.num_classes:
-    raise InputError(f'Data set {name!r} has no labels, which every evaluator needs; name a '
-                     'labelled one in config.data, for retrieval a format of lists, as in '
-                     'eval/retrieval.py:veri.')
+    raise InputError(f'Data set {name!r} has no labels, which every evaluator needs; set '
+                     'config.data to a labelled data set or, for retrieval, to lists of images as '
+                     'in eval/retrieval.py:veri.')
   for evaluator in config.evaluators if train.data.multi_label else ():
     if not plugins.has(evaluator, 'SEVERAL_LABELS'):
       able = [other for other in plugins.known('evaluators')
               if plugins.has(other, 'SEVERAL_LABELS')]
       raise InputError(f'The images of {name!r} have several labels each, which evaluator '
-                       f'{evaluator} does not take; {" and ".join(able)} do.')
+                       f'{evaluator} does not support; {" and ".join(able)} do.')
 
 
 def before_encoding(config, model: Mapping[str, Any], train: loading.Loader,
@@ -107,7 +107,7 @@ def check_evaluation(config: ml_collections.ConfigDict) -> None:
       plugins.function('evaluators', name, function)
     titles.check(name)
     if plugins.has(name, 'TRAINS_ENCODER') and 'pixels' in values['encoders']:
-      raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
+      raise InputError(f'Evaluator {name} trains the encoder, but raw pixels have none; leave '
                        "'pixels' out of config.encoders.")
   if values['data']['dataset']:
     splits.divide_options(values['data']['dataset'], values['data']['options'])

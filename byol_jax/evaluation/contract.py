@@ -212,22 +212,22 @@ def check_features(name: str, features: Features, num_classes: int, *,
                      f'{list(embeddings.shape)}); give at least one image.')
   if labels is None:
     raise InputError(f'The {len(embeddings)} {name} images have no labels, which this '
-                     'evaluator needs; use a labelled data set, or leave it out.')
+                     'evaluator needs; use a labelled data set, or leave the evaluator out.')
   _check_labels(name, labels, len(embeddings), num_classes, multi_label)
   # The sum of a row is finite if and only if all its values are, and does not
   # need an array of the size of the embeddings.
   broken = np.count_nonzero(~np.isfinite(np.sum(embeddings, axis=1)))
   if broken:
     raise InputError(f'{broken} of the {len(embeddings)} {name} images have embeddings that are '
-                     'not finite; the encoder has diverged, evaluate an earlier checkpoint.')
+                     'not finite; the encoder has diverged. Evaluate an earlier checkpoint.')
 
 
 def _check_labels(name: str, labels: np.ndarray, count: int, num_classes: int, multi_label: bool
                   ) -> None:
   if (labels.ndim == 2) != multi_label:
     kinds = 'one class', 'several classes'
-    raise InputError(f'The {name} labels, {list(labels.shape)}, are {kinds[not multi_label]} for '
-                     f'each image; this evaluator needs {kinds[multi_label]}. Use another '
+    raise InputError(f'The {name} labels, {list(labels.shape)}, give {kinds[not multi_label]} per '
+                     f'image; this evaluator needs {kinds[multi_label]}. Use another '
                      'evaluator, or another feature as data.options.label_key.')
   chex.assert_shape(labels, (count, num_classes) if multi_label else (count,))
   low, high = (-1, 1) if multi_label else (0, num_classes - 1)
@@ -249,6 +249,6 @@ def check_classes(labels: np.ndarray, num_classes: int, class_names: Sequence[st
   if len(missing):
     named = ', '.join(numbered(class_names, one) for one in missing[:10]) + (
         ', ...' if len(missing) > 10 else '')
-    raise InputError(f'{len(missing)} of {num_classes} classes have none of the {len(labels)} '
-                     f'training images: {named}. Take more training images, the same number of '
-                     'each class, or correct num_classes.')
+    raise InputError(f'{len(missing)} of {num_classes} classes have no image among the '
+                     f'{len(labels)} training images: {named}. Use more training images, as many '
+                     'from each class, or correct num_classes.')

@@ -78,7 +78,7 @@ def _read(path: epath.Path, text: str) -> tuple[Features, list[str]] | None:
   try:
     with path.open('rb') as file, np.load(file) as arrays:
       if str(arrays['description']) != text:
-        raise ValueError('it is of other features')
+        raise ValueError('it holds other features')
       labels = arrays['labels'] if arrays['labelled'] else None
       features = Features(arrays['embeddings'], labels, arrays['sample_id'])
       return features, arrays['left_out'].tolist()

@@ -85,7 +85,7 @@ def check(name: str, context: FitContext, metric: str) -> None:
       classes have no training images.
   """
   if context.images.encoder.training is None:
-    raise InputError(f'Evaluator {name} trains the encoder, and raw pixels have none; leave '
+    raise InputError(f'Evaluator {name} trains the encoder, but raw pixels have none; leave '
                      "'pixels' out of config.encoders.")
   labels = context.images.labels()
   scoring.check_metric(metric, labels.ndim == 2)

@@ -84,13 +84,13 @@ def search(grid: Grid, points: Sequence[Point], train: Callable[..., Any], *,
   left = [index for index in range(len(points)) if index not in done]
   steps_left = sum(steps[index] for index in left) + steps_after
   parallel.print_once(f'{grid.name}: {len(points)} point{"s" * (len(points) > 1)}, '
-                      f'{sum(steps) + steps_after} steps in all; {len(done)} of the points are in '
-                      f'{grid.path}, {steps_left} steps are left')
+                      f'{sum(steps) + steps_after} steps in all; {len(done)} already finished in '
+                      f'{grid.path}, {steps_left} steps left')
   best, kept = None, None
   for index in left:
     timed = None if index != left[0] else lambda each: parallel.print_once(
         f'{grid.name}: {1000 * each:.3g} ms per step, about {_duration(each * steps_left)} for '
-        f'{steps_left} steps, the passes over the validation images not counted')
+        f'{steps_left} steps, not counting the passes over the validation images')
     began = time.monotonic()
     validation, weights = train(points[index], timed)
     done[index] = Candidate(points[index], validation, round(time.monotonic() - began, 3))
@@ -103,11 +103,11 @@ def search(grid: Grid, points: Sequence[Point], train: Callable[..., Any], *,
     raise InputError(_diverged(grid, points))
   if keep_weights and best != chosen:
     parallel.print_once(
-        f'{grid.name}: the best point was trained before, and its weights are gone; it '
-        f'is trained once more ({steps[chosen]} steps)')
+        f'{grid.name}: the weights of the best point were not kept; training it once more '
+        f'({steps[chosen]} steps)')
     kept = train(points[chosen], None)[1]
     if kept is None:
-      raise InputError(f'{grid.name}: {dict(points[chosen])} has diverged when it was trained '
+      raise InputError(f'{grid.name}: {dict(points[chosen])} diverged when it was trained '
                        f'once more; remove {grid.path} and start again.')
   return Found(tuple(done[index] for index in range(len(points))), chosen,
                kept if keep_weights else None)

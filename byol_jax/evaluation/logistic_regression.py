@@ -108,10 +108,10 @@ def path(inputs: np.ndarray, targets: np.ndarray, *, kind: str, l2_values: Seque
     weights, bias = (np.concatenate(arrays, axis=-1) for arrays in zip(*parameters))
     objectives, gaps, iterations = map(np.array, numbers)
     if not np.isfinite(objectives).all():
-      raise InputError(f'Logistic regression with l2 {l2:g} ended at no number in {dtype}, of '
-                       f'features from {inputs.min():g} to {inputs.max():g} and '
-                       f'{targets.shape[1]} classes; give two or more classes, and float64 for '
-                       'large features.')
+      raise InputError(f'Logistic regression with l2 {l2:g} reached no finite loss in {dtype}, '
+                       f'with features from {inputs.min():g} to {inputs.max():g} and '
+                       f'{targets.shape[1]} classes; give two or more classes, and use float64 '
+                       'for large features.')
     yield Solution(float(l2), Parameters(weights, bias - mean @ weights),
                    float(objectives.sum()), float(gaps.max()), int(iterations.max()),
                    bool(gaps.max() <= tolerance))

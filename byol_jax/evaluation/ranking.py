@@ -172,9 +172,9 @@ def metrics(ranked: Ranked, *, cmc_at: Sequence[int], recall_at: Sequence[int]
   """
   counted = ranked.matches > 0
   if not counted.any():
-    raise InputError(f'None of the {len(counted)} queries has a match in the gallery: no image of '
-                     'its identity that is of another camera and not the query itself. Check '
-                     'identities and cameras.')
+    raise InputError(f'None of the {len(counted)} queries has a match in the gallery: a match '
+                     'is another image of its identity, from another camera if cameras are known. '
+                     'Check the identities and cameras.')
   found = dict(map=float(np.mean(ranked.average_precision[counted])))
   found |= {f'rank{k}': float(np.mean(ranked.first[counted] <= k)) for k in cmc_at}
   return found | {f'recall_{k}': float(np.mean(values))
@@ -204,8 +204,8 @@ def fit_whitening(embeddings: np.ndarray, dimensions: int) -> Whitening:
   rank = int(np.sum(variances > variances[-1] * 1e-7)) if variances[-1] > 1e-12 else 0
   if not 1 <= dimensions <= rank:
     raise InputError(f'whitening is {dimensions}, but the {len(embeddings)} embeddings of '
-                     f'{len(mean)} numbers vary in {rank} directions; set it to at most that, or '
-                     'to 0 for none.')
+                     f'{len(mean)} dimensions vary in only {rank} directions; set it to at most '
+                     'that, or to 0 for no whitening.')
   kept = slice(-1, -dimensions - 1, -1)
   return Whitening(mean.astype(np.float32),
                    (axes[:, kept] / np.sqrt(variances[kept])).astype(np.float32))

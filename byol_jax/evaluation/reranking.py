@@ -69,8 +69,8 @@ def scores(queries: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, weight
 def check_size(count: int, k1: int, k2: int, most_bytes: int) -> None:
   """Raises InputError unless `count` images, including the queries, can be re-ranked."""
   if count < k1 + 1:
-    raise InputError(f'k1 is {k1}, but there are {count} images with the queries; set it to at '
-                     f'most {count - 1}.')
+    raise InputError(f'k1 is {k1}, but there are {count} images including the queries; set k1 to '
+                     f'at most {count - 1}.')
   check_memory(count, k1, k2, most_bytes)
 
 
@@ -85,8 +85,8 @@ def check_memory(count: int, k1: int, k2: int, most_bytes: int) -> None:
 def _check_bytes(needed: int, most: int, count: int, what: str) -> None:
   if needed > most:
     raise InputError(f'Re-ranking {count} images would take {needed} bytes for their {what}, more '
-                     f'than most_bytes, {most}; raise it where there is memory, lower k1 or k2, or '
-                     'set rerank=False.')
+                     f'than most_bytes, {most}; raise it if there is enough memory, lower k1 or '
+                     'k2, or set rerank=False.')
 
 
 def _neighbours(directions: np.ndarray, count: int, block_bytes: int

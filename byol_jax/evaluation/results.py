@@ -42,7 +42,7 @@ def read(workdir: str | os.PathLike) -> dict[str, Any]:
   """
   path = files.folder(workdir) / RESULTS
   if not path.exists():
-    raise InputError(f'No {path}: give the --workdir of an evaluation.')
+    raise InputError(f'{path} does not exist; give the --workdir of an evaluation.')
   try:
     found = json.loads(path.read_text())
   except ValueError as error:
@@ -101,17 +101,17 @@ def read_seeds(workdirs: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
   for number, (workdir, one) in enumerate(zip(workdirs, found)):
     for before, other in zip(workdirs[:number], found):
       if os.path.realpath(before) == os.path.realpath(workdir):
-        raise InputError(f'{workdir} is given twice ({before}); its spread would be none. Give '
-                         'each evaluation once.')
+        raise InputError(f'{workdir} is given twice, the first time as {before}; '
+                         'give each evaluation once.')
       if _networks(one) == _networks(other):
-        raise InputError(f'The evaluations of {before} and {workdir} are of the same networks '
+        raise InputError(f'The evaluations of {before} and {workdir} use the same networks '
                          f'(seed {one["seed"]}, sha256 {str(one["digest"])[:12]}); give one '
                          'evaluation of each seed.')
     if differing := differing_keys(kind(found[0]), kind(one)):
       raise InputError(f'The evaluations of {workdirs[0]} and {workdir} differ in more than the '
                        'seed:\n  ' + '\n  '.join(differing[:NAMED]) +
                        f'\n  ({len(differing) - NAMED} more)' * (len(differing) > NAMED) +
-                       '\nGive those of one kind only.')
+                       '\nGive evaluations that differ in nothing else.')
   return found
 
 
@@ -151,7 +151,7 @@ def _with_earlier(workdir: epath.Path, results: Mapping[str, Any]) -> dict[str, 
   others = (workdir / f'results_{number}.json' for number in itertools.count())
   kept = path.rename(next(other for other in others if not other.exists()))
   parallel.print_once(
-      f'The results that were in {workdir} are of other encoders or data: see {kept}')
+      f'The earlier results in {workdir} are of other encoders or data; moved to {kept}')
   return dict(results)
 
 

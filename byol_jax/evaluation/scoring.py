@@ -70,8 +70,9 @@ def check_metric(metric: str, several_labels: bool) -> None:
 def _check_present(labels: np.ndarray, class_names: Sequence[str] = ()) -> None:
   empty = np.flatnonzero(~(labels > 0).any(axis=0))
   if len(empty):
-    raise InputError(f'No image of class {numbered(class_names, empty[0])} is among the '
-                     f'{len(labels)}, so that it has no average precision; check the split.')
+    raise InputError(f'None of the {len(labels)} images has class '
+                     f'{numbered(class_names, empty[0])}, which therefore has no average '
+                     'precision; check the split.')
 
 
 def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -54,6 +54,6 @@ def train(networks: Model, views: Callable[[Mapping[str, jax.Array]], jax.Array]
       learning_rate=base_learning_rate * batch_size / 256, weight_decay=weight_decay,
       max_steps=max_steps, devices=devices)
   if trained is None:
-    raise InputError(f'The supervised encoder has diverged; supervised.base_learning_rate is '
-                     f'{base_learning_rate}, give a smaller one.')
+    raise InputError(f'The supervised encoder has diverged with supervised.base_learning_rate '
+                     f'{base_learning_rate}; set it to a smaller value.')
   return trained

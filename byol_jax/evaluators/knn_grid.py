@@ -69,8 +69,8 @@ def _possible(k_values: Sequence[int], images: int) -> list[int]:
   """The values of k that this number of training images allows."""
   possible = [int(k) for k in k_values if k <= images]
   if not possible:
-    raise InputError(f'evaluators.knn_grid.k_values is {tuple(k_values)} with {images} training '
-                     f'images; give at least one of 1 ... {images}.')
+    raise InputError(f'evaluators.knn_grid.k_values is {tuple(k_values)}, but there are {images} '
+                     f'training images; give at least one value in 1 ... {images}.')
   return possible
 
 

@@ -109,8 +109,8 @@ def _check_whitening(dimensions: int, images: int, size: int) -> None:
   most = min(images - 1, size)
   if dimensions > most:
     raise InputError(f'whitening is {dimensions}, but {images} training images with embeddings of '
-                     f'{size} numbers vary in at most {most} directions; set it to at most that, '
-                     'or to 0 for none.')
+                     f'{size} dimensions vary in at most {most} directions; set it to at most '
+                     'that, or to 0 for no whitening.')
 
 
 def _known_entries(facts: Facts, gallery: str) -> tuple[ranking.Entries, ranking.Entries] | None:
@@ -272,10 +272,10 @@ def _check_matches(queries: ranking.Entries, gallery: ranking.Entries) -> None:
   cameras = np.unique(np.concatenate([queries.camera, gallery.camera]))
   if len(cameras) == 1 and cameras[0] >= 0:
     raise InputError(
-        f'All {len(queries.camera)} queries and {len(gallery.camera)} gallery images are of one '
-        'camera, and images of a query\'s identity from its own camera are left out: no query has '
-        'a match. Leave the cameras out of the lists where one camera is all there is.')
+        f'All {len(queries.camera)} queries and {len(gallery.camera)} gallery images come from '
+        'one camera, and images of a query\'s identity from its own camera are left out, so no '
+        'query has a match. If there is only one camera, leave cameras out of the lists.')
   raise InputError(
       f'None of the {len(queries.identity)} queries has a match in the gallery of '
-      f'{len(gallery.identity)} images: no image of its identity that is of another camera and not '
-      'the query itself. Check identities and cameras.')
+      f'{len(gallery.identity)} images: a match is another image of its identity, from '
+      'another camera if cameras are known. Check the identities and cameras.')

@@ -35,25 +35,24 @@ def resumed(workdir: epath.Path, files: Files, *, seed: int, action: str
   saved, now = _saved(workdir, action), fingerprint.observe(files)
   if saved is None:
     parallel.print_once(
-        f'{workdir} has no {fingerprint.RECORD} that can be read: the files of the data '
-        'are recorded now, and what has changed before is not noticed')
+        f'{workdir} has no readable {fingerprint.RECORD}: the data files are recorded now, '
+        'and earlier changes to them go unnoticed')
     return fingerprint.with_checksums(now, seed, files.packed), action == 'accept'
   if any(changes := fingerprint.compare(saved, now)):
     if action != 'accept':
       raise InputError(
-          f'The files of the data are not those that the run in {workdir} was begun with: '
-          f'{changes}. Images that were held out could be trained on. Restore the files, give '
-          'another --workdir to start anew, or --config.data.changed_files=accept to go on with '
-          'them.')
+          f'The data files have changed since the run in {workdir} began: {changes}. Images that '
+          'were held out could be trained on. Restore the files, give another --workdir to start '
+          'again, or give --config.data.changed_files=accept to continue with the changed files.')
     parallel.print_once(
-        f'data.changed_files=accept: goes on with other files than before: {changes}')
+        f'data.changed_files=accept: continuing with changed data files: {changes}')
     return fingerprint.with_checksums(now, seed, files.packed), True
   if saved.paths == now.paths and np.array_equal(saved.times, now.times):
     return None, True
   parallel.print_once(
-      'the files of the data lie elsewhere than before or have other times; their names '
-      f'and sizes ({counted(len(now.names), "file")}) and the contents of '
-      f'{len(saved.checksums)} of them are the same')
+      'the data files have moved or have other modification times; their names and sizes '
+      f'({counted(len(now.names), "file")}) and the contents of {len(saved.checksums)} of them '
+      'are unchanged')
   return (now._replace(checksums=saved.checksums) if saved.checksums else
           fingerprint.with_checksums(now, seed, files.packed)), True
 
@@ -63,18 +62,18 @@ def check_pretrained(pretrained: epath.Path, files: Files, *, action: str) -> No
   saved = _saved(pretrained, action)
   if saved is None:
     parallel.print_once(
-        f'{pretrained} has no {fingerprint.RECORD} that can be read: whether the data '
-        'have changed since the pretraining is not noticed')
+        f'{pretrained} has no readable {fingerprint.RECORD}: changes to the data since the '
+        'pretraining go unnoticed')
     return
   if any(changes := fingerprint.compare(saved, fingerprint.observe(files))):
     if action != 'accept':
       raise InputError(
-          f'The files of the data are not those that the encoder of {pretrained} was trained on: '
-          f'{changes}. Images that are held out now could have been trained on. Restore the files, '
-          'or give --config.data.changed_files=accept to evaluate with them.')
+          f'The data files have changed since the encoder of {pretrained} was trained: {changes}. '
+          'Images that are held out now could have been trained on. Restore the files, or give '
+          '--config.data.changed_files=accept to evaluate with the changed files.')
     parallel.print_once(
-        f'data.changed_files=accept: evaluates with other files than the encoder was '
-        f'trained on: {changes}')
+        'data.changed_files=accept: evaluating with data files that have changed since the '
+        f'encoder was trained: {changes}')
 
 
 def _saved(workdir: epath.Path, action: str) -> fingerprint.Record | None:

@@ -20,7 +20,7 @@ SAFETENSORS = 'a safetensors file'
 TORCH = 'a file of torch.save'
 TORCHSCRIPT = 'a TorchScript archive'
 PICKLE = 'a Python pickle'
-UNKNOWN = 'a file of a kind that is not known here'
+UNKNOWN = 'a file of an unknown kind'
 
 HEAD = 4096
 # No safetensors file has a longer header than this (the library's own limit).
@@ -31,7 +31,7 @@ TORCH_MAGIC = 0x1950a86a20f9469cfc6c.to_bytes(10, 'little')
 STARTS = (
     (b'\x93NUMPY', NPY), (b'\xff\xd8\xff', 'a JPEG image'), (b'\x89PNG\r\n', 'a PNG image'),
     (b'GIF8', 'a GIF image'), (b'BM', 'a BMP image'), (b'II*\0', 'a TIFF image'),
-    (b'MM\0*', 'a TIFF image'), (b'\x89HDF\r\n', 'an HDF5 file, as of Keras or MATLAB 7.3'),
+    (b'MM\0*', 'a TIFF image'), (b'\x89HDF\r\n', 'an HDF5 file, as from Keras or MATLAB 7.3'),
     (b'MATLAB 5.0 MAT-file', 'a MATLAB file'), (b'PAR1', 'a Parquet file'),
     (b'ARROW1', 'an Arrow file'), (b'\x1f\x8b', 'a gzip archive; unpack it first'),
     (b'BZh', 'a bzip2 archive; unpack it first'), (b'\xfd7zXZ\0', 'an xz archive; unpack it first'),
@@ -45,7 +45,7 @@ STARTS = (
     (b'\xff\xfe', 'a text file in UTF-16'), (b'\xfe\xff', 'a text file in UTF-16'))
 TEXT_STARTS = (
     ('version https://git-lfs', LFS), ('%pdf', 'a PDF file'),
-    *((start, 'an HTML page, as a server sends it in the place of a file')
+    *((start, 'an HTML page, as a server sends it instead of a file')
       for start in ('<!doctype html', '<html', '<head', '<body')),
     ('<', 'an XML file'), ('model_checkpoint_path:', 'the list of TensorFlow checkpoints'))
 # The end of a table, which is the format of the .index file of a TensorFlow checkpoint.
@@ -66,7 +66,7 @@ def kind(path: str | os.PathLike) -> str:
     return FOLDER
   # Opening a pipe would block until something writes to it.
   if '://' not in str(file) and not stat.S_ISREG(os.stat(file).st_mode):
-    return 'a pipe or a device, and not a file'
+    return 'a pipe or a device, not a file'
   with file.open('rb') as opened:
     return kind_of(opened)
 
@@ -90,12 +90,12 @@ def no_run(path: str | os.PathLike) -> str:
   command = {TORCH: 'from_torch', TORCHSCRIPT: 'from_torch', SAFETENSORS: 'from_torch',
              PICKLE: 'from_deepmind'}.get(found)
   if command is None:
-    return (f'{file} is {found}, and no folder of a run; give the --workdir of a pretraining. '
-            'Weights of others become one by python -m experiments.convert, which reads '
-            'safetensors files, files of torch.save and pickles of DeepMind.')
+    return (f'{file} is {found}, not the folder of a run; give the --workdir of a pretraining. '
+            'To use other weights, convert them first: python -m experiments.convert reads '
+            'safetensors files, files of torch.save and pickles from DeepMind.')
   new = file.parent / f'{file.name.partition(".")[0]}_run'
-  return (f'{file} is {found}, and no folder of a run. Make one of it, and give that one: python '
-          f'-m experiments.convert {command} --input={shlex.quote(str(file))} '
+  return (f'{file} is {found}, not the folder of a run. Convert it, then give the new folder: '
+          f'python -m experiments.convert {command} --input={shlex.quote(str(file))} '
           f'--workdir={shlex.quote(str(new))}')
 
 

@@ -74,10 +74,10 @@ class Changes(NamedTuple):
     parts = [f'{len(names)} {what} ({_some(names)})' for what, names in (
         ('added', self.added), ('gone', self.gone), ('changed', self.changed)) if names]
     if self.retimed:
-      parts[-1] += (f', {len(self.retimed)} of which differ in time only and have the same size, '
-                    'as after touch or a copy without times')
+      parts[-1] += (f', {len(self.retimed)} of which differ only in their modification '
+                    'times, as after touch or a copy that does not keep them')
     if self.reordered:
-      parts.append('another order or other labels in the list')
+      parts.append('a different order or different labels in the list')
     return ', '.join(parts)
 
 
@@ -150,14 +150,14 @@ def read(workdir: epath.Path) -> Record | None:
       names, paths, (text,) = (_unpacked(arrays[name]) for name in ('names', 'paths', 'about'))
       about, sizes, times = json.loads(text), arrays['sizes'], arrays['times']
     if about['format'] != FORMAT or not len(names) == len(paths) == len(sizes) == len(times):
-      raise ValueError('it is of another format')
+      raise ValueError('it has another format')
     return Record(names, paths, sizes, times, about['order'], about['checksums'])
   # A damaged file raises errors of many kinds, including those of zipfile and zlib.
   except Exception as error:
     raise InputError(
-        f'{path}, the record of the files that the run was begun with, is damaged ({error}), so '
-        'that a change of the data cannot be noticed. Restore it, or give '
-        '--config.data.changed_files=accept if you know that the data are the same.') from error
+        f'{path}, the record of the data files at the start of the run, is damaged ({error}), so '
+        'changes to the data cannot be detected. Restore it, or give '
+        '--config.data.changed_files=accept if you know that nothing has changed.') from error
 
 
 def _packed(texts: Sequence[str]) -> np.ndarray:

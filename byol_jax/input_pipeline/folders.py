@@ -57,7 +57,7 @@ class Listing(NamedTuple):
       named.append(f'{sum(count for _, count in counts[NAMED:])} with other endings')
     many = counted(sum(self.others.values()), f'file in {self.folder} is',
                    f'files in {self.folder} are')
-    return f'{many} left out, beside {counted(len(self.paths), "image")}: {", ".join(named)}'
+    return f'{many} left out, leaving {counted(len(self.paths), "image")}: {", ".join(named)}'
 
 
 def _remedy(ending: str) -> str:
@@ -184,7 +184,7 @@ def check_one_split(listing: Listing, *, labelled: bool,
       raise DataError(
           f'{top} holds the splits of a data set ({", ".join(splits.values())}), which are not '
           f'{"classes" if labelled else "all for training"}. {_meant(top, splits, options)} If '
-          'they are one set, give the folders other names.')
+          'they are all one split, rename the folders.')
     if len(names) != 1 or any(len(one) == 1 for one in parts):
       break
     top, parts = f'{top}/{names[0]}', [one[1:] for one in parts]

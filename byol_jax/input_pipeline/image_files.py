@@ -20,10 +20,10 @@ with contextlib.suppress(ImportError):
   pillow_heif.register_heif_opener()
 
 ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff')
-_HEIF = 'pip install pillow-heif reads them, or convert them to JPEG'
+_HEIF = 'pip install pillow-heif to read them, or convert them to JPEG'
 # For images that only some installations can read: what to install.
 OPTIONAL = MappingProxyType({
-    '.avif': 'pip install "pillow>=11.3" reads them, or convert them to JPEG',
+    '.avif': 'pip install "pillow>=11.3" to read them, or convert them to JPEG',
     '.heic': _HEIF, '.heif': _HEIF, '.hif': _HEIF})
 FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'AVIF', 'HEIF')
 # The largest image: TensorFlow's limit for a JPEG, 2 ** 29 bytes of RGB, half a gigabyte.
@@ -81,8 +81,8 @@ def decode(content: bytes, *, upright: bool) -> np.ndarray:
   width, height = image.size
   found = f'{image.format} of {width} x {height} pixels'
   if width * height > MOST_PIXELS:
-    raise ValueError(f'{found}, {width * height / 1e6:.0f} million; an image can have '
-                     f'{MOST_PIXELS / 1e6:.0f} million, resize it')
+    raise ValueError(f'{found}, {width * height / 1e6:.0f} million, more than the limit of '
+                     f'{MOST_PIXELS / 1e6:.0f} million; resize it')
   try:
     return _rgb(_turned(image, upright), _white_is_0(image))
   except Exception as error:
@@ -156,7 +156,7 @@ def reason(content: bytes) -> str:
     decode(content, upright=False)
   except ValueError as error:
     return str(error)
-  return f'{_opened(content).format} in a form that TensorFlow does not decode; save it again'
+  return f'{_opened(content).format} in a form that TensorFlow cannot decode; save it again'
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -233,17 +233,17 @@ def _what_else(content: bytes) -> str:
   for beginning, name in _BEGINNINGS:
     if content.startswith(beginning):
       return _of_bands(content) or (
-          f'it begins as {name} and is truncated, damaged or of a form that Pillow does not '
-          f'decode, {len(content)} bytes')
+          f'it begins like {name} but is truncated, damaged or in a form that Pillow cannot '
+          f'decode ({len(content)} bytes)')
   if not any(content):
-    return f'it holds {len(content)} zero bytes'
+    return f'it consists of {len(content)} zero bytes'
   kind = file_kinds.kind_of(io.BytesIO(content))
   if kind == file_kinds.TEXT:
     words = content[:1000].decode('utf-8', 'replace').split()
     return f'its content is text: {" ".join(words)[:40]!r}'
   if kind != file_kinds.UNKNOWN:
     return f'its content is {kind}'
-  return f'its first bytes, {content[:8].hex(" ")}, are of no image format that is read here'
+  return f'its first bytes, {content[:8].hex(" ")}, match no supported image format'
 
 
 def _of_bands(content: bytes) -> str:
@@ -258,7 +258,7 @@ def _of_bands(content: bytes) -> str:
     bits = directory[ExifTags.Base.BitsPerSample][0]
     kind = _TIFF_NUMBERS[directory.get(_SAMPLE_FORMAT, (1,))[0]]
     bands = f'{count} band{"s" if count > 1 else ""} of {bits}-bit {kind}'
-    return (f'it is a TIFF with {bands} for each pixel, which is not read here; save it as gray or '
+    return (f'it is a TIFF with {bands} per pixel, which is not supported; save it as gray or '
             'RGB of 8 or 16 bits, or as one band of 32-bit floats')
   return ''
 
@@ -266,7 +266,7 @@ def _of_bands(content: bytes) -> str:
 def _of_boxes(brand: bytes) -> str:
   """What a file of the MP4 family is; HEIC and AVIF belong to this family."""
   if brand in _HEIF_BRANDS:
-    return 'its content is HEIC, which needs: pip install pillow-heif; or convert it to JPEG'
+    return 'its content is HEIC; pip install pillow-heif to read it, or convert it to JPEG'
   if brand in (b'avif', b'avis'):
-    return 'its content is AVIF, damaged or not known to this Pillow (11.3 or newer reads it)'
+    return 'its content is AVIF, damaged or not supported by this Pillow (11.3 or newer reads it)'
   return f'its content is a video or another file of the MP4 family ({brand.decode("latin-1")!r})'

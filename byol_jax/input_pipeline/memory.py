@@ -70,7 +70,7 @@ class Split(NamedTuple):
                       f'{images.dtype} {list(images.shape)}.')
     # A host may own none of the images of a small split.
     if not self.num_examples or len(self.sample_id) and not images.size:
-      raise DataError(f'{where} has no images: {list(images.shape)}.')
+      raise DataError(f'{where} has no images: the array has shape {list(images.shape)}.')
     if labels is not None:
       if labels.shape not in (images.shape[:1], (len(images), self.num_classes)):
         raise DataError(f'{where}: {len(images)} images but labels of shape '

@@ -22,8 +22,9 @@ def resident(split: Split, devices: Sequence[jax.Device]) -> dict[str, jax.Array
   free = parallel.free_bytes(devices)
   if split.images.nbytes > free / 2:
     raise InputError(
-        f'data.pipeline device would put {len(split.images)} images of {split.images.nbytes >> 20} '
-        f'MiB on each device, which has {free >> 20} MiB free; they may take half of it. Set '
+        f'data.pipeline device would put {len(split.images)} images, '
+        f'{split.images.nbytes >> 20} MiB, on each device, which has {free >> 20} MiB free; they '
+        'may take at most half of that. Set '
         '--config.data.pipeline=memory.')
   return dict(resident=parallel.copy_to_each(split.images, devices))
 

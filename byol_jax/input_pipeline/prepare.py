@@ -44,10 +44,11 @@ def shrink(source: pathlib.Path, target: pathlib.Path, *, short_side: int, quali
   """
   info = source / INFO
   if not info.is_file() or json.loads(info.read_text()).get('fileFormat', '') != 'tfrecord':
-    raise InputError(f'{source} holds no TFDS set of TFRecord files: no such {INFO}.')
+    raise InputError(f'{source} is not a TFDS set of TFRecord files: its {INFO} is missing or '
+                     'names another format.')
   if not 1 <= quality <= 100 or short_side < 1:
-    raise InputError(f'--quality is {quality} and --short_side {short_side}; they can be 1 to 100, '
-                     'and 1 or more.')
+    raise InputError(f'--quality is {quality} and --short_side is {short_side}; set --quality to '
+                     '1 ... 100 and --short_side to 1 or more.')
   note = dict(source=str(source), short_side=short_side, quality=quality)
   _begin(target, note)
   counts = dict(records=0, shrunk=0, bytes_before=0, bytes_after=0)
@@ -61,7 +62,7 @@ def shrink(source: pathlib.Path, target: pathlib.Path, *, short_side: int, quali
       try:
         done = _copy(path, target / path.name, short_side, quality, image_key)
       except tf.errors.OpError as error:
-        raise InputError(f'{path} cannot be read, or an image in it under the key {image_key!r}: '
+        raise InputError(f'{path}, or an image in it under the key {image_key!r}, cannot be read: '
                          f'{error.message.splitlines()[0][:300]}') from error
       counts = {name: value + done[name] for name, value in counts.items()}
       progress(f'{target / path.name}: {done["shrunk"]} of {done["records"]} images shrunk')
@@ -75,8 +76,8 @@ def _begin(target: pathlib.Path, note: dict) -> None:
   if target.exists() and any(target.iterdir()) and not path.exists():
     raise InputError(f'{target} holds other files; give an empty --output.')
   if path.exists() and json.loads(path.read_text()) != note:
-    raise InputError(f'{target} was made otherwise ({path.read_text().strip()}); give another '
-                     '--output.')
+    raise InputError(f'{target} was made with other options ({path.read_text().strip()}); give '
+                     'another --output.')
   target.mkdir(parents=True, exist_ok=True)
   with files.atomic_write(path) as file:
     file.write(json.dumps(note) + '\n')

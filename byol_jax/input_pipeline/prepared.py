@@ -49,7 +49,7 @@ def open_set(name: str, data_dir: str | None, download: bool) -> Any:
     near = difflib.get_close_matches(name.split('/')[0], tfds.list_builders(), n=3)
     where = f' (nearest names: {", ".join(near)})' if near else ''
     reason = str(error).splitlines()[0]
-    raise DataError(f'TFDS cannot open {name!r} in {folder or "its own folder"}{where}: '
+    raise DataError(f'TFDS cannot open {name!r} in {folder or "its default folder"}{where}: '
                     f'{type(error).__name__}: {reason}') from error
   if not builder.info.splits and download:
     _prepare(builder)
@@ -57,13 +57,14 @@ def open_set(name: str, data_dir: str | None, download: bool) -> Any:
     # Not `tfds build`, which needs apache-beam to start (4.9.10).
     place = f', data_dir={folder!r}' if folder else ''
     raise DataError(
-        f'{name} is not prepared in {builder.data_path}; its page is '
+        f'{name} has not been prepared in {builder.data_path}; it is described at '
         f'https://www.tensorflow.org/datasets/catalog/{builder.name}. Prepare it with '
-        '--config.data.options.download=True, or before with: python -c "import '
+        '--config.data.options.download=True, or beforehand with: python -c "import '
         f'tensorflow_datasets as tfds; tfds.builder({name!r}{place}).download_and_prepare()"')
   if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
     raise DataError(f'{builder.data_path} is in format {builder.info.file_format.value}, which '
-                    "tf.data cannot read; prepare it by tfds.builder with file_format='tfrecord'.")
+                    'tf.data cannot read; prepare it with tfds.builder(..., '
+                    "file_format='tfrecord').")
   return builder
 
 
@@ -151,8 +152,8 @@ def check_apart(*splits: tuple[Any, str, str]) -> None:
     for s in found:
       for other, t in taken:
         if s.file == t.file and s.skip < t.skip + t.take and t.skip < s.skip + s.take:
-          raise DataError(f'data.options.{what}_split {split!r} has records of {other}_split: '
-                          f'both hold some of {s.file}.')
+          raise DataError(f'data.options.{what}_split {split!r} overlaps with {other}_split: '
+                          f'both contain some of the same records in {s.file}.')
       taken.append((what, s))
 
 
@@ -173,9 +174,9 @@ def read_feature(name: str, data_dir: str | None, split: str, key: str) -> np.nd
   found = slices(builder, split, 'train')
   total = tfrecords.count(found)
   if total > MOST_RECORDS:
-    raise DataError(f'{name} has {total} records in {split!r}, too many to read {key!r} of each '
-                    f'before the first image; at most {MOST_RECORDS}. Prepare a smaller set, '
-                    'or give --config.data.options.held_out=last '
+    raise DataError(f'{name} has {total} records in {split!r}, but {key!r} can be read in advance '
+                    f'from at most {MOST_RECORDS}. Prepare a smaller set, or give '
+                    '--config.data.options.held_out=last '
                     '--config.data.options.subset_share=1.')
   tfrecords.check_files(name, found)
   parsed = tfds.decode.PartialDecoding({key: True}).extract_features(builder.info.features)

@@ -214,10 +214,10 @@ def check_labels(where: str, labels: np.ndarray, num_classes: int) -> None:
     return
   if labels.ndim == 2:
     raise DataError(f'{where}: labels of several classes run from {labels.min()} to '
-                    f'{labels.max()}; they can be 1 (present), 0 (absent), -1 (not judged).')
+                    f'{labels.max()}; each must be 1 (present), 0 (absent) or -1 (not judged).')
   raise DataError(f'{where}: labels run from {labels.min()} to {labels.max()}, '
                   f'outside 0 ... {num_classes - 1}; number the classes from 0 and '
-                  'check num_classes. (A split whose labels are secret has -1.)')
+                  'check num_classes. (Splits with hidden labels have -1.)')
 
 
 def out_of_range(labels: np.ndarray, num_classes: int) -> np.ndarray:

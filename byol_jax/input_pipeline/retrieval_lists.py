@@ -88,14 +88,14 @@ def read(part: str, *, format: str, root: str | None, query: str | None, gallery
   """
   if format in ('veri', 'veri_wild'):
     if not root:
-      raise DataError(f'data.options.root is not given: the folder of the {format} images.')
+      raise DataError(f'data.options.root is not given; set it to the folder of {format} images.')
     return _veri(part, root) if format == 'veri' else _veri_wild(part, root, test_size)
   if part == 'train' and train == GALLERY:
     part = 'gallery'
   source = dict(query=query, gallery=gallery, train=train)[part]
   if not source:
-    hint = (" of training images, or, for an evaluation, to 'gallery': its images, whose "
-            'identities are not used') if part == 'train' else ''
+    hint = (" of training images or, for an evaluation, to 'gallery', whose images are then "
+            'used without their identities') if part == 'train' else ''
     raise DataError(f'data.options.{part} is not given; set it to a '
                     f'{"CSV file" if format == "csv" else "folder"}{hint}.')
   return (_csv if format == 'csv' else _folders)(part, source)
@@ -138,13 +138,13 @@ def _lines(path: str) -> list[str]:
     raise DataError(f'{path}: no such file (data.options).')
   kind = file_kinds.kind(path)
   if kind not in (file_kinds.TEXT, file_kinds.EMPTY, file_kinds.UNKNOWN):
-    raise DataError(f'{path} is {kind}. A list of images is needed, a text file in UTF-8 '
+    raise DataError(f'{path} is {kind}. The list of images must be a text file in UTF-8 '
                     '(data.options).')
   try:
     # Spreadsheet programs write a byte order mark first.
     return file.read_text().removeprefix('\ufeff').splitlines()
   except UnicodeDecodeError as error:
-    raise DataError(f'{path} is no text file in UTF-8 ({error}).') from error
+    raise DataError(f'{path} is not a text file in UTF-8 ({error}).') from error
 
 
 def _csv(part: str, file: str) -> Listed:
@@ -157,8 +157,8 @@ def _csv(part: str, file: str) -> Listed:
   wanted = {'path', 'id'} if part != 'train' else {'path'}
   if not wanted <= set(names) <= COLUMNS or len(set(names)) < len(names):
     raise DataError(f'{file}, line {first}: {"".join(lines[first - 1:first])!r}; the first line '
-                    'must name the columns: path,id,camera, of which camera can be missing'
-                    f'{", and id for training images" if part == "train" else ""}.')
+                    'must name the columns: path,id,camera, where camera is optional'
+                    f'{", and so is id for training images" if part == "train" else ""}.')
   home = posixpath.dirname(os.path.expanduser(file))
   rows = []
   for number, values in records:
@@ -190,8 +190,8 @@ def _folders(part: str, folder: str) -> Listed:
   for path in listing.paths:
     inside = path[len(root) + 1:].split('/')
     if len(inside) == 1 and part != 'train':
-      raise DataError(f'{path} lies in no folder of an identity; the {part} folder must have one '
-                      'subfolder for each.')
+      raise DataError(f'{path} is not in the folder of an identity; the {part} folder must have '
+                      'one subfolder per identity.')
     rows.append((path, inside[0] if len(inside) > 1 else '', '', folder))
   return _listed(folder, rows)._replace(left_out=listing.left_out())
 
@@ -203,7 +203,7 @@ def _veri(part: str, root: str) -> Listed:
   for path in listing.paths:
     found = VERI_NAME.match(posixpath.basename(path))
     if not found:
-      raise DataError(f'{path}: the names of VeRi-776 are <id>_c<camera>_<...>.jpg, such as '
+      raise DataError(f'{path}: files of VeRi-776 are named <id>_c<camera>_<...>.jpg, such as '
                       '0002_c002_00030600_0.jpg.')
     rows.append((path, str(int(found[1])), str(int(found[2])), folder))
   return _listed(folder, rows)._replace(left_out=listing.left_out())
@@ -225,13 +225,13 @@ def _veri_wild(part: str, root: str, test_size: int) -> Listed:
     place = f'{file}, line {number}: {line!r}'
     inside = fields[0].split('/')
     if len(inside) != 2 or not all(inside) or len(fields) not in (1, 3):
-      raise DataError(f'{place}; it must be <vehicle>/<image>, or with the vehicle and the camera '
-                      'after it.')
+      raise DataError(f'{place}; it must be <vehicle>/<image>, optionally followed by the '
+                      'vehicle and the camera.')
     name = fields[0].removesuffix('.jpg')
     if len(fields) == 1 and part != 'train':
       cameras = _vehicle_info(root) if cameras is None else cameras
       if name not in cameras:
-        raise DataError(f'{place}; vehicle_info.txt has no camera of this image.')
+        raise DataError(f'{place}; vehicle_info.txt has no camera for this image.')
     # Training images need no camera.
     camera = fields[2] if len(fields) == 3 else (cameras or {}).get(name, '')
     rows.append((posixpath.join(root, 'images', f'{name}.jpg'), inside[0], camera, place))
@@ -244,8 +244,8 @@ def _list_file(root: str, names: tuple[str, ...]) -> str:
            for folder in ('train_test_split', '')]
   found = [path for path in paths if epath.Path(path).exists()]
   if not found:
-    raise DataError(f'{root} has no {" or ".join(names)}, neither in itself nor in '
-                    'train_test_split (data.options.root).')
+    raise DataError(f'{root} has no {" or ".join(names)}, and neither has its '
+                    'subfolder train_test_split (data.options.root).')
   return found[0]
 
 
@@ -259,6 +259,6 @@ def _vehicle_info(root: str) -> Mapping[str, str]:
       continue
     if len(fields) < 2 or fields[0].count('/') != 1 or not fields[1].strip().isdigit():
       raise DataError(f'{file}, line {number}: {line!r}; it must begin with '
-                      '<vehicle>/<image>;<camera>;, the camera a number.')
+                      '<vehicle>/<image>;<camera>; where the camera is a number.')
     found[fields[0].removesuffix('.jpg')] = fields[1].strip()
   return found

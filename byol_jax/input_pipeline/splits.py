@@ -226,7 +226,7 @@ def _one_label_each(records: Records, option: str, instead: str) -> np.ndarray:
   if labels is None and records.read_labels:
     labels = records.read_labels()
   if labels is None or records.multi_label:
-    raise DataError(f'data.options.{option} needs one label for each image, and {records.where} '
+    raise DataError(f'data.options.{option} needs one label per image, but {records.where} '
                     f'has {"several" if records.multi_label else "none"}; {instead}.')
   check_labels(records.where, labels, records.num_classes)
   return labels

@@ -56,8 +56,8 @@ def of_each_class(labels: np.ndarray, num_classes: int, per_class: int,
   if counts[least] <= per_class:
     raise DataError(
         f'Class {numbered(class_names, least)} has {counts[least]} images in '
-        f'data.options.train_split, of which held_out_per_class {per_class} leaves none for '
-        'training; give fewer, or more images.')
+        f'data.options.train_split, and held_out_per_class {per_class} leaves none of them for '
+        'training; hold out fewer, or add images.')
   order, turn = round_robin_by_class(labels, np.arange(len(labels)), HOLD_OUT)
   return np.sort(order[turn < per_class])
 
@@ -87,11 +87,12 @@ def draw(labels: np.ndarray, rows: np.ndarray, num_classes: int, share: float, s
   if not counts.all():
     missing = np.flatnonzero(counts == 0)
     raise DataError(f'{len(missing)} of {num_classes} classes have no training images, the first '
-                    f'is class {numbered(class_names, missing[0])}; a balanced subset needs all of '
-                    'them: check the training images of data.options.')
+                    f'is class {numbered(class_names, missing[0])}; a balanced subset needs '
+                    'every class: check the training images in data.options.')
   size = round(share * len(rows))
   if size < num_classes:
-    raise DataError(f'data.options.subset_share {share} of {len(rows)} training images are {size}, '
-                    f'for {num_classes} classes; give at least {num_classes / len(rows):.3g}.')
+    raise DataError(f'data.options.subset_share {share} of {len(rows)} training images leaves '
+                    f'{size} for {num_classes} classes; set it to at least '
+                    f'{num_classes / len(rows):.3g}.')
   order, _ = round_robin_by_class(labels, rows, SUBSET, seed)
   return np.sort(order[:size])

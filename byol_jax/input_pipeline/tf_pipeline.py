@@ -186,11 +186,11 @@ def host_batches(records: Callable[[int, bool], tf.data.Dataset], stream: Stream
       reason = error.message.splitlines()[0].split('}} ')[-1].split(' [Op:')[0]
       if isinstance(error, TRANSIENT) and failures < RETRIES:
         failures += 1
-        print(f'Reading failed ({type(error).__name__}: {reason}); attempt {failures} of {RETRIES} '
-              'to go on.', file=sys.stderr, flush=True)
+        print(f'Reading failed ({type(error).__name__}: {reason}); retry {failures} of {RETRIES}.',
+              file=sys.stderr, flush=True)
         time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
         continue
-      print('Reading failed; looking for the file.', flush=True)
+      print('Reading failed; looking for the damaged file.', flush=True)
       raise DataError(f'Reading the data set failed ({type(error).__name__}): {reason}. '
                       f'{stream.diagnose()}'.strip()) from error
 

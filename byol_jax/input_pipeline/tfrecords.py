@@ -97,9 +97,8 @@ def check_files(name: str, slices: Sequence[Slice]) -> None:
              for file in tf.io.gfile.listdir(folder)}
   missing = [file for file in files if file not in present]
   if missing:
-    raise DataError(f'{len(missing)} of the {len(files)} files of this split of {name} cannot be '
-                    f'found, the first {missing[0]}; copy what is missing, or prepare the set '
-                    'again.')
+    raise DataError(f'{len(missing)} of the {len(files)} files of this split of {name} are '
+                    f'missing, the first {missing[0]}; copy them, or prepare the set again.')
 
 
 def read_feature(slices: Sequence[Slice], parse: Callable[[Any], Any]) -> np.ndarray:
@@ -261,5 +260,5 @@ def damaged_file(slices: Sequence[Slice]) -> str:
     except tf.errors.OpError as error:
       return f'{s.file}: {error.message.splitlines()[0].split("}} ")[-1]}'
     if found < s.skip + s.take:
-      return f'{s.file} has {found} records where {s.skip + s.take} or more belong'
+      return f'{s.file} has {found} records but should have at least {s.skip + s.take}'
   return ''

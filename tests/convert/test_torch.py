@@ -364,7 +364,7 @@ def test_what_loads_into_a_stock_network_is_said(changes, loads):
 
 def test_files_that_cannot_be_read(tmp_path):
   (tmp_path / 'a.safetensors').write_bytes(b'\xff' * 100)
-  for name, message in (('a.safetensors', 'a.safetensors is a file of a kind that is not known'),
+  for name, message in (('a.safetensors', 'a.safetensors is a file of an unknown kind'),
                         ('b.pth', 'no such file')):
     with pytest.raises(InputError, match=message):
       from_torch.read(tmp_path / name, tmp_path / 'run', CONFIG)

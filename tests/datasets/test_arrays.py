@@ -138,7 +138,7 @@ IMAGES, LABELS = draw(10)
      r'labels\.npy: labels must be integers \[10\], one per image, not int64 \[9\]'),
     (dict(images='train.npy', split='test'), 'no test split: set data.options.test_images'),
     (dict(images='train.npy', split='test', test_images='test.npz'),
-     r'train\.npy has no labels, the test split has: set data.options.num_classes'),
+     r'train\.npy has no labels, but the test split has; set data.options.num_classes'),
     (dict(images='train.npy', split='test', test_images=IMAGES[..., 0]),
      r'test_images\.npy: images must be uint8'),
     (dict(images='train.npy', validation_share=.95),
@@ -152,10 +152,10 @@ def test_unusable_options_say_what_is_wrong(load, options, message):
 
 
 @pytest.mark.parametrize('images, advice', [
-    (IMAGES / np.float32(255), r'np\.round\(images \* 255\)\.astype\(np\.uint8\) makes them'),
-    (IMAGES.astype(np.float32), r'np\.round\(images\)\.astype\(np\.uint8\) makes them'),
-    (IMAGES.astype(np.uint16) * 257, r'np\.round\(images / 257\)\.astype\(np\.uint8\) makes them'),
-    (IMAGES.astype(np.int64), r'np\.round\(images\)\.astype\(np\.uint8\) makes them'),
+    (IMAGES / np.float32(255), r'np\.round\(images \* 255\)\.astype\(np\.uint8\) converts'),
+    (IMAGES.astype(np.float32), r'np\.round\(images\)\.astype\(np\.uint8\) converts'),
+    (IMAGES.astype(np.uint16) * 257, r'np\.round\(images / 257\)\.astype\(np\.uint8\) converts'),
+    (IMAGES.astype(np.int64), r'np\.round\(images\)\.astype\(np\.uint8\) converts'),
     (IMAGES.transpose(0, 3, 1, 2), r'images\.transpose\(0, 2, 3, 1\) has that shape'),
     (IMAGES[..., 0], r'np\.repeat\(images\[\.\.\., None\], 3, axis=-1\) has that shape'),
     (IMAGES[..., :1], r'np\.repeat\(images, 3, axis=-1\) has that shape'),
@@ -165,7 +165,7 @@ def test_unusable_options_say_what_is_wrong(load, options, message):
 def test_the_advice_for_other_images_makes_images_of_them(load, images, advice):
   with pytest.raises(DataError, match=advice) as error:
     load(images=np.ascontiguousarray(images))
-  code = str(error.value).partition('; ')[2].rpartition(' makes')[0]
+  code = str(error.value).partition('; ')[2].rpartition(' converts')[0]
   code = code or str(error.value).partition('; ')[2].rpartition(' has that')[0]
   found = eval(code, dict(np=np, images=images))
   assert found.dtype == np.uint8 and found.shape[1:] == (4, 5, 3)
@@ -211,8 +211,8 @@ HOSTILE = np.array([Executed()], object)
     ('folder.npz', lambda path: path.mkdir(), 'is a folder; folders of image files'),
     ('pickle.npz', lambda path: path.write_bytes(pickle.dumps(Executed())), 'is a Python pickle'),
     ('torn.npz', lambda path: path.write_bytes(b'PK\x03\x04 cut'), 'is a zip archive whose end'),
-    ('short.npy', save_short, 'is damaged or cut off'),
-    ('damaged.npz', save_damaged, 'is damaged or cut off'),
+    ('short.npy', save_short, 'is damaged or truncated'),
+    ('damaged.npz', save_damaged, 'is damaged or truncated'),
     ('objects.npy', lambda path: np.save(path, OBJECTS), '`images` holds Python objects'),
     ('objects.npz', lambda path: np.savez(path, images=OBJECTS), '`images` holds Python objects'),
     ('labels.npz', lambda path: np.savez(path, images=IMAGES, labels=HOSTILE),
@@ -244,23 +244,23 @@ def test_true_and_false_are_two_classes(load):
 
 @pytest.mark.parametrize('labels, message', [
     (np.arange(10) * 3_000_000_000,
-     r'labels\.npy: the largest label is 27,000,000,000, which would make 27,000,000,001 classes '
-     r'of 10 images\. If .* np\.unique\(.* numbers them\.$'),
-    (np.where(CLASSES == 1, 1e300, CLASSES), r'label is 1e\+300, .* 1e\+300 classes of 10 images'),
-    (np.full(10, 1.7e9), '1,700,000,001 classes of 10 images'),
-    (np.full(10, 2 ** 64 - 1, np.uint64), '18,446,744,073,709,551,616 classes of 10 images'),
-    (CLASSES * 5, r'11 classes of 10 images\. .*, give --config\.data\.options\.num_classes=11\.$'),
+     r'labels\.npy: the largest label is 27,000,000,000, which would mean 27,000,000,001 classes '
+     r'for 10 images\. If .* np\.unique\(.* numbers them\.$'),
+    (np.where(CLASSES == 1, 1e300, CLASSES), r'label is 1e\+300, .* 1e\+300 classes for 10 images'),
+    (np.full(10, 1.7e9), '1,700,000,001 classes for 10 images'),
+    (np.full(10, 2 ** 64 - 1, np.uint64), '18,446,744,073,709,551,616 classes for 10 images'),
+    (CLASSES * 5, r'11 classes for 10 images\. .* give --config\.data\.options\.num_classes=11\.$'),
     (np.where(CLASSES == 1, -1, CLASSES),
      r'3 of 10 labels are -1, .*unlabelled with --config\.data\.options\.labels=none\.'),
     (CLASSES - 2, r'3 of 10 labels are -1'),
-    (CLASSES - 5, r'labels\.npy: all 10 labels are negative, from -5 to -3\. Labels number the '
-                  r'classes from 0; np\.unique\(.* For images without labels all are -1\.$'),
+    (CLASSES - 5, r'labels\.npy: all 10 labels are negative, from -5 to -3\. Labels must number '
+                  r'the classes from 0; np\.unique\(.* For unlabelled images, set all to -1\.$'),
     (np.full(10, -2), 'all 10 labels are negative, from -2 to -2'),
     (CLASSES - 2 ** 62, 'negative, from -4,611,686,018,427,387,904 to -4,611,686,018,427,387,902'),
     (np.where(CLASSES == 1, -2, CLASSES),
-     r'labels run from -2 to 2, outside of 0 \.\.\. 2, the classes of the training labels of '),
-    (np.array(['a', 'b'])[CLASSES % 2], r"labels are text, such as \['a'\], and must be integers"),
-    (np.array([b'a', b'b'])[CLASSES % 2], r"labels are text, such as \[b'a'\]"),
+     r'labels run from -2 to 2, but the classes in the training labels of .* are 0 \.\.\. 2; '),
+    (np.array(['a', 'b'])[CLASSES % 2], r"must be integers \[10\], not text such as \['a'\]"),
+    (np.array([b'a', b'b'])[CLASSES % 2], r"integers \[10\], not text such as \[b'a'\]"),
     (np.where(CLASSES == 1, np.inf, CLASSES),
      '3 of 10 labels are not whole numbers; the first is inf'),
     (CLASSES + .25, '10 of 10 labels are not whole numbers; the first is 0.25'),
@@ -277,8 +277,8 @@ def test_labels_that_are_no_classes(load, labels, message):
 def test_a_given_number_of_classes_may_exceed_the_images(load):
   data = load(images='train.npy', labels=CLASSES * 50, num_classes=101)
   assert data.num_classes == 101 and data.labels.max() == 100
-  with pytest.raises(DataError, match=r'labels\.npy: labels run from 0 to 100, outside of '
-                                      r'0 \.\.\. 99, the classes of data\.options\.num_classes;'):
+  with pytest.raises(DataError, match=r'labels\.npy: labels run from 0 to 100, but the classes set '
+                                      r'by data\.options\.num_classes are 0 \.\.\. 99; number'):
     load(images='train.npy', labels=CLASSES * 50, num_classes=100)
 
 
@@ -306,8 +306,8 @@ def test_a_labelled_set_can_be_read_as_unlabelled(load, split):
 
 def test_test_labels_outside_of_the_training_classes(load):
   options = dict(images='train.npy', labels=CLASSES, test_images='test.npy')
-  with pytest.raises(DataError, match=r'test_labels\.npy: labels run from 0 to 9, outside of '
-                     r'0 \.\.\. 2, the classes of the training labels of .*train\.npy; number'):
+  with pytest.raises(DataError, match=r'test_labels\.npy: labels run from 0 to 9, but the '
+                     r'classes in the training labels of .*train\.npy are 0 \.\.\. 2; number'):
     load('test', **options, test_labels=np.array([0, 1, 9, 2]))
   data = load('test', **options, test_labels=np.array([0, 1, 9, 2]), num_classes=10)
   assert data.labels.tolist() == [0, 1, 9, 2] and data.num_classes == 10
@@ -352,5 +352,5 @@ def test_the_files_of_the_training_images_have_names_that_stay(load, folder):
 def test_a_member_that_is_no_array_is_named(load, tmp_path):
   with zipfile.ZipFile(tmp_path / 'own.npz', 'w') as archive:
     archive.writestr('images.npy', b'no array')
-  with pytest.raises(DataError, match='own.npz: `images` is no NumPy array; write the file again'):
+  with pytest.raises(DataError, match='own.npz: `images` is not a NumPy array; write the file'):
     load(images=str(tmp_path / 'own.npz'), labels=None)

@@ -240,15 +240,15 @@ ENDINGS = r'\.jpg, \.jpeg, \.jpe, \.jfif, \.png, \.gif, \.bmp, \.webp, \.tif, \.
     (dict(train='empty'), f'^/.*empty has no images: 0 files, none with the ending {ENDINGS}'),
     (dict(train='texts'), f'^/.*texts has no images: 2 files, none with the ending {ENDINGS}'),
     (dict(train='texts', labels='none'), 'texts has no images: 2 files'),
-    (dict(train='loose'), r'^/.*loose has 2 images outside of the class folders, the first '
+    (dict(train='loose'), r'^/.*loose has 2 images outside the class folders, the first '
                           r'/.*loose/3\.png; .* give --config\.data\.options\.labels=none for'),
     (dict(train='hollow'), '^/.*hollow has 2 class folders without images, the first /.*hollow/9;'),
-    (dict(train='flat'), 'flat has 5 images outside of .*, the first .*flat/1.png; '),
+    (dict(train='flat'), 'flat has 5 images outside the .*, the first .*flat/1.png; '),
     (dict(split='test', test='more'),
-     "^/.*more has 2 classes that the training folder has not, the first 'cow'"),
+     "^/.*more has 2 classes that the training folder does not have, the first 'cow'; "),
     (dict(split='validation', validation='more'), "2 classes .*, the first 'cow'"),
     (dict(split='train+validation', validation='more'), "2 classes .*, the first 'cow'"),
-    (dict(split='test', test='loose'), r'2 images outside of .*, the first .*loose/3\.png'),
+    (dict(split='test', test='loose'), r'2 images outside the .*, the first .*loose/3\.png'),
     (dict(split='test', test='empty'), 'empty has no images: 0 files'),
     (dict(validation_share=.99),
      r'the train split is empty with 28 images and data\.options\.validation_share 0\.99'),
@@ -268,7 +268,7 @@ def test_a_link_to_a_folder_above_gives_no_image_twice(load, tmp_path):
 
 def test_a_folder_without_classes_is_no_labelled_one(load, tmp_path):
   write(tmp_path / '1.png')
-  with pytest.raises(DataError, match="outside of the class folders.*labels=none"):
+  with pytest.raises(DataError, match="outside the class folders.*labels=none"):
     load(train=tmp_path)
 
 
@@ -329,9 +329,9 @@ def test_a_subset_is_balanced_and_the_held_out_images_stay(load):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(train='flat', labels='none'), 'subset_share needs one label for each image, and .*flat'),
+    (dict(train='flat', labels='none'), 'subset_share needs one label per image, but .*flat'),
     (dict(validation_share=.9), 'of 4 classes have no training images'),
-    (dict(subset_share=.1), 'subset_share 0.1 of 28 training images are 3, for 4 classes')])
+    (dict(subset_share=.1), 'subset_share 0.1 of 28 training images leaves 3 for 4 classes')])
 def test_a_subset_that_cannot_be_balanced_is_said(load, changes, message):
   with pytest.raises(DataError, match=message):
     load('train', **dict(subset_share=.9) | changes)
@@ -368,7 +368,7 @@ def test_classes_are_named_and_counted_and_other_files_are_once(load, root):
   assert parts['test'].summary == f'images of {root}/test by class: 10 0, 9 0, Bee 6, ant 6'
   # Six others in each of the four folders, and two beside them.
   assert parts['train'].left_out == (
-      f'26 files in {root}/train are left out, beside 28 images: 5 hidden, 4 .bak, 4 .csv, 4 .db, '
+      f'26 files in {root}/train are left out, leaving 28 images: 5 hidden, 4 .bak, 4 .csv, 4 .db, '
       '4 .txt, 4 without an ending, 1 .md')
   assert parts['validation'].left_out == ''
   assert parts['test'].left_out.startswith(f'12 files in {root}/test')
@@ -397,4 +397,4 @@ def test_why_a_file_cannot_be_read(load, tmp_path):
   stream = load(train=tmp_path, labels='none')
   assert stream.unreadable(0) == (
       f'{tmp_path}/1.png cannot be read as an image: its content is an HTML page, as a server '
-      'sends it in the place of a file')
+      'sends it instead of a file')

@@ -118,7 +118,7 @@ def test_what_cannot_be_used_is_said(root, tmp_path):
   (tmp_path / 'train.csv').write_text('path\n' + '\n'.join(map(str, both)))
   for changes, message in (
       (dict(train=str(tmp_path / 'train.csv')),
-       '^1 image of the query list can be found in the training list too, the first .*1-0.jpg; '),
+       '^The query list and the training list share 1 image, the first .*1-0.jpg; '),
       (dict(validation_share=.95), 'the train split is empty with 10 images')):
     with pytest.raises(DataError, match=message):
       splits.read('retrieval', 'train', purpose='a test', options=options(root, **changes))

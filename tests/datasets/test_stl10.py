@@ -86,12 +86,12 @@ def test_wrong_options_are_said(load, changes, message):
 
 
 @pytest.mark.parametrize('name, content, message', [
-    ('train_X.bin', b'abc', 'has 3 bytes, no multiple of 27648'),
+    ('train_X.bin', b'abc', 'has 3 bytes, not a multiple of 27648'),
     ('train_X.bin', b'', 'has 0 bytes'),
     ('train_y.bin', b'\1\2', '40 images in train_X.bin, 2 labels in train_y.bin'),
     ('train_y.bin', b'\1' * 39 + b'\13', r'labels run from 0 to 10, outside 0 \.\.\. 9'),
-    ('fold_indices.txt', b'1 2 x\n', 'line 1 is no list of numbers'),
-    ('fold_indices.txt', b'1 40\n', r'line 1: rows outside 0 \.\.\. 39'),
+    ('fold_indices.txt', b'1 2 x\n', 'line 1 is not a list of numbers'),
+    ('fold_indices.txt', b'1 40\n', r'line 1 must list rows in 0 \.\.\. 39'),
 ])
 def test_damaged_files_are_named(load, folder, name, content, message):
   (folder / name).write_bytes(content)
@@ -132,7 +132,7 @@ def test_a_subset_is_balanced_and_apart_from_the_held_out_images(load, arrays):
 @pytest.mark.parametrize('changes, message', [
     (dict(fold=0), '7 of 10 classes have no training images, the first is class 0'),
     (dict(unlabelled=True), 'subset_share needs one label .* unlabeled_X.bin has none'),
-    (dict(subset_share=.1), 'subset_share 0.1 of 30 training images are 3, for 10 classes')])
+    (dict(subset_share=.1), 'subset_share 0.1 of 30 training images leaves 3 for 10 classes')])
 def test_a_subset_that_cannot_be_balanced_is_said(load, changes, message):
   with pytest.raises(DataError, match=message):
     load('train', **dict(subset_share=.9) | changes)

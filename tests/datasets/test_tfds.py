@@ -325,7 +325,7 @@ def test_a_set_is_prepared_first_if_that_is_asked_for(load, tmp_path):
         yield i, dict(image=np.full((4, 4, 3), 40 * i, np.uint8), label=i % 3, comment='')
 
   options = dict(name='tiny_made', data_dir=str(tmp_path))
-  with pytest.raises(DataError, match='tiny_made is not prepared'):
+  with pytest.raises(DataError, match='tiny_made has not been prepared'):
     load(**options)
   for download in (True, False):
     assert load(**options, download=download).num_examples == 5
@@ -363,7 +363,7 @@ def test_unusable_options_say_what_is_wrong(load, options, message):
     dict(validation_split='test'), dict(train_split='train+test'), dict(train_split='train+train'),
     dict(train_split='train[:60%]', validation_split='train[50%:]')])
 def test_records_in_two_splits_are_refused(load, options):
-  with pytest.raises(DataError, match='has records of (train|validation)_split'):
+  with pytest.raises(DataError, match='overlaps with (train|validation)_split'):
     load(**dict(test_split='test') | options)
 
 
@@ -371,7 +371,7 @@ def test_a_set_of_which_only_the_training_files_were_copied_can_be_trained_on(lo
   for path in record_files(copy, FILES['test'], 'test'):
     path.unlink()
   assert load(data_dir=str(tmp_path)).num_examples
-  with pytest.raises(DataError, match='is missing'):
+  with pytest.raises(DataError, match='are missing'):
     loading.check_test_split(dict(dataset='tfds', options=dict(OPTIONS, data_dir=str(tmp_path))))
 
 
@@ -382,7 +382,8 @@ def test_a_set_needs_a_name(data_dir):
 
 def test_a_set_that_is_not_prepared_tells_the_command(load, tmp_path):
   code = f"tfds.builder('mnist', data_dir='{tmp_path}').download_and_prepare()"
-  with pytest.raises(DataError, match=f'^mnist is not prepared in .*/mnist/.*{re.escape(code)}'):
+  with pytest.raises(DataError,
+                     match=f'^mnist has not been prepared in .*/mnist/.*{re.escape(code)}'):
     load(name='mnist', data_dir=str(tmp_path))
 
 
@@ -396,7 +397,7 @@ def test_missing_files_are_named(load, copy, tmp_path):
     record_files(copy, FILES['train'], 'train')[number].unlink()
   load('test', data_dir=str(tmp_path))
   load('train', train_split='train[:9]', data_dir=str(tmp_path))
-  with pytest.raises(DataError, match='^2 of the 4 files of this split of .* cannot be found, the '
+  with pytest.raises(DataError, match='^2 of the 4 files of this split of .* are missing, the '
                      f'first {re.escape(str(copy))}/tiny-train.tfrecord-00002-of-00005; copy'):
     load('train', data_dir=str(tmp_path))
 

@@ -154,22 +154,22 @@ def test_labels_are_read_once_for_all_splits(load, monkeypatch):
   assert prepared.read_feature.cache_info().misses == 1
   monkeypatch.setattr(prepared, 'MOST_RECORDS', 100)
   prepared.read_feature.cache_clear()
-  with pytest.raises(DataError, match="tiny has 120 records in 'train', too many"):
+  with pytest.raises(DataError, match="tiny has 120 records in 'train', but 'label'"):
     load(**PER_CLASS)
   load()  # No labels are needed.
 
 
 @pytest.mark.parametrize('changes, message', [
     (dict(label_key='', subset_share=.5),
-     'subset_share needs one label for each image, and tiny has none'),
+     'subset_share needs one label per image, but tiny has none'),
     (dict(PER_CLASS, label_key=''), 'tiny has none'),
     (dict(PER_CLASS, held_out_per_class=30), 'Class . has .* images in data.options.train_split'),
     (dict(train_split='train[:2]', subset_share=.9), 'classes have no training images'),
-    (dict(subset_share=.01), 'subset_share 0.01 of 108 training images are 1, for 4 classes'),
+    (dict(subset_share=.01), 'subset_share 0.01 of 108 training images leaves 1 for 4 classes'),
     (dict(validation_split='test', test_split='', image_id_key='file', split='validation'),
      "tiny has no feature 'file'"),
     (dict(ignored_label_key='label'), "ignored_label_key is 'label' with label_key 'label'"),
-    (dict(validation_name='mnist'), 'mnist is not prepared')])
+    (dict(validation_name='mnist'), 'mnist has not been prepared')])
 def test_choices_that_cannot_be_made_are_said(load, changes, message):
   with pytest.raises(DataError, match=message):
     load(**changes)

@@ -36,7 +36,7 @@ def test_names_embeddings_and_counts(published_encoder, images, tmp_path):
              'a link to a file that is not there']
   assert done.unreadable == dict(zip(['bad.jpg', 'deep/empty.png', 'link.png'], reasons))
   assert (done.embedded, done.size) == (4, 8)
-  assert done.left_out == (f'3 files in {folder} are left out, beside 7 images: 2 hidden, 1 .txt')
+  assert done.left_out == (f'3 files in {folder} are left out, leaving 7 images: 2 hidden, 1 .txt')
   with np.load(tmp_path / 'out.npz') as stored:
     assert stored['names'].tolist() == sorted(found)
     assert stored['unreadable'].tolist() == ['bad.jpg', 'deep/empty.png', 'link.png']

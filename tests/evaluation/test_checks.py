@@ -63,8 +63,8 @@ def refusal(found, pretrained, workdir):
     ('knn', dict(k=65), 'knn.k is 65 but there are 64 training images; set k to 1 ... 64, or give '
      'more images.'),
     ('knn_grid', dict(k_values=(65, 100), temperatures=(.07,)),
-     'evaluators.knn_grid.k_values is (65, 100) with 64 training images; give at least one of '
-     '1 ... 64.'),
+     'evaluators.knn_grid.k_values is (65, 100), but there are 64 training images; give at '
+     'least one value in 1 ... 64.'),
     ('few_shot', dict(shots=(1, 60)), 'training images, fewer than the 60 shots; give '
      'fewer shots.'),
     ('linear', dict(batch_size=30), 'evaluators.linear.batch_size is 30, which 4 '),
@@ -76,11 +76,12 @@ def refusal(found, pretrained, workdir):
     ('retrieval', dict(gallery='lists'), "gallery is 'lists', but the data set has no lists of "
      'queries; set it to train or test.'),
     ('retrieval', dict(whitening=64), 'whitening is 64, but 64 training images with embeddings of '
-     '64 numbers vary in at most 63 directions; set it to at most that, or to 0 for none.'),
-    ('retrieval', dict(rerank=True, k1=94, k2=6), 'k1 is 94, but there are 94 images with the '
-     'queries; set it to at most 93.'),
+     '64 dimensions vary in at most 63 directions; set it to at most that, or to 0 for no '
+     'whitening.'),
+    ('retrieval', dict(rerank=True, k1=94, k2=6), 'k1 is 94, but there are 94 images including '
+     'the queries; set k1 to at most 93.'),
     ('retrieval', dict(rerank=True, gallery='test', k1=60, k2=6), 'k1 is 60, but there are 60 '
-     'images with the queries; set it to at most 59.'),
+     'images including the queries; set k1 to at most 59.'),
     ('retrieval', dict(rerank=True, most_bytes=94 * 21 * 8 - 1), 'Re-ranking 94 images would take '
      '15792 bytes for their neighbours, more than most_bytes, 15791; ')])
 def test_counts_and_options_are_looked_at_first(pretrained, tmp_path, evaluator, options, message):
@@ -92,16 +93,17 @@ def test_counts_and_options_are_looked_at_first(pretrained, tmp_path, evaluator,
 @pytest.mark.usefixtures('nothing_is_encoded')
 def test_whitening_goes_by_the_smallest_embedding(pretrained, tmp_path):
   found = config('retrieval', encoders=('pixels',), whitening=64)
-  assert 'embeddings of 768 numbers vary in at most 63' in refusal(found, pretrained, tmp_path)
+  assert 'embeddings of 768 dimensions vary in at most 63' in refusal(found, pretrained, tmp_path)
 
 
 @pytest.mark.usefixtures('nothing_is_encoded')
 @pytest.mark.parametrize('evaluator, options, labels, message', [
     ('linear_features', {}, [1] * 40, 'All 32 training images are of class 1; a classifier needs '
      'at least 2 classes.'),
-    ('linear_transfer', {}, [0, 2] * 20, '1 of 3 classes have none of the 32 training images: 1. '),
-    ('semi_supervised', FEW, [0, 2] * 20, '1 of 3 classes have none of the 32 training images'),
-    ('fine_tuned_transfer', FEW, [0, 2] * 20, '1 of 3 classes have none of the 32 training images'),
+    ('linear_transfer', {}, [0, 2] * 20,
+     '1 of 3 classes have no image among the 32 training images: 1. '),
+    ('semi_supervised', FEW, [0, 2] * 20, '1 of 3 classes have no image among the 32 training'),
+    ('fine_tuned_transfer', FEW, [0, 2] * 20, '1 of 3 classes have no image among the 32 training'),
     ('few_shot', dict(shots=(2,)), [0, 2] * 20, 'Class 1 has 0 training images, fewer than the 2 '
      'shots; give fewer shots.')])
 def test_labels_are_looked_at_first(pretrained, tmp_path, evaluator, options, labels, message):
@@ -112,8 +114,8 @@ def test_labels_are_looked_at_first(pretrained, tmp_path, evaluator, options, la
 
 @pytest.mark.usefixtures('nothing_is_encoded')
 @pytest.mark.parametrize('test_labels, message', [
-    ([0, 1, 2], 'labels run from 0 to 2, outside of 0 ... 1, the classes of the training labels'),
-    ([0, 1, -1], '1 of 3 labels are -1, the sign of an image without a label.')])
+    ([0, 1, 2], 'labels run from 0 to 2, but the classes in the training labels of '),
+    ([0, 1, -1], '1 of 3 labels are -1, which marks an image without a label.')])
 def test_labels_of_the_test_images_are_looked_at_first(pretrained, tmp_path, test_labels, message):
   found = config('linear_features')
   found.data.update(arrays(tmp_path, [0, 1] * 20, test_labels))
@@ -124,7 +126,8 @@ def test_labels_of_the_test_images_are_looked_at_first(pretrained, tmp_path, tes
 @pytest.mark.usefixtures('nothing_is_encoded')
 @pytest.mark.parametrize('evaluator, options, message', [
     ('linear_features', {}, "All 5 training images are of class 1 ('dog'); a"),
-    ('linear_transfer', {}, "1 of 2 classes have none of the 5 training images: 0 ('cat'). "),
+    ('linear_transfer', {},
+     "1 of 2 classes have no image among the 5 training images: 0 ('cat'). "),
     ('few_shot', dict(shots=(2,)), "Class 0 ('cat') has 0 training images, fewer than the 2")])
 def test_classes_are_called_by_their_names(pretrained, tmp_path, monkeypatch, evaluator, options,
                                            message):
@@ -168,9 +171,9 @@ def lists(root, query, gallery):
 
 
 QUERY = [(f'q{identity}.jpg', identity, 'c1') for identity in 'ab']
-NO_MATCH = ('None of the 2 queries has a match in the gallery of 4 images: no image of its '
-            'identity that is of another camera and not the query itself. Check identities and '
-            'cameras.')
+NO_MATCH = ('None of the 2 queries has a match in the gallery of 4 images: a match is another '
+            'image of its identity, from another camera if cameras are known. Check the '
+            'identities and cameras.')
 
 
 @pytest.mark.usefixtures('nothing_is_encoded')
@@ -181,12 +184,12 @@ NO_MATCH = ('None of the 2 queries has a match in the gallery of 4 images: no im
     ([('qa.jpg', 'a', 'c2'), ('qb.jpg', 'b', 'c2'), ('g0.jpg', 'c', 'c2'), ('g1.jpg', 'd', 'c2')],
      {}, NO_MATCH),
     ([(f'g{i}.jpg', identity, 'c1') for i, identity in enumerate('aabb')], {},
-     'All 2 queries and 4 gallery images are of one camera, and images of a query\'s identity from '
-     'its own camera are left out: no query has a match. Leave the cameras out of the lists where '
-     'one camera is all there is.'),
+     'All 2 queries and 4 gallery images come from one camera, and images of a query\'s '
+     'identity from its own camera are left out, so no query has a match. If there is only one '
+     'camera, leave cameras out of the lists.'),
     ([(f'g{i}.jpg', identity, 'c2') for i, identity in enumerate('aabb')],
-     dict(rerank=True, k1=6, k2=1), 'k1 is 6, but there are 6 images with the queries; set it to '
-     'at most 5.'),
+     dict(rerank=True, k1=6, k2=1), 'k1 is 6, but there are 6 images including the queries; '
+     'set k1 to at most 5.'),
     ([(f'g{i}.jpg', identity, 'c2') for i, identity in enumerate('aabb')],
      dict(rerank=True, k1=2, k2=3, most_bytes=200), 'Re-ranking 6 images would take 360 bytes for '
      'their vectors, more than most_bytes, 200; ')])
@@ -210,8 +213,9 @@ def test_classes_without_a_match_are_seen_in_the_labels(pretrained, tmp_path, ga
   found = config('retrieval', gallery=gallery)
   found.data.update(arrays(tmp_path, labels, test_labels, num_classes=3))
   assert refusal(found, pretrained, tmp_path / 'out') == (
-      f'None of the 3 queries has a match in the gallery of {images} images: no image of its '
-      'identity that is of another camera and not the query itself. Check identities and cameras.')
+      f'None of the 3 queries has a match in the gallery of {images} images: a match is another '
+      'image of its identity, from another camera if cameras are known. Check the identities and '
+      'cameras.')
 
 
 def test_beside_what_is_chosen_the_test_split_waits_and_is_still_not_encoded(

@@ -143,13 +143,13 @@ def test_images_of_several_classes_keep_their_rows_of_labels(split):
   assert found.labels.dtype == np.int32
   np.testing.assert_array_equal(found.labels, labels)
   check_features('train', found, 5, multi_label=True)
-  with pytest.raises(InputError, match=r'train labels, \[11, 5\], are several classes for each '
+  with pytest.raises(InputError, match=r'train labels, \[11, 5\], give several classes per '
                                        'image; this evaluator needs one class'):
     check_features('train', found, 5)
   with pytest.raises(InputError, match=r'labels run from -1 to 2, outside -1 \.\.\. 1'):
     check_features('test', found._replace(labels=np.where(labels == 1, 2, labels)), 5,
                    multi_label=True)
-  with pytest.raises(InputError, match=r'\[11\], are one class for each image; .* several'):
+  with pytest.raises(InputError, match=r'\[11\], give one class per image; .* several'):
     check_features('test', found._replace(labels=split['labels']), 5, multi_label=True)
 
 
@@ -158,5 +158,5 @@ def test_evaluators_of_one_class_refuse_several(name):
   several = Features(np.ones((4, 3), np.float32), np.zeros((4, 2), np.int32), np.arange(4))
   fit, _ = by_features.functions(plugins.load('evaluators', name))
   own = plugin_options('evaluators', name).to_dict()
-  with pytest.raises(InputError, match='several classes for each image'):
+  with pytest.raises(InputError, match='several classes per image'):
     fit(several, several, num_classes=2, **own)

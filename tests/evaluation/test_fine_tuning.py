@@ -121,7 +121,7 @@ def test_the_supervised_encoder_is_trained_from_its_initialisation():
       batches, 24, image_size=parts.SIZE, seed=parts.SEED, epochs=2., batch_size=parts.BATCH,
       base_learning_rate=16., momentum=parts.MOMENTUM, weight_decay=.1, devices=jax.devices())
   parts.assert_trained(weights, parts.reference(split, rate=.5, decay=.1, steps=6))
-  with pytest.raises(InputError, match='diverged; supervised.base_learning_rate is 1e[+]30'):
+  with pytest.raises(InputError, match='diverged with supervised.base_learning_rate 1e[+]30'):
     supervised.train(
         networks, lambda batch: batch['images'] / 255.,
         batches, 24, image_size=parts.SIZE, seed=parts.SEED, epochs=2., batch_size=parts.BATCH,

@@ -40,7 +40,7 @@ def test_the_first_of_the_best_is_chosen(tmp_path, capsys):
   assert (found.chosen, found.weights, trained) == (1, 'weights 1', [0, 1, 2, 3, 4, 5])
   assert [candidate.validation['top1'] for candidate in found.candidates] == [*TOP1]
   lines = capsys.readouterr().out.splitlines()
-  assert lines[0].startswith('an_evaluator: 6 points, 65 steps in all; 0 of the points are in ')
+  assert lines[0].startswith('an_evaluator: 6 points, 65 steps in all; 0 already finished in ')
   assert lines[1].startswith('an_evaluator: 1 ms per step, about 1 s for 65 steps')
   assert len(lines) == 2 + 6
 
@@ -51,7 +51,7 @@ def test_an_interrupted_grid_trains_only_what_is_left(tmp_path, capsys):
   capsys.readouterr()
   found, trained = search(grid, keep_weights=False)
   assert (found.chosen, found.weights, trained) == (1, None, [3, 4, 5])
-  assert '3 of the points are in' in capsys.readouterr().out
+  assert '3 already finished in' in capsys.readouterr().out
   whole, _ = search(parts.make_grid(tmp_path / 'other', data='a'))
   assert [c[:2] for c in found.candidates] == [c[:2] for c in whole.candidates]
 
@@ -61,7 +61,7 @@ def test_the_chosen_point_is_trained_once_more_where_its_weights_are_gone(tmp_pa
   search(grid, stop_at=3)
   found, trained = search(grid)
   assert (found.chosen, found.weights, trained) == (1, 'weights 1', [3, 4, 5, 1])
-  assert 'its weights are gone; it is trained once more (10 steps)' in capsys.readouterr().out
+  assert 'were not kept; training it once more (10 steps)' in capsys.readouterr().out
   assert search(grid, keep_weights=False)[1] == []
 
 

@@ -162,7 +162,7 @@ def test_large_features_that_depend_on_each_other(dtype, tolerance):
 @pytest.mark.parametrize('scale, classes, dtype', [(1e30, 2, 'float32'), (1., 1, 'float64')])
 def test_what_has_no_finite_minimum_is_said(scale, classes, dtype):
   targets = np.eye(classes)[np.arange(4) % classes]
-  with pytest.raises(InputError, match=f'no number in {dtype}, of features .* {classes} classes'):
+  with pytest.raises(InputError, match=f'no finite loss in {dtype}, with .* {classes} classes'):
     list(logistic_regression.path(scale * np.arange(8.).reshape(4, 2), targets, **OPTIONS | dict(
         dtype=dtype, l2_values=(1., .1))))
 

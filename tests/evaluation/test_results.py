@@ -99,7 +99,7 @@ def test_evaluations_that_differ_in_more_are_none(write, path, value, line):
     results.read_seeds([first, second])
   assert str(error.value) == (
       f'The evaluations of {first} and {second} differ in more than the seed:\n  {line}\n'
-      'Give those of one kind only.')
+      'Give evaluations that differ in nothing else.')
 
 
 def test_of_many_differing_keys_the_first_are_named(write):
@@ -107,7 +107,8 @@ def test_of_many_differing_keys_the_first_are_named(write):
   with pytest.raises(InputError) as error:
     results.read_seeds([write('a', FOUND), write('b', seeds((('pretraining', 'more'), many)))])
   assert str(error.value).endswith(
-      '\n  pretraining.more.key09: (absent) -> 1\n  (2 more)\nGive those of one kind only.')
+      '\n  pretraining.more.key09: (absent) -> 1\n  (2 more)\n'
+      'Give evaluations that differ in nothing else.')
 
 
 def test_one_folder_twice_is_refused_however_it_is_spelled(write, tmp_path, monkeypatch):
@@ -117,8 +118,8 @@ def test_one_folder_twice_is_refused_however_it_is_spelled(write, tmp_path, monk
   for again in (str(folder), f'{folder}/', f'{tmp_path}/b/../a', 'a', 'link'):
     with pytest.raises(InputError) as error:
       results.read_seeds([folder, other, again])
-    assert str(error.value) == (f'{again} is given twice ({folder}); its spread would be none. '
-                                'Give each evaluation once.')
+    assert str(error.value) == (f'{again} is given twice, the first time as {folder}; '
+                                'give each evaluation once.')
 
 
 def test_a_copy_is_of_the_same_networks(write, tmp_path):
@@ -127,7 +128,7 @@ def test_a_copy_is_of_the_same_networks(write, tmp_path):
   with pytest.raises(InputError) as error:
     results.read_seeds([folder, tmp_path / 'copy'])
   assert str(error.value) == (
-      f'The evaluations of {folder} and {tmp_path / "copy"} are of the same networks (seed 0, '
+      f'The evaluations of {folder} and {tmp_path / "copy"} use the same networks (seed 0, '
       'sha256 aaaaaaaaaaaa); give one evaluation of each seed.')
 
 

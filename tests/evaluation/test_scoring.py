@@ -76,7 +76,7 @@ def test_the_mean_is_over_the_classes():
 @pytest.mark.parametrize('labels, metric, message', [
     (np.zeros(3, int), 'map_voc07', 'one label per image; set metric to top1 or mean_per_class'),
     (np.zeros((3, 2), int), 'top1', 'several labels per image; set metric to map_voc07'),
-    (np.array([[1, 0], [0, -1], [1, 0]]), 'map_voc07', 'No image of class 1 is among the 3')])
+    (np.array([[1, 0], [0, -1], [1, 0]]), 'map_voc07', 'None of the 3 images has class 1')])
 def test_labels_and_metrics_that_do_not_fit(labels, metric, message):
   with pytest.raises(InputError, match=message):
     scoring.score(np.zeros((3, 2)), labels, metric)
@@ -92,9 +92,9 @@ def test_facts_of_several_labels_are_checked_for_every_split_that_is_known():
   both, second = [[1, 0], [0, 1]], [[-1, 1], [0, 1]]
   scoring.check(facts(both, both), metric='map_voc07')
   for found, message in (
-      (facts(second, both), '1 of 2 classes have none of the 2 training images: 0'),
-      (facts(both, second), 'No image of class 0 is among the 2, so that it has no average prec'),
-      (facts(both, both, second), 'No image of class 0 is among the 2')):
+      (facts(second, both), '1 of 2 classes have no image among the 2 training images: 0'),
+      (facts(both, second), 'None of the 2 images has class 0, which therefore has no average'),
+      (facts(both, both, second), 'None of the 2 images has class 0')):
     with pytest.raises(InputError, match=message):
       scoring.check(found, metric='map_voc07')
     called = found._replace(class_names=('cat', 'dog'))

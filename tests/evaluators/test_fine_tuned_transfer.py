@@ -121,7 +121,7 @@ def test_describe_is_json_and_says_what_differs(tmp_path):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(num_classes=5), '2 of 5 classes have none of the 24 training images: 3, 4'),
+    (dict(num_classes=5), '2 of 5 classes have no image among the 24 training images: 3, 4'),
     (dict(learning_rates=(1e30,)), 'All 2 points of an_evaluator have diverged')])
 def test_options_that_cannot_be(tmp_path, changes, message):
   with pytest.raises(InputError, match=message):

@@ -52,5 +52,5 @@ def test_the_bank_is_looked_through_once(monkeypatch):
 
 
 def test_a_grid_of_more_neighbours_than_images_is_refused():
-  with pytest.raises(InputError, match=r'is \(11,\) with 10 training images; give at least one'):
+  with pytest.raises(InputError, match=r'is \(11,\), but there are 10 training images; give at'):
     fit(make(0, 10), make(1, 5), num_classes=7, **GRID | dict(k_values=(11,)))

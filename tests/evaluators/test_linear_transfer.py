@@ -78,7 +78,7 @@ def test_a_metric_of_other_labels_is_said(parts):
 
 @pytest.mark.parametrize('change, message', [
     (lambda part: part._replace(labels=np.where(part.labels == 3, 4, part.labels)),
-     '1 of 10 classes have none of the .* training images: 3'),
+     '1 of 10 classes have no image among the .* training images: 3'),
     (lambda part: part._replace(labels=None), 'have no labels'),
     (lambda part: part._replace(embeddings=part.embeddings * np.nan), 'not finite')])
 def test_unusable_training_images_are_refused(parts, change, message):

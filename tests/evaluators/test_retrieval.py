@@ -145,7 +145,7 @@ def test_queries_without_a_match_are_counted():
 
 
 def test_one_camera_only_is_said():
-  with pytest.raises(InputError, match='All 15 queries and 45 gallery images are of one camera'):
+  with pytest.raises(InputError, match='All 15 queries and 45 gallery images come from one camera'):
     evaluate(fit(roles=make_roles(60, 15, np.full(60, 2)), gallery='lists'), make_features(2, 60))
 
 

@@ -91,7 +91,7 @@ def test_describe_is_json_and_says_what_differs(fitted):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(num_classes=4), '1 of 4 classes have none of the 24 training images: 3'),
+    (dict(num_classes=4), '1 of 4 classes have no image among the 24 training images: 3'),
     (dict(learning_rates=(1e30,), epochs=(9.,)), 'The only point of an_evaluator has diverged')])
 def test_options_that_cannot_be(tmp_path, changes, message):
   with pytest.raises(InputError, match=message):

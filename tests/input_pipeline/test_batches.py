@@ -170,7 +170,7 @@ def test_parts_of_a_batch_hold_the_same_images_on_any_hosts_and_devices(hosts, d
 def test_images_that_do_not_fit_on_a_device_are_an_error(monkeypatch):
   monkeypatch.setattr(parallel, 'free_bytes', lambda devices: 3 << 20)
   split = make_split()._replace(images=np.zeros((21, 512, 512, 3), np.uint8))
-  with pytest.raises(InputError, match='21 images of 15 MiB on each device, which has 3 MiB free'):
+  with pytest.raises(InputError, match='21 images, 15 MiB, on each device, which has 3 MiB free'):
     prefetch.resident(split, jax.devices())
 
 

@@ -89,16 +89,16 @@ def refused(folder, workdir, **overrides):
 def test_one_more_image_is_refused_until_it_is_accepted(folder, workdir, capsys):
   shutil.copy(folder / 'a/00.bmp', folder / 'b/new.bmp')
   assert refused(folder, workdir) == (
-      f'The files of the data are not those that the run in {workdir} was begun with: 1 added '
+      f'The data files have changed since the run in {workdir} began: 1 added '
       '(train/b/new.bmp). Images that were held out could be trained on. Restore the files, give '
-      'another --workdir to start anew, or --config.data.changed_files=accept to go on with '
-      'them.')
+      'another --workdir to start again, or give --config.data.changed_files=accept to continue '
+      'with the changed files.')
   capsys.readouterr()
   # The number of training images changes with it.
   for name in ('x', 'y'):
     shutil.copy(folder / 'a/00.bmp', folder / f'b/{name}.bmp')
   assert resumed(folder, workdir, data__changed_files='accept') == 1
-  assert ('data.changed_files=accept: goes on with other files than before: 3 added '
+  assert ('data.changed_files=accept: continuing with changed data files: 3 added '
           '(train/b/new.bmp, train/b/x.bmp, train/b/y.bmp)\n') in capsys.readouterr().out
   # Once is enough.
   assert resumed(folder, workdir) == 1
@@ -110,7 +110,7 @@ def test_half_of_the_images_overwritten_under_their_names(folder, workdir):
       shutil.copy(folder / name / f'{i + 1:02}.bmp', folder / name / f'{i:02}.bmp')
   message = refused(folder, workdir)
   assert re.search(r': 40 changed \(train/a/00.bmp, train/a/02.bmp, train/a/04.bmp, \.\.\.\), '
-                   r'\d of which differ in time only', message), message
+                   r'\d of which differ only in their modification times', message), message
 
 
 def test_gone_and_half_copied_images_are_named(folder, workdir):
@@ -160,15 +160,15 @@ def test_moved_data_resume_and_are_recorded_where_they_are(folder, workdir, tmp_
   # Without the times, as by cp -r.
   moved = shutil.copytree(folder, tmp_path / 'moved', copy_function=shutil.copyfile)
   assert resumed(moved, workdir) == 1
-  assert ('the files of the data lie elsewhere than before or have other times; their names and '
-          'sizes (80 files) and the contents of 64 of them are the same\n'
+  assert ('the data files have moved or have other modification times; their names and sizes '
+          '(80 files) and the contents of 64 of them are unchanged\n'
           ) in capsys.readouterr().out
   # From now on times count there.
   (drawn, *_), names = fingerprint.read(workdir).checksums, fingerprint.read(workdir).names
   other = next(name for name in names if name not in fingerprint.read(workdir).checksums)
   for name in (drawn, other):
     os.utime(moved / name.removeprefix('train/'), ns=(0, 0))
-  assert f': 1 changed ({other}), 1 of which differ in time only' in refused(moved, workdir)
+  assert f': 1 changed ({other}), 1 of which differ only in their mod' in refused(moved, workdir)
 
 
 def test_other_images_under_another_path_are_refused(workdir, tmp_path):
@@ -187,7 +187,7 @@ def test_a_run_without_its_record_makes_one(folder, workdir, capsys):
   whole = (workdir / fingerprint.RECORD).read_bytes()
   (workdir / fingerprint.RECORD).unlink()
   assert resumed(folder, workdir) == 1
-  line = f'{workdir} has no {fingerprint.RECORD} that can be read: the files of the data are'
+  line = f'{workdir} has no readable {fingerprint.RECORD}: the data files are recorded now'
   assert capsys.readouterr().out.count(line) == 1
   assert fingerprint.read(workdir).checksums
   # A damaged one is an error, since nothing can be compared with it; or is accepted.
@@ -220,12 +220,12 @@ def test_an_evaluation_on_changed_data_is_refused(folder, begun, tmp_path, capsy
   with pytest.raises(InputError) as error:
     evaluate.evaluate(evaluation(locations=where), begun / 'run', tmp_path)
   assert str(error.value) == (
-      f'The files of the data are not those that the encoder of {begun / "run"} was trained on: '
+      f'The data files have changed since the encoder of {begun / "run"} was trained: '
       '1 gone (train/a/03.bmp). Images that are held out now could have been trained on. Restore '
-      'the files, or give --config.data.changed_files=accept to evaluate with them.')
+      'the files, or give --config.data.changed_files=accept to evaluate with the changed files.')
   evaluate.evaluate(evaluation(locations=where, changed_files='accept'), begun / 'run', tmp_path)
-  assert ('data.changed_files=accept: evaluates with other files than the encoder was trained on: '
-          '1 gone (train/a/03.bmp)\n') in capsys.readouterr().out
+  assert ('data.changed_files=accept: evaluating with data files that have changed since the '
+          'encoder was trained: 1 gone (train/a/03.bmp)\n') in capsys.readouterr().out
 
 
 def test_an_evaluation_finds_data_that_lie_elsewhere(begun, tmp_path):

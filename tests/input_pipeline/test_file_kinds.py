@@ -51,7 +51,7 @@ FILES = {
     'a text file': [b'hello', b'path,id\na.jpg,1\n', b'BMW/1.jpg\n', 'caf\u00e9 '.encode() * 2000,
                     b'\xef\xbb\xbfpath,id', b'Rar!ely'],
     'a text file in UTF-16': ['path,id'.encode('utf-16')],
-    'an HTML page, as a server sends it in the place of a file': [
+    'an HTML page, as a server sends it instead of a file': [
         b'<html>404</html>', b'\n <!DOCTYPE HTML PUBLIC "-//W3C//DTD">'],
     'an XML file': [b'<?xml version="1.0"?><Error><Code>NoSuchKey</Code></Error>'],
     'a Git LFS pointer; `git lfs pull` fetches the file that it stands for': [
@@ -74,13 +74,13 @@ FILES = {
         archive('weights/data.pkl')[:60], b'PK\x03\x04 and no more'],
     'a tar archive; unpack it first': [tar()],
     'a gzip archive; unpack it first': [b'\x1f\x8b\x08' + bytes(20)],
-    'an HDF5 file, as of Keras or MATLAB 7.3': [b'\x89HDF\r\n\x1a\n' + bytes(20)],
+    'an HDF5 file, as from Keras or MATLAB 7.3': [b'\x89HDF\r\n\x1a\n' + bytes(20)],
     'a MATLAB file': [b'MATLAB 5.0 MAT-file, Platform: GLNXA64'.ljust(124) + b'\0\1IM'],
     'a Parquet file': [b'PAR1\x15\x04' + bytes(20)],
     'an ONNX model': [b'\x08\x07\x12\x07pytorch\x1a\x012' + bytes(20), b'\x08\x08:\x82\x01'],
     'the index of a TensorFlow checkpoint': [
         b'\0\0\x01\x02' + bytes(40) + 0xdb4775248b80fb57.to_bytes(8, 'little')],
-    'a file of a kind that is not known here': [b'\xff' * 100, bytes(5000), b'caf\xe9\n',
+    'a file of an unknown kind': [b'\xff' * 100, bytes(5000), b'caf\xe9\n',
                                                 (2 ** 60).to_bytes(8, 'little') + b'{"a'],
 }
 
@@ -104,4 +104,4 @@ def test_what_cannot_be_read_is_an_error(tmp_path):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
   os.mkfifo(tmp_path / 'pipe')
-  assert file_kinds.kind(tmp_path / 'pipe') == 'a pipe or a device, and not a file'
+  assert file_kinds.kind(tmp_path / 'pipe') == 'a pipe or a device, not a file'

@@ -106,8 +106,8 @@ def test_another_time_of_a_file_that_is_not_drawn_is_a_change(many):
   found = after(many, lambda root: [touch(root / name) for name in files(root).names])
   assert found == changes(changed=others, retimed=others)
   assert str(found) == (
-      f'4 changed ({", ".join(others[:3])}, ...), 4 of which differ in time only and have the same '
-      'size, as after touch or a copy without times')
+      f'4 changed ({", ".join(others[:3])}, ...), 4 of which differ only in their '
+      'modification times, as after touch or a copy that does not keep them')
 
 
 def test_under_another_path_names_sizes_and_drawn_contents_decide(many, tmp_path):
@@ -158,7 +158,7 @@ def test_another_order_of_a_list_is_a_change(few):
   before = record(few, order='one')
   found = fingerprint.compare(before, fingerprint.observe(files(few, order='two')))
   assert found == changes(reordered=True)
-  assert str(found) == 'another order or other labels in the list'
+  assert str(found) == 'a different order or different labels in the list'
 
 
 def test_of_object_stores_names_and_sizes_count(monkeypatch):
@@ -217,7 +217,7 @@ def test_no_record_and_a_damaged_one(few, tmp_path):
   whole = path.read_bytes()
   for damaged in (whole[:len(whole) // 2], b'', whole[:100] + b'x' * 40 + whole[140:]):
     path.write_bytes(damaged)
-    with pytest.raises(InputError, match=f'^{path}, the record of the files .* is damaged .*'
+    with pytest.raises(InputError, match=f'^{path}, the record of the data files .* is damaged .*'
                                          'data.changed_files=accept'):
       fingerprint.read(workdir)
 

@@ -26,9 +26,9 @@ def test_files_that_are_no_images_are_counted_by_their_endings(tmp_path, monkeyp
   assert found.paths.tolist() == sorted(f'{tmp_path}/{name}' for name in names[:5])
   assert found.others == {'.heic': 2, '.avif': 1, '.csv': 1, 'without an ending': 1, 'hidden': 4}
   assert found.left_out() == (
-      f'9 files in {tmp_path}/ are left out, beside 5 images: 4 hidden, 2 .heic (pip install '
-      'pillow-heif reads them, or convert them to JPEG), 1 .avif (pip install "pillow>=11.3" reads '
-      'them, or convert them to JPEG), 1 .csv, 1 without an ending')
+      f'9 files in {tmp_path}/ are left out, leaving 5 images: 4 hidden, 2 .heic (pip install '
+      'pillow-heif to read them, or convert them to JPEG), 1 .avif (pip install "pillow>=11.3" to '
+      'read them, or convert them to JPEG), 1 .csv, 1 without an ending')
   assert folders.read(f'{tmp_path}/a')._replace(others={}).left_out() == ''
 
 
@@ -130,7 +130,7 @@ def test_a_root_without_a_training_split_says_so(inside, options, what, said):
     folders.check_one_split(listed(*inside), labelled=True, options=options)
   assert str(error.value) == (
       f'/data/my root holds the splits of a data set ({what}), which are not classes. {said} If '
-      'they are one set, give the folders other names.')
+      'they are all one split, rename the folders.')
 
 
 @pytest.mark.parametrize('inside', [

@@ -173,26 +173,25 @@ def test_a_tiff_of_other_bands_says_which_it_has_and_which_are_read(decode, form
   with pytest.raises(tf.errors.InvalidArgumentError):
     decode(tiff(*form))
   assert image_files.reason(tiff(*form)) == (
-      f'it is a TIFF with {text} for each pixel, which is not read here; save it as gray or RGB of '
-      '8 or 16 bits, or as one band of 32-bit floats')
+      f'it is a TIFF with {text} per pixel, which is not supported; save it as gray or RGB of 8 '
+      'or 16 bits, or as one band of 32-bit floats')
   assert decode(tiff(1, 32, 3)[:200] + struct.pack('<f', 1.)).tolist() == [[[255] * 3]]
 
 
 @pytest.mark.parametrize('content, text', [
-    (b'', 'the file is empty'), (bytes(99), 'it holds 99 zero bytes'),
-    (b'<html>404</html>', 'its content is an HTML page, as a server sends it in the place of a '
-     'file'),
+    (b'', 'the file is empty'), (bytes(99), 'it consists of 99 zero bytes'),
+    (b'<html>404</html>', 'its content is an HTML page, as a server sends it instead of a file'),
     ('é'.encode() * 600, f"its content is text: '{'é' * 40}'"),
-    (HEIC, 'its content is HEIC, which needs: pip install pillow-heif; or convert it to JPEG'),
+    (HEIC, 'its content is HEIC; pip install pillow-heif to read it, or convert it to JPEG'),
     (b'\0\0\0\x18ftypisom' + bytes(9), "its content is a video or another file of the MP4 family "
                                        "('isom')"),
     (b'%PDF-1.4\n\xff', 'its content is a PDF file'),
     (b'version https://git-lfs.github.com/spec/v1\noid',
      'its content is a Git LFS pointer; `git lfs pull` fetches the file that it stands for'),
     (b'\xe9\x80\xc0\x23\xf9\x78\x6c\xec\0',
-     'its first bytes, e9 80 c0 23 f9 78 6c ec, are of no image format that is read here'),
-    (JPEG[:100], 'it begins as JPEG and is truncated, damaged or of a form that Pillow does not '
-     'decode, 100 bytes'),
+     'its first bytes, e9 80 c0 23 f9 78 6c ec, match no supported image format'),
+    (JPEG[:100], 'it begins like JPEG but is truncated, damaged or in a form that Pillow cannot '
+     'decode (100 bytes)'),
     (encode(RGB, 'PNG')[:60],
      'PNG of 9 x 7 pixels that cannot be decoded: image file is truncated'),
     (encode(GRAY, 'BMP')[:1300], 'BMP of 32 x 24 pixels that cannot be decoded: image file is '
@@ -233,7 +232,8 @@ def test_images_that_are_too_large_say_their_size_and_the_limit(decode, kind):
   with pytest.raises(tf.errors.InvalidArgumentError):
     decode(content)
   assert image_files.reason(content) == (
-      f'{kind} of 20000 x 20000 pixels, 400 million; an image can have 179 million, resize it')
+      f'{kind} of 20000 x 20000 pixels, 400 million, more than the limit of 179 million; '
+      'resize it')
   assert Image.MAX_IMAGE_PIXELS
 
 

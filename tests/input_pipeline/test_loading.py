@@ -108,7 +108,7 @@ def test_what_the_number_of_images_decides_is_said_before_they_are_decoded(
 def test_classes_and_files_that_are_left_out_are_said(config, folder, tmp_path, capsys):
   (folder / 'notes.txt').touch()
   loader = loading.load(config().data, 'train', purpose='a test', workdir=tmp_path)
-  text = f'train: 1 file in {folder} is left out, beside {GOOD + BAD} images: 1 .txt'
+  text = f'train: 1 file in {folder} is left out, leaving {GOOD + BAD} images: 1 .txt'
   first, second = capsys.readouterr().out.splitlines()
   assert first.startswith(f'train: images of {folder} by class: a ') and second == text
   loading.say_left_out(dict(train=lambda: loader, test=lambda: loader))

@@ -38,7 +38,7 @@ def test_images_of_several_classes_have_a_row_of_labels():
   several = GOOD._replace(labels=rows)
   several.check('the split')
   assert several.multi_label and not GOOD.multi_label
-  with pytest.raises(DataError, match=r'several classes run from 0 to 2; they can be 1 \(present'):
+  with pytest.raises(DataError, match=r'several classes run from 0 to 2; each must be 1 \(present'):
     GOOD._replace(labels=rows + 1).check('the split')
   with pytest.raises(DataError, match=r'labels of shape \[4, 2\]; give .* or 3 for several'):
     GOOD._replace(labels=rows[:, :2]).check('the split')

@@ -94,12 +94,12 @@ def test_an_interrupted_copy_goes_on(source, tmp_path, monkeypatch):
 
 
 def test_what_is_refused(source, tmp_path):
-  with pytest.raises(InputError, match='holds no TFDS set'):
+  with pytest.raises(InputError, match='is not a TFDS set'):
     shrink(tmp_path, tmp_path / 'out')
   with pytest.raises(InputError, match='--quality is 0'):
     shrink(source, tmp_path / 'out', quality=0)
   shrink(source, tmp_path / 'out')
-  with pytest.raises(InputError, match='was made otherwise'):
+  with pytest.raises(InputError, match='was made with other options'):
     shrink(source, tmp_path / 'out', quality=50)
   with pytest.raises(InputError, match='holds other files'):
     shrink(source, source)

@@ -97,7 +97,7 @@ def test_names_that_veri_has_not(tmp_path):
   identity_folders.write_veri(tmp_path)
   (tmp_path / 'image_query' / '0002_c002_00000000_0.jpg').rename(
       tmp_path / 'image_query' / '0002-c002.jpg')
-  with pytest.raises(DataError, match='0002-c002.jpg: the names of VeRi-776 are <id>_c<camera>'):
+  with pytest.raises(DataError, match='0002-c002.jpg: files of VeRi-776 are named <id>_c<camera>'):
     read('query', 'veri', tmp_path)
   with pytest.raises(DataError, match='image_test: no such folder'):
     read('gallery', 'veri', tmp_path / 'image_query')
@@ -108,7 +108,7 @@ def test_names_that_veri_has_not(tmp_path):
     ('test_3000.txt', '00001/000101 1', "line 7: '00001/000101 1'; it must be"),
     ('test_3000.txt', '00001/9', "line 7: '00001/9'; vehicle_info.txt has no camera"),
     ('vehicle_info.txt', '00001/000101,3', "vehicle_info.txt, line 22: '00001/000101,3'; it must"),
-    ('vehicle_info.txt', '00001/000101;Audi;3', 'the camera a number')])
+    ('vehicle_info.txt', '00001/000101;Audi;3', 'where the camera is a number')])
 def test_lines_that_veri_wild_has_not(tmp_path, file, line, message):
   identity_folders.write_veri_wild(tmp_path)
   with (tmp_path / 'train_test_split' / file).open('a') as opened:
@@ -121,7 +121,7 @@ def test_loose_images_of_a_gallery_have_no_identity(tmp_path):
   identity_folders.write_folders(tmp_path)
   for part in ('gallery', 'train'):
     identity_folders.write(tmp_path / part / 'loose.jpg', 1, 1, 1)
-  with pytest.raises(DataError, match='loose.jpg lies in no folder of an identity'):
+  with pytest.raises(DataError, match='loose.jpg is not in the folder of an identity'):
     read('gallery', 'folders', tmp_path)
   assert '' in read('train', 'folders', tmp_path).identities
 
@@ -131,7 +131,7 @@ def test_loose_images_of_a_gallery_have_no_identity(tmp_path):
     ('query', 'csv', dict(query=None), 'data.options.query is not given; set it to a CSV file'),
     ('train', 'folders', dict(train=None), "train is not given; set it to a folder of .*'gallery'"),
     ('query', 'csv', {}, 'query.csv: no such file'),
-    ('query', 'csv', dict(query='/'), '/ is a folder. A list of images is needed, a text file')])
+    ('query', 'csv', dict(query='/'), '/ is a folder. The list of images must be a text file')])
 def test_what_is_not_given(tmp_path, part, format, options, message):
   with pytest.raises(DataError, match=message):
     read(part, format, tmp_path, **options)

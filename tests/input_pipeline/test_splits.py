@@ -172,8 +172,8 @@ def test_labels_are_read_where_they_are_needed_alone(own_data):
     (dict(labels=np.zeros((40, 3), np.int32), multi_label=True), 'several')])
 def test_a_subset_needs_one_label_for_each_image(own_data, changes, found):
   own_data.listed['train'] = listing('train', **changes)
-  with pytest.raises(DataError, match='^data.options.subset_share needs one label for each image, '
-                                      f'and train has {found}; leave it at 1'):
+  with pytest.raises(DataError, match='^data.options.subset_share needs one label per image, '
+                                      f'but train has {found}; leave it at 1'):
     read('train', validation_share=0., subset_share=.5)
 
 

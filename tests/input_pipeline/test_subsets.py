@@ -62,7 +62,7 @@ def test_single_images_are_spread_over_the_classes_by_the_seed():
 
 
 def test_classes_that_are_too_small_are_named():
-  with pytest.raises(DataError, match='Class 0 has 30 images in data.options.train_split, of which '
+  with pytest.raises(DataError, match='Class 0 has 30 images in data.options.train_split, and '
                                       'held_out_per_class 30 leaves none'):
     subsets.of_each_class(LABELS, 5, 30)
   with pytest.raises(DataError, match=r"Class 0 \('cat'\) has 30 images"):
@@ -73,8 +73,8 @@ def test_classes_that_are_too_small_are_named():
     (dict(num_classes=7), '2 of 7 classes have no training images, the first is class 5'),
     (dict(num_classes=7, class_names=[*'abcdefg']),
      r"no training images, the first is class 5 \('f'\); a balanced subset needs"),
-    (dict(share=.01), 'subset_share 0.01 of 300 training images are 3, for 5 classes; give at '
-                      'least 0.0167')])
+    (dict(share=.01), 'subset_share 0.01 of 300 training images leaves 3 for 5 classes; set it '
+                      'to at least 0.0167')])
 def test_subsets_that_cannot_be_are_said(changes, message):
   options = dict(num_classes=5, share=.5, seed=0) | changes
   with pytest.raises(DataError, match=message):

@@ -487,7 +487,7 @@ def test_labels_outside_the_classes_name_the_record(stores, read, kind):
 def test_secret_labels_are_refused(stores):
   stream = open_records(stores / 'tfds')
   secret = stream._replace(read=lambda record: dict(stream.read(record), labels=tf.constant(-1)))
-  with pytest.raises(DataError, match='labels run from -1 to -1, .*secret has -1'):
+  with pytest.raises(DataError, match='labels run from -1 to -1, .*hidden labels have -1'):
     evaluation(secret)
 
 
@@ -530,7 +530,7 @@ def test_memory_holds_images_without_labels(tmp_path):
 
 @pytest.mark.parametrize('content, message', [
     (encode(noise(3, 4, 3), 'PNG'), r'/2\.png is 4 x 3 pixels, other images are 2 x 3; .*tf_data'),
-    (b'GIF89a', r'/2\.png cannot be read as an image: it begins as GIF .* give '
+    (b'GIF89a', r'/2\.png cannot be read as an image: it begins like GIF .* give '
      r'--config\.data\.pipeline=tf_data --config\.data\.unreadable=skip')],
     ids=['size', 'unreadable'])
 def test_images_that_do_not_fit_into_memory_are_named(tmp_path, content, message):
@@ -586,8 +586,8 @@ def test_record_files_with_too_few_records_are_an_error(third_file, tmp_path, re
   with tf.io.TFRecordWriter(str(path)) as writer:
     for record in whole[:3]:
       writer.write(record)
-  with pytest.raises(DataError, match=f'{re.escape(str(path))} has 3 records where '
-                                      r'\d or more belong'):
+  with pytest.raises(DataError, match=f'{re.escape(str(path))} has 3 records but should '
+                                      r'have at least \d'):
     read(open_records(tmp_path))
 
 
