@@ -5,6 +5,8 @@
   ... --status      prints the table and runs nothing
   ... --print       prints a command for each point that is not done
   ... --slurm=FILE  writes an array job of these points for sbatch
+  ... --table=FILE.json  keeps the table there, and skips the points that it holds as done, even
+                    without their folders
 """
 
 import pathlib
@@ -24,6 +26,8 @@ from byol_jax.sweep import runner, table
 flags.DEFINE_integer('parallel', 1, 'Number of points to run at once.')
 flags.DEFINE_bool('status', False, 'Print the table and run nothing.')
 flags.DEFINE_bool('print', False, 'Print a command per point that is not done, and run nothing.')
+command_line.define_path('table', None, 'The table, whose finished points are not run again; '
+                         'default: in the workdir, without this use.')
 command_line.define_path('slurm', None, 'Write an array job of them to this file; run nothing.')
 
 
@@ -41,11 +45,15 @@ def main() -> None:
   for evaluation in {stage.arguments[2].removeprefix('--config=') for point in found
                      for stage in point.stages[1:]}:
     config_files.read(evaluation, 'evaluation')
-  place = files.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem
-  write = lambda: table.write(found, place)
-  left = [point for point in found if sweep.state(point) != 'done']
+  place = (files.local_path(arguments.table) if arguments.table else
+           files.local_path(arguments.workdir) / pathlib.Path(module.__file__).stem)
+  kept = table.finished(place) if arguments.table else None
+  write = lambda: table.write(found, place, kept)
+  found_here = [point for point in found if point.digest not in (kept or ())]
+  left = [point for point in found_here if sweep.state(point) != 'done']
   if (arguments.print or arguments.slurm) and not left:
-    raise InputError(f'Nothing is left of {sweep.counted(found)}; the table: {place}.csv')
+    raise InputError(f'Nothing is left of {sweep.counted(found)}; the table: '
+                     f'{place.with_suffix(".csv")}')
   if arguments.print:
     print('\n'.join(sweep.commands(left)))
   elif arguments.slurm:
@@ -55,9 +63,9 @@ def main() -> None:
   elif arguments.status:
     print(tables.markdown(tables.sweep(write())))
   else:
-    failed = runner.run(found, slots=devices.divided(arguments.parallel), progress=write)
+    failed = runner.run(found_here, slots=devices.divided(arguments.parallel), progress=write)
     print(tables.markdown(tables.sweep(write())))
-    print(f'Table: {place}.csv, {place}.json')
+    print(f'Table: {place.with_suffix(".csv")}, {place.with_suffix(".json")}')
     if failed:
       sys.exit(f'error: {len(failed)} of {sweep.counted(found)} failed: '
                + ', '.join(point.digest for point in failed))

@@ -9,7 +9,7 @@ from absl import flags
 
 from experiments import command_line
 from byol_jax import files
-from experiments.configs import collapse, demo
+from experiments.configs import collapse, demo_paper
 from experiments.studies import walkthrough
 
 command_line.define_path('output', None, 'The text; by default walkthrough.md in the workdir.')
@@ -19,7 +19,7 @@ def main() -> None:
   arguments = flags.FLAGS
   home = files.local_path(arguments.workdir)
   output = arguments.output or home / 'walkthrough.md'
-  print(walkthrough.make(home, output, demo.get_config(), collapse))
+  print(walkthrough.make(home, output, demo_paper.get_config(), collapse))
   print(f'Written to {output}')
 
 

@@ -72,6 +72,22 @@ def test_kill_9_at_ten_moments_one_of_them_during_a_save(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])
+def test_other_optimizers_resume_exactly_after_a_kill(tmp_path, optimizer):
+  flags = FLAGS | dict(config=f'tests/tiny.py:{optimizer}', config__train__epochs=40.0)
+  uninterrupted, killed = tmp_path / 'uninterrupted', tmp_path / 'killed'
+  assert commands.run('pretrain', workdir=uninterrupted, **flags).returncode == 0
+  with commands.start('pretrain', workdir=killed, **flags) as process:
+    for line in process.stdout:
+      if line.startswith('step 80/'):
+        break
+    process.kill()
+  result = commands.run('pretrain', workdir=killed, **flags)
+  assert result.returncode == 0 and 'Resuming at step ' in result.stdout, result.stderr
+  assert commands.digests(killed) == commands.digests(uninterrupted)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_a_terminal_that_closes_save_the_run(tmp_path, number):
   with commands.start('pretrain', workdir=tmp_path, **FLAGS) as process:

@@ -17,7 +17,7 @@ from byol_jax.input_pipeline.order import part_order
 from byol_jax.losses import targets, variants
 from byol_jax.objectives import byol as objective
 from byol_jax.objectives import closed_form, infonce
-from byol_jax.optimizers import lars
+from byol_jax.optimizers import adamw, lars, sgd
 from byol_jax.optimizers.multipliers import with_multipliers
 from experiments.configs import default, imagenet_r50
 from experiments.studies.scaling import shapes
@@ -105,6 +105,28 @@ def test_float64_is_equal_on_several_devices_after_20_steps_at_full_learning_rat
   assert np.abs(moved).max() > 1e-3
   assert_close(parallel.fetch(several[0]), single, rtol=0, atol=1e-9)
   assert_copies_are_equal(several, count)
+
+
+OTHER_OPTIMIZERS = dict(
+    sgd=sgd.build(weight_decay=1e-4, momentum=.9),
+    adamw=adamw.build(weight_decay=.1, beta1=.9, beta2=.999, epsilon=1e-8),
+    clipped_lars=lars.build(weight_decay=1e-4, eta=1e-2, momentum=.9, clip=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', OTHER_OPTIMIZERS)
+def test_float64_is_equal_on_several_devices_with_other_optimizers(name):
+  with jax.enable_x64(True):
+    recipe = make_recipe('float64')._replace(
+        optimizer=OTHER_OPTIMIZERS[name], learning_rate=functools.partial(
+            schedules.learning_rate, base_learning_rate=.05, batch_size=BATCH_SIZE, warmup_steps=1,
+            max_steps=40))
+    start = initial_state(recipe, jnp.float64)
+    single, *several = [parallel.fetch(run(recipe, start, 20, count)[0]) for count in (1, 2, 4)]
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), single.online_params, start.online_params)
+  assert min(values['w'] for values in moved.values() if 'w' in values) > 1e-5
+  for state in several:
+    assert_close(state, single, rtol=0, atol=1e-9)
 
 
 def assert_copies_are_equal(outputs, count):

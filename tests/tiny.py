@@ -1,5 +1,7 @@
 """A run small enough for tests: a tiny network on 64 generated images of 16 pixels."""
 
+import functools
+
 from byol_jax.config import plugin_options
 from experiments.configs import default
 from experiments.configs.eval import default as eval_default
@@ -54,6 +56,12 @@ def tuning_config():
   return config.lock()
 
 
+def config_with(optimizer):
+  """The run with another optimizer."""
+  return config(train__optimizer=optimizer, train__base_learning_rate=.1,
+                train__optimizer_options=plugin_options('optimizers', optimizer))
+
+
 def records_config():
   """The same on JPEG files in TFRecords; data.options.data_dir is to be given."""
   options = plugin_options('datasets', 'tfds')
@@ -63,6 +71,7 @@ def records_config():
 
 
 def get_config(kind='pretrain'):
-  """For commands: --config=tests/tiny.py, or with :eval, :tuning or :records after it."""
-  return dict(eval=eval_config, tuning=tuning_config, records=records_config,
-              pretrain=config)[kind]()
+  """For commands: --config=tests/tiny.py, or with :eval, :tuning, ... after it."""
+  return dict(eval=eval_config, tuning=tuning_config, records=records_config, pretrain=config,
+              sgd=functools.partial(config_with, 'sgd'),
+              adamw=functools.partial(config_with, 'adamw'))[kind]()

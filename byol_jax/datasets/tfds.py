@@ -136,6 +136,8 @@ def _same_labels(builder, holder, keys: tuple[str, str, str]) -> prepared.LabelS
   """The kind of the labels; raises DataError if two data sets have different kinds."""
   spec, other = (prepared.label_spec(one, *keys) for one in (builder, holder))
   if spec != other:
-    raise DataError(f'{builder.name} and {holder.name} (data.options.validation_name) have '
-                    f'{spec.num_classes} and {other.num_classes} classes; both must have the same.')
+    differing = [f'{name} {one} and {two}' for name, one, two in zip(spec._fields, spec, other)
+                 if one != two]
+    raise DataError(f'{builder.name} and {holder.name} (data.options.validation_name) have labels '
+                    f'of different kinds: {", ".join(differing)}. Both must have the same.')
   return spec

@@ -39,8 +39,8 @@ NORMAL = (
      'are what is used later. In a partial (dimensional) collapse it stays near 3: the encoder '
      'then tells apart few things, and its map is a thin line. Small networks without negatives '
      'tend to it (arXiv 2209.15007). The monitor warns below '
-     f'{monitor.SMALLEST_EMBEDDING_RANK:g}. The log also has RankMe (arXiv 2210.02885), which '
-     'counts weak directions more.'),
+     f'{monitor.SMALLEST_EMBEDDING_RANK:g} in the second half of a run. The log also has RankMe '
+     '(arXiv 2210.02885), which counts weak directions more.'),
     ('Online probe and kNN', 'The probe is a linear classifier trained during the run, on '
      'augmented images; kNN uses held-out images without augmentation. Both should rise above '
      'chance within the first epochs. The projections collapse before the embedding: a collapsed '
@@ -75,10 +75,15 @@ def verdict(run: Run) -> str:
   """COLLAPSED, PARTLY, NOT or UNKNOWN: the last statistics, as the monitor judges them."""
   if (collapsed := has_collapsed(run)) is None:
     return UNKNOWN
-  rank = run.last('embeddings/effective_rank')
-  if not collapsed and rank is not None and monitor.has_partly_collapsed(rank):
+  if not collapsed and _has_partly_collapsed(run):
     return PARTLY
   return COLLAPSED if collapsed else NOT
+
+
+def _has_partly_collapsed(run: Run) -> bool:
+  steps, ranks = run.series('embeddings/effective_rank')
+  return bool(steps) and monitor.has_partly_collapsed(
+      ranks[-1], steps[-1], run.resolved['max_steps'])
 
 
 def _state(run: Run) -> Finding:
@@ -127,7 +132,7 @@ def _embeddings(run: Run, projections: str) -> Finding:
                    'collapse cannot be excluded.')
   numbers = (f'Effective rank of the held-out embeddings {ranks[-1]:.1f} at step {steps[-1]}, '
              f'{ranks[0]:.1f} at step {steps[0]}.')
-  if monitor.has_partly_collapsed(ranks[-1]):
+  if _has_partly_collapsed(run):
     return Finding('bad', 'Partly collapsed', f'{numbers} The limit is '
                    f'{monitor.SMALLEST_EMBEDDING_RANK:g}: the embeddings vary in few directions. '
                    f'See below what to try. Projections: {projections}')

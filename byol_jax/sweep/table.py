@@ -1,12 +1,13 @@
 """The table of a sweep: a row per point, with its logged scalars and evaluation results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import csv
 import json
 import pathlib
 from typing import Any
 
 from byol_jax import files, metric_log
+from byol_jax.errors import InputError
 from byol_jax.evaluation import results
 from byol_jax.plots import titles
 from byol_jax.sweep import points as sweep
@@ -16,17 +17,22 @@ SCALARS = ('train/byol_loss', 'train/top1', 'knn/top1', 'embeddings/effective_ra
            'time/images_per_second')
 
 
-def rows(found: Sequence[sweep.Point]) -> list[dict[str, Any]]:
+def rows(found: Sequence[sweep.Point], kept: Mapping[str, dict[str, Any]] = {}
+         ) -> list[dict[str, Any]]:
   """A row per point: state, overrides, last scalars, all metrics of the evaluations.
 
   A metric is called 'pretrained/knn/top1', a fraction in [0, 1]; if two evaluations of a
-  point have it, the second is prefixed with the name of its evaluation.
+  point have it, the second is prefixed with the name of its evaluation. Points whose digest is in
+  `kept` have that row.
 
   Raises:
     InputError: the results of an evaluation are damaged.
   """
   table = []
   for point in found:
+    if point.digest in kept:
+      table.append(kept[point.digest])
+      continue
     row = dict(point=point.digest, state=sweep.state(point), **sweep.listed(point.overrides))
     records = metric_log.read(point.folder) if point.folder.is_dir() else []
     row['step'] = records[-1]['step'] if records else 0
@@ -48,9 +54,34 @@ def _metrics(found: dict[str, Any]) -> dict[str, float]:
           for metric in titles.metrics(evaluator, scores)}
 
 
-def write(found: Sequence[sweep.Point], path: pathlib.Path) -> list[dict[str, Any]]:
-  """Writes the table as a .json and a .csv file; returns it."""
-  table = rows(found)
+def finished(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """{digest: row} of the points that a table written by `write` has as done; {} without a file.
+
+  Raises:
+    InputError: the file is not such a table.
+  """
+  path = path.with_suffix('.json')
+  if not path.exists():
+    return {}
+  try:
+    return {row['point']: row for row in json.loads(path.read_text()) if row['state'] == 'done'}
+  except (ValueError, TypeError, KeyError) as error:
+    raise InputError(f'{path} is not the table of a sweep ({type(error).__name__}: {error}); name '
+                     'another file.') from error
+
+
+def write(found: Sequence[sweep.Point], path: pathlib.Path,
+          kept: Mapping[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+  """Writes the table as a .json and a .csv file; returns it.
+
+  Args:
+    found: the points.
+    path: the files, without their suffix or with one of the two.
+    kept: as for `rows`, for a table that outlives the folders of its points: it does not have them.
+  """
+  table = rows(found, kept or {})
+  if kept is not None:
+    table = [{key: value for key, value in row.items() if key != 'folder'} for row in table]
   columns = list(dict.fromkeys(name for row in table for name in row))
   path.parent.mkdir(parents=True, exist_ok=True)
   with files.atomic_write(path.with_suffix('.json')) as file:

@@ -1,4 +1,4 @@
-"""Why BYOL does not collapse: the demonstration, and four variants with a part removed.
+"""Why BYOL does not collapse: demo_paper.py, and four variants with a part removed.
 
   python -m experiments.sweep --config=experiments/configs/collapse.py --workdir=DIR
   python -m experiments.report DIR
@@ -11,7 +11,7 @@ measured here (docs/measurements/walkthrough.md); the paper's rows are in Tables
 
 import ml_collections
 
-from experiments.configs import demo
+from experiments.configs import demo_paper
 
 SEEDS = (0, 1, 2)
 # name -> changes to the demonstration, and the paper's linear top-1 on ImageNet.
@@ -25,7 +25,7 @@ VARIANTS = {
 
 
 def get_config() -> ml_collections.ConfigDict:
-  config = demo.get_config().unlock()
+  config = demo_paper.get_config().unlock()
   config.train.epochs = 2.0
   config.evals.every_epochs = 1.0
   config.evals.afterwards = ()  # held-out kNN is enough: the test split is not read

@@ -28,13 +28,15 @@ def get_config() -> ml_collections.ConfigDict:
                                       first_projection=False)
   config.model.projector = (256, 64)
   config.model.predictor = (256, 64)
+  config.model.projector_output_norm = True
   for view in (config.view1, config.view2):
-    view.crop_area = (0.5, 1.0)
-  config.train.update(epochs=6.0, batch_size=64, base_learning_rate=1.0, warmup_epochs=1.0,
-                      base_tau=0.99)
-  config.train.optimizer_options.update(weight_decay=1e-6, eta=1e-2)
-  config.evals.every_epochs = 3.0
+    view.update(crop_area=(0.5, 1.0), brightness=0.2, blur_probability=0.0,
+                solarize_probability=0.0)
+  config.train.update(epochs=16.0, batch_size=64, base_learning_rate=1.0, warmup_epochs=3.0,
+                      base_tau=0.97)
+  config.train.optimizer_options.update(weight_decay=1e-4, eta=1e-2)
+  config.evals.every_epochs = 4.0
   config.evals.knn.k = 20
-  config.log.every_steps = 50
-  config.checkpoint.every_epochs = 2.0
+  config.log.every_steps = 100
+  config.checkpoint.every_epochs = 4.0
   return config.lock()

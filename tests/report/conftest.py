@@ -10,7 +10,8 @@ from byol_jax.report import runs
 from tests import tiny
 
 
-def records(*, std=.7, rank=3., knn=(.3, .5), losses=(3., 2., 1.), wait=.01, embeddings=(9., 8.)):
+def records(*, std=.7, rank=3., knn=(.3, .5), losses=(3., 2., 1.), wait=.01,
+            embeddings=(9., 8.)):
   """What a run of 12 steps logs."""
   found = [{'step': 0, 'time/start_seconds': 2.}, {'step': 1, 'time/compilation_seconds': 5.}]
   for i, loss in enumerate(losses):
@@ -20,8 +21,8 @@ def records(*, std=.7, rank=3., knn=(.3, .5), losses=(3., 2., 1.), wait=.01, emb
                   'time/training_seconds': 3. * (1 - wait), 'time/data_wait_seconds': 3. * wait})
   found += [{'step': 4 * (i + 1), 'knn/top1': value} for i, value in enumerate(knn)]
   for i, value in enumerate(embeddings):
-    found += [{'step': 4 * i + 1, 'embeddings/effective_rank': value},
-              {'step': 4 * i + 1, 'embeddings/spectrum': [.5, .3, .2 - 1e-8, 1e-8]}]
+    found += [{'step': 7 * i + 1, 'embeddings/effective_rank': value},
+              {'step': 7 * i + 1, 'embeddings/spectrum': [.5, .3, .2 - 1e-8, 1e-8]}]
   return found
 
 

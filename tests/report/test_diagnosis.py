@@ -20,7 +20,7 @@ def test_a_healthy_run_is_called_healthy(make_run):
   run = make_run('mine')
   assert set(kinds(run).values()) == {'good'} and diagnosis.has_collapsed(run) is False
   assert diagnosis.verdict(run) == diagnosis.NOT
-  assert 'held-out embeddings 8.0 at step 5, 9.0 at step 1.' in text_of(run, 'Not collapsed')
+  assert 'held-out embeddings 8.0 at step 8, 9.0 at step 1.' in text_of(run, 'Not collapsed')
   assert 'Spread 0.70, effective rank 3.0 of 16 at step 12' in text_of(run, 'Not collapsed')
   assert '3 at step 4, 1 at step 12, lowest 1 at step 12' in text_of(run, 'The loss has fallen')
   assert '30.0 % at step 4, 50.0 % at step 8; chance 10.0 %' in text_of(
@@ -40,7 +40,7 @@ def test_a_partly_collapsed_run_is_not_called_healthy(make_run):
   run = make_run('mine', records(embeddings=(20., 1.5)))
   assert kinds(run)['Partly collapsed'] == 'bad' and 'Not collapsed' not in kinds(run)
   assert diagnosis.verdict(run) == diagnosis.PARTLY and diagnosis.has_collapsed(run) is False
-  assert '1.5 at step 5, 20.0 at step 1' in text_of(run, 'Partly collapsed')
+  assert '1.5 at step 8, 20.0 at step 1' in text_of(run, 'Partly collapsed')
 
 
 def test_without_embeddings_a_partial_collapse_is_not_excluded(make_run):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import pytest
 
@@ -50,6 +51,26 @@ def judged(point, **evaluations):
 
 def measured(row):
   return {name: value for name, value in row.items() if name.count('/') > 1 and name != 'folder'}
+
+
+def test_a_table_keeps_finished_points_without_their_folders(three, tmp_path):
+  found = [with_code(three[0], WORKS), with_code(three[1], FAILS), three[2]]
+  run(found[:2])
+  assert table.finished(tmp_path / 'kept.json') == {}
+  rows = table.write(found, tmp_path / 'kept.json', {})
+  assert all('folder' not in row for row in rows)
+  kept = table.finished(tmp_path / 'kept.json')
+  assert kept == {found[0].digest: rows[0]}
+  shutil.rmtree(found[0].folder)
+  assert table.rows(found)[0]['state'] == 'waiting'
+  assert table.write(found, tmp_path / 'kept.json', kept) == rows
+
+
+@pytest.mark.parametrize('text', ['not json', '{"point": 1}', '[1]', '[{"state": "done"}]'])
+def test_a_file_that_is_no_table_is_refused(tmp_path, text):
+  (tmp_path / 'kept.json').write_text(text)
+  with pytest.raises(InputError, match='kept.json is not the table of a sweep'):
+    table.finished(tmp_path / 'kept')
 
 
 def test_the_table_has_a_row_per_point(three, tmp_path):

@@ -12,7 +12,7 @@ with the published linear top-1 on ImageNet in percent. The sweep runs each row 
 2. The word after the colon chooses the run that is changed, the baseline:
   imagenet  the paper's for ablations (section 5): ResNet-50, 300 epochs, batch 4096; the default
   cifar10   configs/cifar10.py with 200 epochs: ResNet-18
-  demo      configs/demo.py: generated images, 2 to 3 minutes per point on 2 CPU cores
+  demo      configs/demo_paper.py: generated images, 1 to 3 minutes per point on 2 CPU cores
 Values that depend on the size of a run (learning rate, weight decay, sizes of the heads) keep their
 ratio to the baseline's. The last command compares the measured with the published results.
 """
@@ -24,7 +24,7 @@ import ml_collections
 
 from byol_jax.errors import InputError
 from byol_jax.objectives import infonce
-from experiments.configs import cifar10, demo, imagenet_r50
+from experiments.configs import cifar10, demo_paper, imagenet_r50
 
 SEEDS = (0, 1, 2)  # the paper's number (section 5)
 SCALES = ('imagenet', 'cifar10', 'demo')
@@ -58,7 +58,7 @@ def get_config(scale: str = '') -> ml_collections.ConfigDict:
                      f'{", ".join(SCALES)}.')
   config = dict(imagenet=lambda: imagenet_r50.get_config('epochs=300'),
                 cifar10=lambda: cifar10.get_config('epochs=200'),
-                demo=demo.get_config)[scale]().unlock()
+                demo=demo_paper.get_config)[scale]().unlock()
   config.evals.afterwards = (dict(
       imagenet='experiments/configs/eval/linear.py', cifar10='experiments/configs/eval/cifar10.py',
       demo='experiments/configs/eval/demo.py:pretrained,random')[scale],)
