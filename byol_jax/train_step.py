@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
   target_params: xi; the moving average of theta.
   online_state: running BatchNorm statistics of the online network.
   target_state: the target network's own running statistics.
-  opt_state: the state of LARS: one momentum buffer per parameter.
+  opt_state: the optimizer's state; that of LARS is one momentum buffer per parameter.
   """
 
   step: jax.Array

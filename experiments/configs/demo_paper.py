@@ -1,4 +1,4 @@
-"""The demonstration with the paper's colours, blur and heads, for the ablations and the walk-through.
+"""The demonstration with the paper's colours, blur and heads, for ablations and walk-through.
 
   python -m experiments.pretrain --config=experiments/configs/demo_paper.py --workdir=DIR
 
