@@ -200,7 +200,7 @@ def check_pretraining(config: ml_collections.ConfigDict, devices: int) -> None:
   plugins.function('objectives', train['objective'], 'loss', train['objective_options'])
   plugins.function('optimizers', train['optimizer'], 'build', train['optimizer_options'])
   model.check(*(networks[key] for key in ('projector', 'predictor', 'small_predictor',
-                                          'compute_dtype')))
+                                          'predictor_output_norm', 'compute_dtype')))
   if train['target_statistics'] != 'batch' and train['target'] != 'moving_average':
     raise InputError(f'train.target_statistics is {train["target_statistics"]!r}, which only '
                      f'train.target moving_average supports, not {train["target"]!r}; set '

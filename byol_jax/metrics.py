@@ -79,6 +79,16 @@ def spectrum(embeddings: np.ndarray) -> np.ndarray:
   return eigenvalues / eigenvalues.sum()
 
 
+def embedding_scores(embeddings: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+  """What a run logs of held-out embeddings [N, D]: three numbers and the `spectrum`.
+
+  `effective_rank` is that of the spectrum, `largest_share` its first value.
+  """
+  shares = spectrum(embeddings)
+  return dict(effective_rank=effective_rank(shares), rankme=rankme(embeddings),
+              largest_share=float(shares[0])), shares
+
+
 def rankme(embeddings: np.ndarray) -> float:
   """RankMe of embeddings [N, D] (Garrido et al. 2023, Eq. 1; arXiv 2210.02885).
 

@@ -116,7 +116,7 @@ def build(
     InputError: a predictor's output size differs from the projector's, the encoder does not
       have these options, or JAX has float64 disabled.
   """
-  check(projector, predictor, small_predictor, compute_dtype)
+  check(projector, predictor, small_predictor, predictor_output_norm, compute_dtype)
   batch_norm = norms.make(normalization, decay=batch_norm_decay, epsilon=batch_norm_epsilon)
   make_encoder = plugins.function('encoders', encoder, 'build', encoder_options)
 
@@ -150,11 +150,15 @@ def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
 
 
 def check(projector: tuple[int, ...], predictor: tuple[int, ...],
-          small_predictor: tuple[int, ...], compute_dtype: str) -> None:
+          small_predictor: tuple[int, ...], predictor_output_norm: bool,
+          compute_dtype: str) -> None:
   """Raises InputError if arguments of `build` conflict, or are not supported here."""
   if compute_dtype == 'float64' and not jax.config.jax_enable_x64:
     raise InputError('model.compute_dtype float64 needs the environment variable '
                      'JAX_ENABLE_X64=1.')
+  if predictor_output_norm and not predictor:
+    raise InputError('model.predictor_output_norm is True without a predictor (model.predictor is '
+                     '()); set it to False, or give the predictor layers.')
   for name, head in (('predictor', predictor), ('small_predictor', small_predictor)):
     if head and head[-1] != projector[-1]:
       raise InputError(f'model.{name} ends in {head[-1]} units and model.projector in '

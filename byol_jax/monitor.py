@@ -25,7 +25,7 @@ SMALLEST_RANK = 1.1
 # 71, and fall to 2.4 to 5.8 in the first third of every run, so that the first half is not judged.
 # Runs that learned well ended at 4.4 to 6.8. Partly collapsed runs ended at 1.5 to 3.7: their
 # maps are a line, and kNN was 5 to 25 points lower.
-SMALLEST_EMBEDDING_RANK = 4.
+SMALLEST_EMBEDDING_RANK, FEWEST_VALUES = 4., 32
 
 COLLAPSED = (
     'WARNING step {step}: the projections are collapsing: spread {std:.3f} (healthy: 0.5 to 1; '
@@ -39,10 +39,13 @@ COLLAPSED = (
 
 PARTLY_COLLAPSED = (
     'WARNING step {step}: partial collapse: the embeddings of held-out images vary in few '
-    'directions, effective rank {rank:.1f} of {dimensions} (threshold {smallest_rank:g}). The '
-    'encoder tells apart fewer things than it could. Try, one at a time: '
-    'model.projector_output_norm=True, more train.epochs, another train.base_tau (0.97 for runs of '
-    'a few thousand steps), train.optimizer=sgd, a wider encoder.')
+    'directions, effective rank {rank:.1f} of at most {most} (threshold {smallest_rank:g}). The '
+    'encoder tells apart fewer things than it could. Try, one at a time: {remedies}.')
+REMEDIES = (
+    'views that keep what tells the images apart (look at views.png)',
+    'model.projector_output_norm=True', 'more train.epochs',
+    'another train.base_tau (0.97 for runs of a few thousand steps)',
+    'another optimizer with its own learning rate (docs/pretraining.md)', 'a wider encoder')
 
 
 class NonFiniteLoss(RuntimeError):
@@ -58,12 +61,20 @@ def has_collapsed(std: float, effective_rank: float) -> bool:
   return std < SMALLEST_STD or effective_rank < SMALLEST_RANK
 
 
-def has_partly_collapsed(embedding_rank: float, step: int, max_steps: int) -> bool:
+def is_narrow(embedding_rank: float, most: int) -> bool:
   """Whether the embeddings have a lower effective rank than in runs that learned well.
 
-  The first half of a run is not judged.
+  Args:
+    embedding_rank: `metrics.effective_rank` of their spectrum.
+    most: the smaller of the numbers of images and dimensions. Fewer than FEWEST_VALUES are not
+      judged: the rank of few images is low in any case.
   """
-  return step >= max_steps / 2 and embedding_rank < SMALLEST_EMBEDDING_RANK
+  return most >= FEWEST_VALUES and embedding_rank < SMALLEST_EMBEDDING_RANK
+
+
+def has_settled(step: int, max_steps: int) -> bool:
+  """Whether the rank of the embeddings can be judged: not in the first half of a run."""
+  return step >= max_steps / 2
 
 
 def check_finite(step: int, params: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -76,7 +87,7 @@ class Monitor:
   """Averages the last steps of a run and logs the result."""
 
   def __init__(self, log: MetricLog, *, batch_size: int, steps_per_epoch: float, first_step: int,
-               max_steps: int):
+               last_step: int, max_steps: int):
     """Starts the clock.
 
     Args:
@@ -84,11 +95,12 @@ class Monitor:
       batch_size: images per step over all devices.
       steps_per_epoch: may be fractional.
       first_step: steps done before this process started.
+      last_step: the step at which this process ends.
       max_steps: total steps of the run.
     """
     self._log = log
     self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
-    self._max_steps = max_steps
+    self._last_step, self._max_steps = last_step, max_steps
     # Whether a step read so far reports that some process was asked to stop.
     self.stop_asked = False
     self._sizes: set[int] = set()
@@ -167,7 +179,7 @@ class Monitor:
 
   def evaluation(self, step: int, evaluate: Callable[[], tuple[dict[str, float], np.ndarray]]
                  ) -> dict[str, float]:
-    """Runs and logs an evaluation: () -> scores, and the spectrum [D] of held-out embeddings."""
+    """Runs and logs an evaluation: () -> scores, and the spectrum of held-out embeddings."""
     with self.paused(step, 'evaluation'):
       results, spectrum = evaluate()
     rank = results['embeddings/effective_rank']
@@ -175,10 +187,11 @@ class Monitor:
     self._log.arrays(step, {'embeddings/spectrum': spectrum})
     accuracy = (f'kNN top-1 {100 * results["knn/top1"]:.1f} %, ' if 'knn/top1' in results else '')
     self._log.line(f'step {step}: held-out images: {accuracy}effective rank of the embeddings '
-                   f'{rank:.1f} of {len(spectrum)}')
-    if has_partly_collapsed(rank, step, self._max_steps):
-      self._log.line(PARTLY_COLLAPSED.format(step=step, rank=rank, dimensions=len(spectrum),
-                                             smallest_rank=SMALLEST_EMBEDDING_RANK))
+                   f'{rank:.1f} of at most {len(spectrum)}')
+    if is_narrow(rank, len(spectrum)) and has_settled(step, self._max_steps):
+      self._log.line(PARTLY_COLLAPSED.format(
+          step=step, rank=rank, most=len(spectrum), smallest_rank=SMALLEST_EMBEDDING_RANK,
+          remedies=', '.join(REMEDIES)))
     return results
 
   def _read_oldest(self) -> None:
@@ -205,10 +218,10 @@ class Monitor:
     return speed
 
   def _describe(self, step: int, values: Mapping[str, float]) -> str:
-    left = (self._max_steps - step) * self._batch_size / values['time/images_per_second']
+    left = (self._last_step - step) * self._batch_size / values['time/images_per_second']
     probe = (f"  probe top-1 {100 * values['train/top1']:5.1f} %" if 'train/top1' in values
              else '')
-    return (f"step {step}/{self._max_steps}  epoch {values['epoch']:.2f}  "
+    return (f"step {step}/{self._last_step}  epoch {values['epoch']:.2f}  "
             f"loss {values['train/byol_loss']:.4f}{probe}  "
             f"{values['time/images_per_second']:.0f} images/s  "
             f"data wait {100 * values['time/data_wait_share']:.0f} %  "

@@ -142,7 +142,8 @@ def _run(job: _Job, state: train_step.TrainState) -> train_step.TrainState:
                                                    last_step=last_step))
     log.scalars(first_step, {'time/start_seconds': time.perf_counter() - job.began})
     watch = monitor.Monitor(log, batch_size=config.train.batch_size, first_step=first_step,
-                            steps_per_epoch=resolved.steps_per_epoch, max_steps=last_step)
+                            steps_per_epoch=resolved.steps_per_epoch, last_step=last_step,
+                            max_steps=resolved.max_steps)
     rescuing = functools.partial(_rescuing, job, checkpoints, watch)
     for before, step in itertools.pairwise(itertools.accumulate(
         _dispatches(job, first_step, last_step), initial=first_step)):
@@ -161,7 +162,7 @@ def _run(job: _Job, state: train_step.TrainState) -> train_step.TrainState:
         watch.settle()  # only finite losses lead to a checkpoint
       stopping = watch.stop_asked and step < last_step
       with rescuing(state, step):
-        results = (watch.evaluation(step, functools.partial(evaluate, state))
+        results = (watch.evaluation(step, functools.partial(evaluate, state, step))
                    if evaluating and not stopping else {})
       if saving or step == last_step or stopping:
         _save(checkpoints, state, step, job.meta, results, watch)
@@ -245,26 +246,23 @@ def _conclude(workdir, loader: loading.Loader) -> None:
   loading.say_left_out(dict(train=lambda: loader))
 
 
-def _evaluation(job: _Job, devices) -> Callable[[train_step.TrainState], tuple[dict, np.ndarray]]:
-  """state -> scores of the online encoder on held-out images, and their embeddings' spectrum."""
+def _evaluation(job: _Job, devices) -> Callable[..., tuple[dict[str, float], np.ndarray]]:
+  """(state, step) -> scores of the online encoder on held-out images, and their spectrum."""
   config, train = job.config, job.loader
-  try:
-    validation = loading.load(plain(config.data), 'validation', purpose='evaluation in the run',
-                              workdir=job.workdir)
-  except DataError as error:
-    raise DataError(f'{error} To train without held-out images, set evals.every_epochs to 0.'
-                    ) from error
+  validation = loading.load(plain(config.data), 'validation', purpose='evaluation in the run',
+                            workdir=job.workdir)
   encode = build.encoder_function(job.recipe.model, config.data, train.data.evaluation_form)
   size = config.evals.batch_size
 
-  def evaluate(state):
+  def evaluate(state, step):
     extracted = lambda part: features.extract(
         encode, (state.online_params, state.online_state), part.evaluation_batches(size),
         batch_size=size, devices=devices)
     queries = extracted(validation)
-    spectrum = metrics.spectrum(queries.embeddings)
-    scores = {'embeddings/effective_rank': metrics.effective_rank(spectrum),
-              'embeddings/rankme': metrics.rankme(queries.embeddings)}
+    if not np.isfinite(queries.embeddings).all():
+      raise monitor.NonFiniteLoss(step + 1, np.nan)
+    found, spectrum = metrics.embedding_scores(queries.embeddings)
+    scores = {f'embeddings/{name}': value for name, value in found.items()}
     if train.data.num_classes:
       fitting, scoring = contract.of_features(
           train.data.num_classes, train=extracted(train), validation=queries, test=queries)

@@ -2,7 +2,7 @@
 
 Two views of each image pass through the online network (encoder, projector,
 predictor) and through the target network. The online network's prediction for one
-view regresses the target network's projection of the other. LARS moves the online
+view regresses the target network's projection of the other. The optimizer (LARS) moves the online
 parameters; the target parameters follow as a slow moving average. There are no
 negatives. Grill et al. 2020, section 3 and appendix J.
 

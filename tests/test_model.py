@@ -254,6 +254,11 @@ def test_heads_of_any_depth(build, sizes):
     assert {name: arrays for name, arrays in params.items() if name.startswith(head)} == expected
 
 
+def test_the_norm_of_a_missing_predictor_is_an_error(build):
+  with pytest.raises(InputError, match='predictor_output_norm is True without a predictor'):
+    build(predictor=(), predictor_output_norm=True)
+
+
 def test_heads_that_end_in_different_sizes_are_an_error(build):
   with pytest.raises(InputError, match='model.predictor ends in 5 units and model.projector in '
                                        '4; they must agree'):

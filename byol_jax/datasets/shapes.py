@@ -29,7 +29,7 @@ OPTIONS = dict(
     train_examples=8192,  # images; a whole number of 1 or more
     validation_examples=1024,  # images; a whole number of 1 or more
     test_examples=2048,  # images; a whole number of 1 or more
-    # Seeds the images, not the run (the recipe was chosen on images of seed 0); a whole number
+    # Seeds the images, not the run; a whole number
     seed=1,
 )
 RANGES = dict(

@@ -143,8 +143,11 @@ def select(name: str, split: str, options: Mapping[str, Any]) -> Selected:
   if not len(rows):
     given = ', '.join(f'data.options.{key} {value!r}' for key, value in choice.items()
                       if key not in SUBSET)
-    raise DataError(f'{train.where}: the {split} split is empty with {train.store.count} images '
-                    f'and {given or "no option that holds images out; see docs/extending.md"}.')
+    without = (' A pretraining needs none if evals.every_epochs is 0.' if split == 'validation'
+               else '')
+    raise DataError(
+        f'{train.where}: the {split} split is empty with {train.store.count} images and '
+        f'{given or "no option that holds images out; see docs/extending.md"}.{without}')
   more = [(apart, _not_trained_on(apart, listed))] if apart and split == TOGETHER else []
   found = _selected(where, (train, rows), *more)
   # Other files in the training folder are reported once, with the training images.

@@ -16,8 +16,9 @@ OPTIONS = dict(
     weight_decay=1.5e-6,  # l2 (section 3.3); a number in [0, 100]
     eta=1e-3,  # trust coefficient (appendix J); a number in (0, 1000]
     momentum=0.9,  # (appendix J); a number in [0, 1)
-    # Whether no weight gets a larger rate than the learning rate. Recipes with a large eta, such
-    # as solo-learn's, mean this form (its `clip_lr`); True or False
+    # Whether no weight gets a larger rate than the learning rate of the schedule, to which the
+    # multipliers come afterwards. Recipes with a large eta, such as solo-learn's, mean this form
+    # (its `clip_lr`); True or False
     clip=False,
 )
 RANGES = dict(weight_decay=ranges.DECAY, eta=ranges.number(0, 1000, '(]'),

@@ -38,7 +38,7 @@ class Value(NamedTuple):
   value: the value of the key.
   score: mean over these settings of the mean over their seeds.
   runs: number of finished runs in these settings.
-  collapsed: how many of these runs have collapsed.
+  collapsed: how many of these runs have collapsed, fully or partly.
   """
 
   value: Any
@@ -153,7 +153,8 @@ def _compared(contexts: Sequence[Mapping[str, Setting]]) -> dict[str, list[Setti
 def _value(value: Any, settings: Sequence[Setting]) -> Value:
   finished = [run for setting in settings for run in setting.runs if score(run) is not None]
   return Value(value, float(np.mean([np.mean(_scores(setting)) for setting in settings])),
-               len(finished), sum(bool(diagnosis.has_collapsed(run)) for run in finished))
+               len(finished), sum(diagnosis.verdict(run) in (diagnosis.COLLAPSED, diagnosis.PARTLY)
+                                  for run in finished))
 
 
 def _scores(setting: Setting) -> list[float]:

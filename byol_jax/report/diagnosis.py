@@ -49,9 +49,7 @@ NORMAL = (
      'train.warmup_epochs; train.base_tau closer to 1, such as 0.99 or 0.996; the '
      "paper's train.optimizer_options.weight_decay of 1.5e-6. Check that there is a predictor, "
      'that train.target is moving_average and that the heads have BatchNorm.'),
-    ('If it has partly collapsed', 'Try, one at a time: model.projector_output_norm=True; more '
-     'train.epochs; another train.base_tau (0.97 for runs of a few thousand steps); '
-     'train.optimizer=sgd; a wider encoder.'),
+    ('If it has partly collapsed', f'Try, one at a time: {"; ".join(monitor.REMEDIES)}.'),
 )
 COLLAPSED, PARTLY, NOT, UNKNOWN = 'collapsed', 'partly', 'no', 'not known'
 
@@ -73,17 +71,11 @@ def has_collapsed(run: Run) -> bool | None:
 
 def verdict(run: Run) -> str:
   """COLLAPSED, PARTLY, NOT or UNKNOWN: the last statistics, as the monitor judges them."""
-  if (collapsed := has_collapsed(run)) is None:
+  if (collapsed := has_collapsed(run)) is None or not run.config:
     return UNKNOWN
-  if not collapsed and _has_partly_collapsed(run):
-    return PARTLY
-  return COLLAPSED if collapsed else NOT
-
-
-def _has_partly_collapsed(run: Run) -> bool:
-  steps, ranks = run.series('embeddings/effective_rank')
-  return bool(steps) and monitor.has_partly_collapsed(
-      ranks[-1], steps[-1], run.resolved['max_steps'])
+  if collapsed:
+    return COLLAPSED
+  return {'bad': PARTLY, 'good': NOT}.get(_embeddings(run, '').kind, UNKNOWN)
 
 
 def _state(run: Run) -> Finding:
@@ -116,11 +108,13 @@ def _collapse(run: Run) -> Finding:
   if collapsed:
     return Finding('bad', 'Collapsed', f'{numbers} The network gives nearly the same output for '
                    f'every image; first seen at step {bad[0]}. Such an encoder is useless.')
-  if bad:
-    return Finding('note', 'Not collapsed in the end', f'{numbers} It counted as collapsed in '
-                   f'{len(bad)} of {len(steps)} reports, the last at step {bad[-1]}.')
-  return _embeddings(run, f'{numbers} No report was below the limits ({monitor.SMALLEST_STD} and '
-                     f'{monitor.SMALLEST_RANK}).')
+  found = _embeddings(run, (
+      f'{numbers} It counted as collapsed in {len(bad)} of {len(steps)} reports, the last at step '
+      f'{bad[-1]}.' if bad else f'{numbers} No report was below the limits '
+      f'({monitor.SMALLEST_STD} and {monitor.SMALLEST_RANK}).'))
+  if bad and found.kind == 'good':
+    return Finding('note', 'Not collapsed in the end', found.text)
+  return found
 
 
 def _embeddings(run: Run, projections: str) -> Finding:
@@ -131,12 +125,17 @@ def _embeddings(run: Run, projections: str) -> Finding:
                    'were not evaluated (evals.every_epochs is 0, or it is too early), so a partial '
                    'collapse cannot be excluded.')
   numbers = (f'Effective rank of the held-out embeddings {ranks[-1]:.1f} at step {steps[-1]}, '
-             f'{ranks[0]:.1f} at step {steps[0]}.')
-  if _has_partly_collapsed(run):
-    return Finding('bad', 'Partly collapsed', f'{numbers} The limit is '
-                   f'{monitor.SMALLEST_EMBEDDING_RANK:g}: the embeddings vary in few directions. '
-                   f'See below what to try. Projections: {projections}')
-  return Finding('good', 'Not collapsed', f'{numbers} Projections: {projections}')
+             f'{ranks[0]:.1f} at step {steps[0]}. Projections: {projections}')
+  spectra = run.spectra()
+  if not math.isfinite(ranks[-1]) or not spectra:
+    return Finding('note', 'The spectrum is not known', numbers)
+  if not monitor.is_narrow(ranks[-1], len(spectra[-1][1])):
+    return Finding('good', 'Not collapsed', numbers)
+  if not monitor.has_settled(steps[-1], run.resolved['max_steps']):
+    return Finding('note', 'Too early to tell', f'{numbers} The embeddings vary in few directions, '
+                   'as they often do in the first half of a run.')
+  return Finding('bad', 'Partly collapsed', f'{numbers} The embeddings vary in few directions: '
+                 f'the limit is {monitor.SMALLEST_EMBEDDING_RANK:g}. See below what to try.')
 
 
 def _loss(run: Run) -> Finding:

@@ -53,7 +53,7 @@ CHARTS = (
 )
 
 
-SPECTRUM = 'spectrum of held-out embeddings (thin: at the start)'
+SPECTRUM = 'spectrum of held-out embeddings (thin: first evaluation)'
 
 
 class Neighbours(NamedTuple):
@@ -194,14 +194,13 @@ def _chart(chart: Chart, runs: Sequence[Run], places) -> str:
 
 
 def _spectrum(runs: Sequence[Run], places) -> str:
-  """The last spectrum of each run and, if it is known, that of the encoder at initialisation."""
+  """The last spectrum of each run, and the first, which is nearly that of the initial encoder."""
   lines = []
   for run in runs:
-    spectra = run.spectra()
-    for _, values in [*spectra[-1:], *spectra[:1]]:
-      shown = [value for value in values if value >= SMALLEST_SHARE]
-      lines.append(figures.Line(*places[run.folder], range(1, len(shown) + 1), shown,
-                                faint=values is not spectra[-1][1]))
+    spectra = [values for _, values in run.spectra()]
+    for values, faint in [(spectra[-1:], False), (spectra[:-1][:1], True)]:
+      shown = [value for value in sum(values, []) if value >= SMALLEST_SHARE]
+      lines.append(figures.Line(*places[run.folder], range(1, len(shown) + 1), shown, faint))
   return figures.curves(SPECTRUM, lines, logarithmic=True, below='direction',
                         beside='share of the variance')
 

@@ -113,7 +113,8 @@ def effect(found: compare.Effect) -> dict[str, Any]:
            f'{value.collapsed} of {value.runs}'] for value in found.values]
   return dict(key=found.key, span=f'{found.span:.1f} points' if rows else 'unknown',
               verdict=_verdict(found),
-              table=Table(['value', 'held-out kNN top-1, %', 'runs', 'collapsed'], rows, []))
+              table=Table(['value', 'held-out kNN top-1, %', 'runs', 'collapsed, also partly'],
+                          rows, []))
 
 
 def _verdict(found: compare.Effect) -> str:

@@ -12,9 +12,10 @@ from byol_jax.evaluation import results
 from byol_jax.plots import titles
 from byol_jax.sweep import points as sweep
 
-SCALARS = ('train/byol_loss', 'train/top1', 'knn/top1', 'embeddings/effective_rank',
-           'embeddings/rankme', 'collapse/std', 'collapse/effective_rank',
-           'time/images_per_second')
+SCALARS = (
+    'train/byol_loss', 'train/top1', 'knn/top1', 'embeddings/effective_rank', 'embeddings/rankme',
+    'embeddings/largest_share', 'collapse/std', 'collapse/effective_rank',
+    'time/images_per_second')
 
 
 def rows(found: Sequence[sweep.Point], kept: Mapping[str, dict[str, Any]] = {}
@@ -77,11 +78,14 @@ def write(found: Sequence[sweep.Point], path: pathlib.Path,
   Args:
     found: the points.
     path: the files, without their suffix or with one of the two.
-    kept: as for `rows`, for a table that outlives the folders of its points: it does not have them.
+    kept: as for `rows`, for a table that outlives the folders of its points: it does not name
+      them. Rows of other points stay in the table.
   """
   table = rows(found, kept or {})
   if kept is not None:
+    digests = {point.digest for point in found}
     table = [{key: value for key, value in row.items() if key != 'folder'} for row in table]
+    table += [row for digest, row in kept.items() if digest not in digests]
   columns = list(dict.fromkeys(name for row in table for name in row))
   path.parent.mkdir(parents=True, exist_ok=True)
   with files.atomic_write(path.with_suffix('.json')) as file:

@@ -14,7 +14,7 @@ import ml_collections
 from experiments.configs import demo_paper
 
 SEEDS = (0, 1, 2)
-# name -> changes to the demonstration, and the paper's linear top-1 on ImageNet.
+# name -> changes to demo_paper.py, and the paper's linear top-1 on ImageNet.
 VARIANTS = {
     'BYOL': ({}, '72.5'),
     'no predictor': ({'config.model.predictor': ()}, '0.2'),

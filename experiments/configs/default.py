@@ -186,7 +186,7 @@ def _train() -> ml_collections.ConfigDict:
       optimizer='lars',  # a module of byol_jax/optimizers or a dotted path
       optimizer_options=dict(lars.OPTIONS),
       # Factors for the learning rate of some parameters (of the heads: Tables 21 and 22). They
-      # multiply each other; all other parameters have 1.
+      # multiply each other and the optimizer's step; all other parameters have 1.
       learning_rate_multipliers=dict(
           projector=1.0,  # a number in [0, 1000]
           predictor=1.0,  # a number in [0, 1000]
@@ -194,8 +194,8 @@ def _train() -> ml_collections.ConfigDict:
           # rate, without its trust ratio; a number in [0, 1000]
           biases_and_norms=1.0,
       ),
-      # Keeps the predictor at the peak learning rate in warm-up and decay (SimSiam, arXiv
-      # 2011.10566, section 4.2); True or False
+      # Keeps the predictor at the peak learning rate in warm-up and decay, except in steps whose
+      # learning rate is 0 (SimSiam, arXiv 2011.10566, section 4.2); True or False
       constant_predictor_rate=False,
       base_tau=0.996,  # of the target's moving average (section 3.3); a number in [0, 1]
       # 'cosine': rises to 1 (section 3.3); 'constant' (Table 5a, tau 0); 'cosine' or 'constant'
@@ -231,7 +231,9 @@ def _train() -> ml_collections.ConfigDict:
 
 def _evals() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
-      # Epochs between kNN evaluations on the validation split (0: none); a number of 0 or more
+      # Epochs between evaluations on the validation split: kNN, if there are labels, and the
+      # spectrum of the embeddings. The first step is evaluated too (0: none);
+      # a number of 0 or more
       every_epochs=10.0,
       batch_size=256,  # images per step over all devices; a whole number of 1 or more
       knn=dict(

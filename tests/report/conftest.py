@@ -11,7 +11,7 @@ from tests import tiny
 
 
 def records(*, std=.7, rank=3., knn=(.3, .5), losses=(3., 2., 1.), wait=.01,
-            embeddings=(9., 8.)):
+            embeddings=(9., 8.), evaluated=7):
   """What a run of 12 steps logs."""
   found = [{'step': 0, 'time/start_seconds': 2.}, {'step': 1, 'time/compilation_seconds': 5.}]
   for i, loss in enumerate(losses):
@@ -21,8 +21,9 @@ def records(*, std=.7, rank=3., knn=(.3, .5), losses=(3., 2., 1.), wait=.01,
                   'time/training_seconds': 3. * (1 - wait), 'time/data_wait_seconds': 3. * wait})
   found += [{'step': 4 * (i + 1), 'knn/top1': value} for i, value in enumerate(knn)]
   for i, value in enumerate(embeddings):
-    found += [{'step': 7 * i + 1, 'embeddings/effective_rank': value},
-              {'step': 7 * i + 1, 'embeddings/spectrum': [.5, .3, .2 - 1e-8, 1e-8]}]
+    step, spectrum = evaluated * i + 1, [.5, .3, .2 - 1e-8, 1e-8, *[0.] * 60]
+    found += [{'step': step, 'embeddings/effective_rank': value},
+              {'step': step, 'embeddings/spectrum': spectrum}]
   return found
 
 

@@ -43,6 +43,23 @@ def test_a_partly_collapsed_run_is_not_called_healthy(make_run):
   assert '1.5 at step 8, 20.0 at step 1' in text_of(run, 'Partly collapsed')
 
 
+@pytest.mark.parametrize('logged, title', [
+    (records(embeddings=(20., 1.5), evaluated=3), 'Too early to tell'),
+    (records(embeddings=(20., float('nan'))), 'The spectrum is not known'),
+    (records(embeddings=(1.5,)), 'Too early to tell')])
+def test_what_cannot_be_judged_is_neither_good_nor_bad(make_run, logged, title):
+  run = make_run('mine', logged)
+  assert kinds(run)[title] == 'note' and 'Not collapsed' not in kinds(run)
+  assert diagnosis.verdict(run) == diagnosis.UNKNOWN
+
+
+def test_a_recovered_run_can_have_partly_collapsed(make_run):
+  later = [r | dict(step=r['step'] + 12) for r in records(embeddings=(9., 1.5))]
+  run = make_run('mine', [*records(std=.01), *later])
+  assert kinds(run)['Partly collapsed'] == 'bad'
+  assert '3 of 6 reports, the last at step 12' in text_of(run, 'Partly collapsed')
+
+
 def test_without_embeddings_a_partial_collapse_is_not_excluded(make_run):
   run = make_run('mine', records(embeddings=()))
   assert kinds(run)['The projections have not collapsed'] == 'note'

@@ -98,6 +98,17 @@ def test_the_page_of_a_labelled_run_has_every_part(labelled):
   assert '% have a nearest neighbour of their class' in reader.words
 
 
+@pytest.mark.parametrize('count', [0, 1, 2])
+def test_the_last_spectrum_is_drawn_beside_the_first(make_run, monkeypatch, count):
+  run = make_run('mine', records(embeddings=(9., 8.)[:count]))
+  drawn = []
+  monkeypatch.setattr(page.figures, 'curves', lambda title, found, **_: drawn.extend(
+      (list(line.steps), line.faint) for line in found if line.steps))
+  page._spectrum([run], {run.folder: (0, 0)})
+  # Shares that are only rounding are not drawn.
+  assert drawn == [([1, 2, 3], False), ([1, 2, 3], True)][:count]
+
+
 def test_the_page_needs_nothing_from_outside(labelled):
   reader = write([labelled], labelled / 'report.html')
   assert all(address.startswith(('data:', '#')) for address in reader.addresses)

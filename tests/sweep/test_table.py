@@ -64,6 +64,8 @@ def test_a_table_keeps_finished_points_without_their_folders(three, tmp_path):
   shutil.rmtree(found[0].folder)
   assert table.rows(found)[0]['state'] == 'waiting'
   assert table.write(found, tmp_path / 'kept.json', kept) == rows
+  # The points of another sweep, or of this one before its config changed, are not lost.
+  assert table.write(found[1:], tmp_path / 'kept.json', kept) == [*rows[1:], rows[0]]
 
 
 @pytest.mark.parametrize('text', ['not json', '{"point": 1}', '[1]', '[{"state": "done"}]'])

@@ -5,7 +5,7 @@
       --workdir=DIR --output=docs/measurements/ablations.md
   python -m experiments.report DIR
 
-Three seeds each make 27 runs of the demonstration. They have 4 of its 6 epochs, after which the
+Three seeds each make 27 runs of demo_paper.py. They have 4 of its 6 epochs, after which the
 baseline is more than 20 points above the random encoder. A scale of base.py after the colon runs
 all epochs of that scale.
 Hardware, time and results: docs/measurements/ablations.md. The published numbers come from the

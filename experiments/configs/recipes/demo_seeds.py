@@ -1,6 +1,6 @@
 """The demonstration with five seeds.
 
-  python -m experiments.sweep --config=experiments/configs/recipes/demo_seeds.py --workdir=DIR \
+  python -m experiments.sweep --config=experiments/configs/recipes/demo_seeds.py --workdir=DIR \\
       --table=docs/measurements/recipes/demo_seeds.json
 
 The recipe of configs/demo.py, evaluated on test images after it was chosen. Hardware: 2 CPU cores,
