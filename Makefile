@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
-SEEDS := 0 1 2
+comma := ,
+SEEDS := 0 1 2 3 4
 # Tests with several processes of their own, which two at once would slow down too much.
 JOBS := tests/distributed/test_multihost.py tests/test_kill.py tests/test_full_disk.py
 
@@ -24,7 +25,7 @@ demo: $(VENV)/installed
 	  --checkpoint=$(RUNS)/demo --workdir=$(RUNS)/demo/evaluation
 	$(BIN)/python -m experiments.report $(RUNS)/demo
 
-# The same with three seeds; the table gives mean and standard deviation.
+# The same with five seeds; the table gives mean and standard deviation.
 demo-seeds: $(VENV)/installed
 	set -e; for seed in $(SEEDS); do \
 	  $(BIN)/python -m experiments.pretrain --config=experiments/configs/demo.py \
@@ -33,8 +34,8 @@ demo-seeds: $(VENV)/installed
 	    --checkpoint=$(RUNS)/demo-seed$$seed --workdir=$(RUNS)/demo-seed$$seed/evaluation \
 	    --config.seed=$$seed; \
 	done
-	$(BIN)/python -m experiments.table \
-	  --results=$(RUNS)/demo-seed0/evaluation,$(RUNS)/demo-seed1/evaluation,$(RUNS)/demo-seed2/evaluation
+	$(BIN)/python -m experiments.table --results=$(subst $() $(),$(comma),$(strip \
+	  $(foreach seed,$(SEEDS),$(RUNS)/demo-seed$(seed)/evaluation)))
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --durations=10 -m 'not slow and not long'

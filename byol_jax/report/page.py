@@ -44,7 +44,8 @@ CHARTS = (
     Chart('BYOL loss (0 to 8)', ('train/byol_loss',)),
     Chart('top-1, %: held-out kNN (thin: online probe)', ('knn/top1', 'train/top1'), scale=100.),
     Chart('spread of projections (0: collapsed)', ('collapse/std',), top=1.05),
-    Chart('effective rank of held-out embeddings', ('embeddings/effective_rank',)),
+    Chart('effective rank of held-out embeddings', ('embeddings/effective_rank',),
+          logarithmic=True),
     Chart('effective rank of projections', ('collapse/effective_rank',)),
     Chart('length of projections', ('collapse/projection_norm',)),
     Chart('learning rate', ('train/learning_rate',)),
@@ -53,7 +54,7 @@ CHARTS = (
 )
 
 
-SPECTRUM = 'spectrum of held-out embeddings (thin: first evaluation)'
+SPECTRUM = 'spectrum of held-out embeddings (thin: first)'
 
 
 class Neighbours(NamedTuple):

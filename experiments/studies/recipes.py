@@ -72,12 +72,13 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def section(sweeps: Sequence[tuple[str, ModuleType, Sequence[Mapping[str, Any]]]]) -> str:
   """The section, as Markdown; each sweep is (path of its config, its module, rows of its table)."""
-  parts = ['\n## What was tried\n\nMean and standard deviation over the seeds. Everything was '
-           'chosen by kNN on held-out images, which are no test images.\n']
+  parts = ['\n## What was tried\n\nMean and standard deviation over the seeds; one seed says '
+           'little. Everything was\nchosen by kNN on held-out images, not on test images. Points '
+           'that were not finished are left out.\n']
   for path, module, rows in sweeps:
     title, _, text = inspect.getdoc(module).partition('\n')
     # The commands of the docstring are in the config itself.
-    words = [part for part in text.strip().split('\n\n') if not part.startswith(' ')]
+    words = [part for part in text.strip('\n').split('\n\n') if not part.startswith(' ')]
     parts.append('\n'.join([f'\n### {title.rstrip(".")}\n', f'[`{path}`](../{path})\n',
                             *(f'{part}\n' for part in words), markdown(summary(rows))]))
   return '\n'.join(parts)
