@@ -88,21 +88,20 @@ def check_finite(step: int, params: Mapping[str, Mapping[str, np.ndarray]]) -> N
 class Monitor:
   """Averages the last steps of a run and logs the result."""
 
-  def __init__(self, log: MetricLog, *, batch_size: int, steps_per_epoch: float, first_step: int,
-               last_step: int, max_steps: int):
+  def __init__(self, log: MetricLog, resolved: Any, *, batch_size: int, first_step: int,
+               last_step: int):
     """Starts the clock.
 
     Args:
       log: where scalars and lines go.
+      resolved: the run's `steps_per_epoch`, which may be fractional, and its `max_steps`.
       batch_size: images per step over all devices.
-      steps_per_epoch: may be fractional.
       first_step: steps done before this process started.
       last_step: the step at which this process ends.
-      max_steps: total steps of the run.
     """
     self._log = log
-    self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
-    self._last_step, self._max_steps = last_step, max_steps
+    self._batch_size, self._steps_per_epoch = batch_size, resolved.steps_per_epoch
+    self._last_step, self._max_steps = last_step, resolved.max_steps
     # Whether a step read so far reports that some process was asked to stop.
     self.stop_asked = False
     self._sizes: set[int] = set()

@@ -141,9 +141,8 @@ def _run(job: _Job, state: train_step.TrainState) -> train_step.TrainState:
     log = stack.enter_context(metric_log.MetricLog(workdir, first_step=first_step,
                                                    last_step=last_step))
     log.scalars(first_step, {'time/start_seconds': time.perf_counter() - job.began})
-    watch = monitor.Monitor(log, batch_size=config.train.batch_size, first_step=first_step,
-                            steps_per_epoch=resolved.steps_per_epoch, last_step=last_step,
-                            max_steps=resolved.max_steps)
+    watch = monitor.Monitor(log, resolved, batch_size=config.train.batch_size,
+                            first_step=first_step, last_step=last_step)
     rescuing = functools.partial(_rescuing, job, checkpoints, watch)
     for before, step in itertools.pairwise(itertools.accumulate(
         _dispatches(job, first_step, last_step), initial=first_step)):
@@ -156,8 +155,8 @@ def _run(job: _Job, state: train_step.TrainState) -> train_step.TrainState:
       watch.add(step, scalars)
       if due(config.log.every_steps):
         watch.report(step)
-      evaluating, saving = (due(resolved.evaluate_every) or (evaluate and not before),
-                            due(resolved.checkpoint_every))
+      evaluating = due(resolved.evaluate_every) or (evaluate and not before)
+      saving = due(resolved.checkpoint_every)
       if evaluating or saving or step == last_step:
         watch.settle()  # only finite losses lead to a checkpoint
       stopping = watch.stop_asked and step < last_step

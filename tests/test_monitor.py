@@ -49,8 +49,8 @@ def log():
 
 @pytest.fixture
 def watch(log, clock):
-  watch = Monitor(log, batch_size=32, steps_per_epoch=2.5, first_step=10, last_step=110,
-                  max_steps=120)
+  resolved = types.SimpleNamespace(steps_per_epoch=2.5, max_steps=120)
+  watch = Monitor(log, resolved, batch_size=32, first_step=10, last_step=110)
   clock.now += 1.
   return watch
 

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import config_files
 from byol_jax import files
 from byol_jax.errors import InputError
 from byol_jax.plots.tables import Table, markdown, mean_and_spread
 from byol_jax.sweep import table
 
+CONFIGS = pathlib.Path('experiments/configs/recipes')
+TABLES = pathlib.Path('docs/measurements/recipes')
 # What is above this line in the page is not written by the command.
 BEGIN = '<!-- What follows is written by experiments.recipes. -->'
 NOT_CHANGED = ('point', 'state', 'step', 'seed')
@@ -82,6 +85,17 @@ def section(sweeps: Sequence[tuple[str, ModuleType, Sequence[Mapping[str, Any]]]
     parts.append('\n'.join([f'\n### {title.rstrip(".")}\n', f'[`{path}`](../{path})\n',
                             *(f'{part}\n' for part in words), markdown(summary(rows))]))
   return '\n'.join(parts)
+
+
+def sweeps() -> list[tuple[str, ModuleType, list[Mapping[str, Any]]]]:
+  """The path of each config, its module, and the finished points of its table."""
+  return [(str(path), config_files.module(str(path))[0], read(table_of(path)))
+          for path in sorted(CONFIGS.glob('[!_]*.py'))]
+
+
+def table_of(config: pathlib.Path) -> pathlib.Path:
+  """The table that is kept of a sweep."""
+  return TABLES / config.with_suffix('.json').name
 
 
 def read(path: pathlib.Path) -> list[Mapping[str, Any]]:

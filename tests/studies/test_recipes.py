@@ -7,7 +7,6 @@ import types
 import pytest
 
 from experiments import config_files
-from experiments import recipes as command
 from byol_jax.errors import InputError
 from byol_jax.sweep import points as sweep
 from experiments.studies import recipes
@@ -67,16 +66,16 @@ def test_the_page_is_what_the_command_writes(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
   page = tmp_path / 'recipes.md'
   page.write_text((ROOT / 'docs' / 'recipes.md').read_text())
-  recipes.write(page, command.sweeps())
+  recipes.write(page, recipes.sweeps())
   assert page.read_text() == (ROOT / 'docs' / 'recipes.md').read_text()
 
 
-@pytest.mark.parametrize('path', sorted(ROOT.joinpath(command.CONFIGS).glob('[!_]*.py')),
+@pytest.mark.parametrize('path', sorted(ROOT.joinpath(recipes.CONFIGS).glob('[!_]*.py')),
                          ids=lambda path: path.stem)
 def test_the_tables_hold_points_of_their_sweeps(path, monkeypatch):
   monkeypatch.chdir(ROOT)
   module, _ = config_files.module(str(path))
   digests = {point.digest for point in sweep.points(
       module.get_config, module.get_hyper, config_path=str(path), overrides={}, workdir='runs')}
-  kept = {found['point'] for found in recipes.read(command.table_of(path))}
+  kept = {found['point'] for found in recipes.read(recipes.table_of(path))}
   assert kept <= digests
