@@ -182,7 +182,7 @@ def test_resuming_with_another_config_lists_the_keys(finished):
 
 @pytest.mark.slow
 def test_resuming_with_other_data_under_the_same_path_is_refused(tmp_path):
-  config = tiny.config(train__epochs=1.0, train__warmup_epochs=.5).unlock()
+  config = tiny.config(train__epochs=1.0, train__warmup_epochs=.5, evals__every_epochs=0.).unlock()
   config.data.dataset = 'arrays'
   config.data.options = array_options(tmp_path / 'images.npy')
   images = np.random.default_rng(0).integers(0, 256, (48, 16, 16, 3), dtype=np.uint8)

@@ -144,7 +144,7 @@ def test_pretraining_on_the_same_folders_and_all_encoders(root, tmp_path):
   assert [row['retrieval']['queries'] for row in found['encoders'].values()] == [2, 2, 2]
   assert found['images'] == dict(train=8, validation=2, test=14)
   reads = [json.loads(line) for line in (tmp_path / 'splits_read.jsonl').read_text().splitlines()]
-  assert {read['split'] for read in reads} == {'train'}
+  assert {read['split'] for read in reads} == {'train', 'validation'}
   run, = runs.read([tmp_path])
   assert len(sections._lists(run, '')) == 3
 
