@@ -6,8 +6,7 @@ from byol_jax import ranges
 from byol_jax.optimizers.lars import is_adapted
 
 OPTIONS = dict(
-    # Decoupled: times the learning rate (MoCo v3, arXiv 2104.02057, section 5.1);
-    # a number in [0, 100]
+    # Decoupled: times the learning rate (ViT in MoCo v3, arXiv 2104.02057); a number in [0, 100]
     weight_decay=0.1,
     beta1=0.9,  # decay of the mean gradient (Kingma and Ba 2015); a number in [0, 1)
     beta2=0.999,  # decay of the mean square (likewise); a number in [0, 1)

@@ -114,7 +114,7 @@ def _model() -> ml_collections.ConfigDict:
       # Layer sizes (section 3.3), () for none (Table 5b); any number of whole numbers of 1 or more
       predictor=(4096, 256),
       # Whether the projector ends in a normalisation without scale and offset (SimSiam, arXiv
-      # 2011.10566, section 3; MoCo v3, arXiv 2104.02057, section 3); True or False
+      # 2011.10566, section 3; MoCo v3, arXiv 2104.02057); True or False
       projector_output_norm=False,
       predictor_output_norm=False,  # likewise the predictor (MoCo v3 for ViT); True or False
       # Layer sizes of a separate predictor for small views (view_small), () to share one;

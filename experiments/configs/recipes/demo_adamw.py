@@ -8,16 +8,11 @@ Otherwise as demo_screen.py. Hardware: 2 CPU cores, 2 to 3 minutes per point, tw
 
 import ml_collections
 
-from byol_jax.config import plugin_options
 from experiments.configs.recipes import demo_screen
 
 
 def get_config() -> ml_collections.ConfigDict:
-  config = demo_screen.get_config().unlock()
-  config.train.optimizer = 'adamw'
-  config.train.optimizer_options = plugin_options('optimizers', 'adamw')
-  config.train.optimizer_options.weight_decay = 0.05
-  return config.lock()
+  return demo_screen.with_optimizer('adamw', weight_decay=0.05)
 
 
 def get_hyper(hyper):

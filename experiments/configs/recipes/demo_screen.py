@@ -12,6 +12,7 @@ than two directions.
 
 import ml_collections
 
+from byol_jax.config import plugin_options
 from experiments.configs import demo_paper
 
 VARIANTS = (
@@ -39,6 +40,15 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.update(epochs=9.0, base_tau=0.97)
   config.evals.update(every_epochs=3.0, afterwards=())
   config.checkpoint.every_epochs = 0.0
+  return config.lock()
+
+
+def with_optimizer(name: str, weight_decay: float) -> ml_collections.ConfigDict:
+  """The base with another optimizer; its learning rate has to be set too."""
+  config = get_config().unlock()
+  config.train.optimizer = name
+  config.train.optimizer_options = plugin_options('optimizers', name)
+  config.train.optimizer_options.weight_decay = weight_decay
   return config.lock()
 
 
