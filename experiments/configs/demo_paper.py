@@ -4,8 +4,8 @@
 
 Hardware: 2 CPU cores; 1 to 3 minutes.
 Expected: 77.2 +- 4.2 linear top-1 (`eval/demo.py`; seeds 0, 1, 2); seed 0 ended with embeddings
-near a line (effective rank 3.7 of 128). Source: measured here. demo.py is the better recipe for these images;
-this one has all the parts that the paper's tables take away.
+near a line (effective rank 3.7 of 128). Source: measured here. demo.py is the better recipe for
+these images; this one has all the parts that the paper's tables take away.
 """
 
 import ml_collections
