@@ -2,7 +2,7 @@
 
   python -m experiments.pretrain --config=experiments/configs/demo.py --workdir=DIR
 
-Hardware: 2 CPU cores; 3 to 5 minutes, and 1 to 2 for `eval/demo.py`.
+Hardware: 2 CPU cores; 4 to 6 minutes, and 1 to 2 for `eval/demo.py`.
 Expected: 99.3 +- 0.4 linear top-1 and 98.6 +- 1.3 kNN (`eval/demo.py`; seeds 0 to 4). The random
 encoder has 34.8 +- 2.8 and 37.5 +- 3.2, raw pixels 15.6 and 65.0, the supervised encoder
 98.6 +- 0.6 and 98.5 +- 0.4. Source: measured here (docs/recipes.md).

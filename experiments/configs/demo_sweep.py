@@ -2,7 +2,7 @@
 
   python -m experiments.sweep --config=experiments/configs/demo_sweep.py --workdir=DIR
 
-Hardware: 2 CPU cores, 3 to 4 minutes per point.
+Hardware: 2 CPU cores, 7 minutes per point with two at once (--parallel=2).
 """
 
 from experiments.configs import demo

@@ -4,7 +4,7 @@
       --table=docs/measurements/recipes/demo_seeds.json
 
 The recipe of configs/demo.py, evaluated on test images after it was chosen. Hardware: 2 CPU cores,
-5 minutes per point, two at once.
+7 minutes per point, two at once.
 """
 
 from experiments.configs import demo
